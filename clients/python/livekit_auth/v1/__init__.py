@@ -1,0 +1,1 @@
+"""Generated from protos/livekit_auth/v1."""
