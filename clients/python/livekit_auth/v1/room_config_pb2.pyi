@@ -10,8 +10,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class JobRestartPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOB_RESTART_POLICY_UNSPECIFIED: _ClassVar[JobRestartPolicy]
-    JOB_RESTART_POLICY_ON_FAILURE: _ClassVar[JobRestartPolicy]
-    JOB_RESTART_POLICY_NEVER: _ClassVar[JobRestartPolicy]
+    JOB_RESTART_POLICY_JRP_ON_FAILURE: _ClassVar[JobRestartPolicy]
+    JOB_RESTART_POLICY_JRP_NEVER: _ClassVar[JobRestartPolicy]
 
 class AudioMixing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -84,8 +84,8 @@ class VideoCodec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VIDEO_CODEC_H264_HIGH: _ClassVar[VideoCodec]
     VIDEO_CODEC_VP8: _ClassVar[VideoCodec]
 JOB_RESTART_POLICY_UNSPECIFIED: JobRestartPolicy
-JOB_RESTART_POLICY_ON_FAILURE: JobRestartPolicy
-JOB_RESTART_POLICY_NEVER: JobRestartPolicy
+JOB_RESTART_POLICY_JRP_ON_FAILURE: JobRestartPolicy
+JOB_RESTART_POLICY_JRP_NEVER: JobRestartPolicy
 AUDIO_MIXING_UNSPECIFIED: AudioMixing
 AUDIO_MIXING_DEFAULT_MIXING: AudioMixing
 AUDIO_MIXING_DUAL_CHANNEL_AGENT: AudioMixing

@@ -1,0 +1,1 @@
+"""Files, clocks, stores, metrics and logs: what the service's ports are plugged into."""

@@ -1,0 +1,40 @@
+"""CA bundles from PEM files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes
+from livekit_auth_server.core.identity import TrustBundles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from livekit_auth_server.core.identity import CertificateBundle
+
+
+def load_bundles(domains: Mapping[str, Path], dns: Path | None) -> TrustBundles:
+    """The bundle of each trust domain and of DNS names. Raises ConfigError."""
+    return TrustBundles({name: _bundle(path) for name, path in domains.items()}, _bundle(dns) if dns else None)
+
+
+def _bundle(path: Path) -> CertificateBundle:
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(read_bytes(path)))
+    except ValueError:
+        raise ConfigError(path, "isn't a PEM file of CA certificates") from None
+    for certificate in certificates:
+        if not _is_ca(certificate):
+            subject = certificate.subject.rfc4514_string() or "without a subject"
+            raise ConfigError(path, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself")
+    return certificates
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False

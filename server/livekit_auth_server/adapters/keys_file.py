@@ -1,0 +1,112 @@
+"""API keys from a file, a mounted directory or the environment. No error shows a secret.
+
+A file is LiveKit's own `key: secret` mapping, or this service's form with states:
+
+    keys:
+      - {id: APIxyz, secret: …, state: active, not_after: 2027-01-01T00:00:00Z}
+
+In a directory each file is a key: its name the id, its content the secret. The environment variable holds
+`key: secret` lines, as livekit-server's LIVEKIT_KEYS does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+
+from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile, read_private
+from livekit_auth_server.core.keys import ApiKey, KeyState, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MIN_SECRET = 32  # bytes; livekit-server logs an error for less
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+
+
+def _text(value: object) -> object:
+    """YAML reads an unquoted time as a datetime; both forms are taken."""
+    return value.isoformat() if isinstance(value, dt.datetime) else value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+
+
+class _Key(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id: StrictStr
+    secret: StrictStr = Field(repr=False)
+    state: KeyState = KeyState.ACTIVE
+    not_before: Time | None = None
+    not_after: Time | None = None
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    keys: list[_Key]
+
+
+def keys_from_file(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a file, in its order. Raises ConfigError."""
+    return _keys(YamlFile.parse(path, read_private(path), secret=True))
+
+
+def keys_from_environment(variable: str, environment: Mapping[str, str] = os.environ) -> tuple[ApiKey, ...]:
+    """The keys in an environment variable. Raises ConfigError."""
+    if not environment.get(variable):
+        raise ConfigError(f"${variable}", "isn't set; it should hold `key: secret` lines")
+    return _keys(YamlFile.parse(Path(f"${variable}"), environment[variable].encode(), secret=True))
+
+
+def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a mounted directory, by name in sorted order; names that start with a dot are the mount's own."""
+    if not path.is_dir():
+        raise ConfigError(path, "there is no such directory")
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
+    if not files:
+        raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
+    return tuple(_key(file, file.name, read_private(file)) for file in files)
+
+
+def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
+    if not isinstance(file.data, dict) or not file.data:
+        raise ConfigError(file.path, "holds no keys; write `key: secret`, one a line")
+    if isinstance(file.data.get("keys"), list):
+        return tuple(_stated(file, index, key) for index, key in enumerate(file.validated(_Keys).keys))
+    return tuple(
+        _key(file.path, name, _secret_text(file, name, value), file.line((name,))) for name, value in file.data.items()
+    )
+
+
+def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
+    made = _key(file.path, key.id, key.secret.encode(), file.line(("keys", index)))
+    return ApiKey(made.id, made.secret, key.state, _seconds(key.not_before), _seconds(key.not_after))
+
+
+def _secret_text(file: YamlFile, name: Any, value: Any) -> bytes:  # noqa: ANN401 - YAML
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ConfigError(file.path, "a key and its secret are text; quote them", file.line((name,)))
+    return value.encode()
+
+
+def _key(where: Path, key_id: str, secret: bytes, line: int | None = None) -> ApiKey:
+    """Checks one key. A line break after the secret is an editor's, not the secret's."""
+    if not _KEY_ID.match(key_id):
+        raise ConfigError(where, "a key id has 1 to 128 letters, digits, '-' and '_' (is the secret where the id belongs?)", line)
+    secret = secret.rstrip(b"\r\n")
+    if len(secret) < MIN_SECRET:
+        raise ConfigError(where, f'the secret of key "{key_id}" is under {MIN_SECRET} bytes; make a longer one', line)
+    if secret != secret.strip() or any(byte < 0x20 for byte in secret):
+        raise ConfigError(where, f'the secret of key "{key_id}" has blanks around it or control characters in it', line)
+    return ApiKey(key_id, Secret(secret))
+
+
+def _seconds(time: dt.datetime | None) -> int | None:
+    return None if time is None else int(time.timestamp())

@@ -1,0 +1,116 @@
+"""The command line: dev, serve, demo and policy. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
+
+Heavy imports stand inside the commands: gRPC must not be imported before TLS is pinned, and `--help` should be quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from livekit_auth_server.adapters.yaml_file import ConfigError
+
+app = typer.Typer(
+    name="livekit-auth-server",
+    help="Holds LiveKit API secrets and issues tokens by policy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+policy_app = typer.Typer(help="Check, explain and test a policy file.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+REFUSED, MISUSE = 1, 2
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Config = Annotated[Path, typer.Option(help="The settings file.", envvar="LIVEKIT_AUTH_SERVER_CONFIG")]
+
+
+@app.command()
+def serve(config: Config, as_json: Json = False) -> None:
+    """Serve until SIGTERM, then drain."""
+    from livekit_auth_server.transport.tls import pin_tls13
+
+    pin_tls13()
+    import uvloop
+
+    from livekit_auth_server.adapters import logs
+    from livekit_auth_server.settings import load_settings
+    from livekit_auth_server.wiring import serve as run
+
+    settings = load_settings(config)
+    logs.configure("json" if as_json else settings.log.format, settings.log.level)
+    uvloop.run(run(settings))
+
+
+@app.command()
+def dev(
+    directory: Annotated[Path, typer.Option("--dir", help="A new or empty folder.")],
+    address: Annotated[str, typer.Option(help="Where the server will listen, HOST:PORT.")] = "127.0.0.1:7443",
+    livekit_url: Annotated[str, typer.Option(help="The LiveKit server that tokens are for.")] = "ws://127.0.0.1:7880",
+    as_json: Json = False,
+) -> None:
+    """Write a throwaway PKI, keys, policy and settings, and say what to run next."""
+    from livekit_auth_server import devkit
+
+    try:
+        devkit.write(directory, address, livekit_url)
+    except OSError as error:
+        raise ConfigError(directory, str(error.strerror or error)) from None
+    files = sorted(path.name for path in directory.iterdir())
+    environment = {
+        "LIVEKIT_AUTH_ADDRESS": address,
+        "LIVEKIT_AUTH_CA": str(directory / "ca.pem"),
+        "LIVEKIT_AUTH_CERT": str(directory / "web.pem"),
+        "LIVEKIT_AUTH_KEY": str(directory / "web.key"),
+    }
+    commands = [
+        f"livekit-auth-server serve --config {directory / 'server.yaml'}",
+        *(f"export {name}={value}" for name, value in environment.items()),
+        "livekit-auth whoami",
+        "livekit-auth token --role guest --room consult-1 --identity user-1 --json",
+    ]
+    if as_json:
+        _print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
+        return
+    _out.print(f"Wrote {len(files)} files to {directory}. They are for trying things out: the CA's key is thrown away.\n")
+    _out.print("In one terminal:")
+    _out.print(f"  {commands[0]}")
+    _out.print("In another:")
+    for command in commands[1:]:
+        _out.print(f"  {command}")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Run the main job end to end on this machine, in a throwaway folder."""
+    from livekit_auth_server.demo import run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401 - JSON
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def main() -> None:
+    """Runs the command line; a mistake in a file is one message and exit code 2."""
+    from livekit_auth_server import policy_cli  # noqa: F401 - registers its commands
+
+    try:
+        app()
+    except ConfigError as error:
+        _err.print(f"livekit-auth-server: {error}", markup=False, style="red")
+        sys.exit(MISUSE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The record of one issuance decision. It never holds a token or a secret: of a token, its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One decision. `time` is seconds since the epoch, `ttl` seconds; what doesn't apply is empty, 0 or None."""
+
+    decision_id: str
+    time: int
+    caller: str
+    certificate_serial: str
+    method: str
+    permitted: bool
+    dry_run: bool
+    project: str
+    access: str
+    room: str
+    identity: str
+    ttl: int | None
+    entry: str
+    reason: str
+    key_id: str
+    token_sha256: str
+    policy_revision: str
+    trace_id: str
+
+    def to_json(self) -> str:
+        """One line of JSON in ASCII: control characters, bidirectional marks and all else beyond it are escaped."""
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=True)
+
+
+def token_digest(token: str) -> str:
+    """A token's SHA-256 in hexadecimal, by which a found token can be traced to its decision."""
+    return hashlib.sha256(token.encode("ascii")).hexdigest()

@@ -1,0 +1,241 @@
+"""What a token allows, and the claims that say so.
+
+Guarantees: the schema is closed. A claim that isn't written here can't appear in a token that this service mints, and
+nothing that a request holds reaches "sha256", "iss", "nbf", "exp" or "sub" except through `mint`.
+
+The classes mirror the grants of livekit-api 1.2 (livekit/api/access_token.py) field for field and in its order, so that
+a minted token equals livekit-api's to the byte. A grant is either *ordinary* or a *power* (see `Needs`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ORDINARY_GRANTS = frozenset(
+    {
+        "room_join",
+        "can_publish",
+        "can_publish_sources",
+        "can_subscribe",
+        "can_publish_data",
+        "can_update_own_metadata",
+    }
+)
+
+TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
+PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGrants:
+    """Grants on rooms and within one. The room itself belongs to the request; see `claims_template`.
+
+    None in `can_publish`, `can_subscribe` and `can_publish_data` means that a verified token is silent about it; LiveKit
+    reads that as true.
+    """
+
+    room_create: bool = False
+    room_list: bool = False
+    room_record: bool = False
+    room_admin: bool = False
+    room_join: bool = False
+    destination_room: str = ""
+    can_publish: bool | None = True
+    can_subscribe: bool | None = True
+    can_publish_data: bool | None = True
+    can_publish_sources: tuple[str, ...] = ()
+    can_update_own_metadata: bool = False
+    ingress_admin: bool = False
+    hidden: bool = False
+    recorder: bool = False
+    agent: bool = False
+    can_manage_agent_session: bool = False
+    can_subscribe_metrics: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SipGrants:
+    """Grants on telephony: `admin` manages trunks and dispatch rules, `call` makes outbound calls."""
+
+    admin: bool = False
+    call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceGrants:
+    """Grants on LiveKit Inference."""
+
+    perform: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObservabilityGrants:
+    """Grants on observability data."""
+
+    write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CloudAgentGrants:
+    """Grants on LiveKit Cloud's agents."""
+
+    admin: bool = False
+    simulation_admin: bool = False
+    database_admin: bool = False
+    dispatch_admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEndpointGrants:
+    """Grants on an agent's HTTP endpoints; empty names mean every agent and every deployment."""
+
+    call: bool = False
+    agent_name: str = ""
+    deployment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentThreadGrants:
+    """Grants on an agent's threads."""
+
+    all: bool = False
+    scope: str = ""
+    thread_ids: tuple[str, ...] = ()
+    list: bool = False
+    create: bool = False
+    write: bool = False
+    read: bool = False
+    delete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """All grants of a token, in the order of livekit-api's claims. None puts no claim in the token."""
+
+    video: VideoGrants | None = None
+    sip: SipGrants | None = field(default=None, metadata={"power": "sip"})
+    inference: InferenceGrants | None = field(default=None, metadata={"power": "inference"})
+    observability: ObservabilityGrants | None = field(default=None, metadata={"power": "observability"})
+    agent: CloudAgentGrants | None = field(default=None, metadata={"power": "cloud_agent"})
+    agent_endpoint: AgentEndpointGrants | None = field(default=None, metadata={"power": "agent_endpoint"})
+    agent_thread: AgentThreadGrants | None = field(default=None, metadata={"power": "agent_thread"})
+
+
+GROUPS: dict[str, type[Any]] = {
+    "video": VideoGrants,
+    "sip": SipGrants,
+    "inference": InferenceGrants,
+    "observability": ObservabilityGrants,
+    "agent": CloudAgentGrants,
+    "agent_endpoint": AgentEndpointGrants,
+    "agent_thread": AgentThreadGrants,
+}
+
+# Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be, so
+# that a grant added above is a power until somebody decides that it is ordinary.
+POWERS = frozenset(
+    {f.name for f in fields(VideoGrants)} - ORDINARY_GRANTS
+    | {f.metadata["power"] for f in fields(Grants) if f.metadata}
+    | {"kind", "room_preset", "room_config", "room_config_egress", "room_config_agents", "long_ttl"}
+)
+
+# Powers that LiveKit doesn't scope to a room: livekit-server pkg/service (room creation also deletes, egress, ingress
+# and SIP take any room, and a worker with "agent" reaches any room through job simulation).
+UNSCOPED_POWERS = frozenset({"room_create", "room_list", "room_record", "ingress_admin", "sip", "agent"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoomConfig:
+    """A room configuration as it stands in the claim "roomConfig": compact JSON, and the powers that it needs."""
+
+    claim: str
+    powers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a policy entry must give for some grants, and what the request must name for them to make sense."""
+
+    ordinary: frozenset[str]
+    powers: frozenset[str]
+    room: bool
+    identity: bool
+    carries_room: bool
+
+
+@lru_cache(maxsize=4096)
+def needs(grants: Grants) -> Needs:
+    """What these grants need. A join token names its room: LiveKit reads an empty one as any room."""
+    video = grants.video
+    named = {f.name for f in fields(video) if getattr(video, f.name)} if video else set()
+    if video:  # silence means true to LiveKit
+        named |= {n for n in ("can_publish", "can_subscribe", "can_publish_data") if getattr(video, n) is None}
+    groups = {f.metadata["power"] for f in fields(grants) if f.metadata and getattr(grants, f.name) is not None}
+    return Needs(
+        ordinary=frozenset(named & ORDINARY_GRANTS),
+        powers=frozenset(named - ORDINARY_GRANTS | groups),
+        room=bool(video and (video.room_join or video.room_admin)),
+        identity=bool(video and video.room_join),
+        carries_room=video is not None,
+    )
+
+
+def camel(name: str) -> str:
+    """The claim's name: livekit-api's snake_to_lower_camel."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+@lru_cache(maxsize=4096)
+def claims_template(grants: Grants) -> tuple[str, str, str]:
+    """The grants' claims as compact JSON members, cut where a video grant's room goes.
+
+    Returns (before, between, after): `before` up to the room, `between` the rest of "video", both empty without video
+    grants, and `after` the other groups. Every part that isn't empty ends in a comma.
+    """
+    before = between = ""
+    if grants.video is not None:
+        members = list(_members(grants.video))
+        names = [f.name for f in fields(VideoGrants)]
+        cut = names.index("destination_room")  # livekit-api puts "room" just before it
+        head = [text for name, text in members if names.index(name) < cut]
+        tail = [text for name, text in members if names.index(name) >= cut]
+        before = '"video":{' + "".join(f"{text}," for text in head)
+        between = ",".join(tail) + "},"
+    after = "".join(
+        f'"{camel(f.name)}":{{{",".join(text for _, text in _members(group))}}},'
+        for f in fields(grants)
+        if f.name != "video" and (group := getattr(grants, f.name)) is not None
+    )
+    return before, between, after
+
+
+def _members(group: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any of GROUPS
+    """A group's members as `(field name, '"claim":value')`, with what livekit-api leaves out left out."""
+    for f in fields(group):
+        value = getattr(group, f.name)
+        if value is None or value in ("", ()):
+            continue
+        if value is False and isinstance(group, VideoGrants) and f.name not in _TRI_STATE:
+            continue  # livekit-api's default for these is None, which it drops
+        yield f.name, f'"{camel(f.name)}":{json.dumps(value, separators=(",", ":"))}'
+
+
+_TRI_STATE = frozenset({"can_publish", "can_subscribe", "can_publish_data"})
+
+
+def room_member(room: str) -> str:
+    """The member that goes into a video grant for this room; empty for no room."""
+    return f'"room":{encode_basestring_ascii(room)},' if room else ""
+
+
+def claims_text(grants: Grants) -> str:
+    """The grants' claims without a room, as compact JSON: for records and people."""
+    return "{" + "".join(claims_template(grants)).removesuffix(",") + "}"

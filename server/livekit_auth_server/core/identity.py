@@ -1,0 +1,219 @@
+"""Who the caller is: client certificate (+ the intermediates it sent) → `WorkloadId`, strictly.
+
+Guarantees: a `WorkloadId` exists only where parsing succeeded; the identity comes from the leaf's subject alternative
+name and nothing else; the chain leads to the bundle of the leaf's *own* trust domain, so that a CA of one domain can't
+sign a name of another; nothing is normalised, and what is unusual is refused.
+Sources: SPIFFE-ID.md section 2, X509-SVID.md sections 2 to 5, RFC 5280 section 6.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from livekit_auth_server.core.refusal import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TRUST_DOMAIN = r"[a-z0-9._-]{1,255}"
+_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+"
+_SPIFFE_ID = re.compile(rf"spiffe://(?P<domain>{_TRUST_DOMAIN})(?:/{_SEGMENT})+\Z")
+_SPIFFE_ID_LIMIT = 2048  # bytes, SPIFFE-ID section 2.3
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?(?<!\.)\Z")
+_LAST_LABEL_IS_NUMERIC = re.compile(r"(?:.*\.)?[0-9]+\Z")
+_MAX_CHAIN_BYTES = 64 * 1024
+_CACHED_CERTIFICATES = 4096
+
+CertificateBundle = tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadId:
+    """A workload identity: "spiffe://DOMAIN/PATH" or, where DNS names are enabled, "dns:NAME"."""
+
+    text: str
+    trust_domain: str | None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, text: str) -> WorkloadId:
+        """Parses "spiffe://…" or "dns:…". Raises ValueError for anything that isn't exactly that."""
+        if text.startswith("dns:"):
+            name = text.removeprefix("dns:")
+            if not _DNS_NAME.match(name) or _LAST_LABEL_IS_NUMERIC.match(name):
+                raise ValueError("not a DNS name in lower case, without wildcard or trailing dot")
+            return cls(text, None)
+        match = _SPIFFE_ID.match(text)
+        if match is None or len(text) > _SPIFFE_ID_LIMIT:
+            raise ValueError("not a SPIFFE id: spiffe://trust-domain/path, lower-case domain, no escapes or empty segments")
+        return cls(text, match["domain"])
+
+
+@dataclass(frozen=True, slots=True)
+class TrustBundles:
+    """The CA certificates of each trust domain and, if DNS names are enabled, those that may sign DNS names."""
+
+    domains: Mapping[str, CertificateBundle]
+    dns: CertificateBundle | None = None
+
+    def for_identity(self, identity: WorkloadId) -> CertificateBundle | None:
+        """The bundle that must have signed this identity; None when its domain isn't trusted."""
+        return self.dns if identity.trust_domain is None else self.domains.get(identity.trust_domain)
+
+    @property
+    def union(self) -> CertificateBundle:
+        """Every CA certificate, for the TLS handshake."""
+        every = [*self.domains.values(), *([self.dns] if self.dns else [])]
+        return tuple(dict.fromkeys(certificate for bundle in every for certificate in bundle))
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """A caller whose certificate holds. `valid_from` and `valid_until` are seconds since the epoch, for the whole chain."""
+
+    identity: WorkloadId
+    serial: str
+    valid_from: int
+    valid_until: int
+
+
+@dataclass(slots=True)
+class Identifier:
+    """Identifies callers against one set of bundles; remembers the certificates that it has verified.
+
+    A new set of bundles is a new `Identifier`, so nothing that an old bundle vouched for is remembered.
+    """
+
+    bundles: TrustBundles
+    _verified: dict[tuple[bytes, bytes], Identified] = field(default_factory=dict)
+
+    def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
+        """The caller with this certificate. Times are checked at every call, the rest once a certificate.
+
+        Raises IDENTITY_INVALID or CERTIFICATE_EXPIRED.
+        """
+        known = self._verified.get((leaf_pem, chain_pem))
+        if known is None:
+            known = self._verify(leaf_pem, chain_pem, now)
+            if len(self._verified) >= _CACHED_CERTIFICATES:
+                self._verified.clear()  # rare, and dearer to track use at every call than to verify again
+            self._verified[leaf_pem, chain_pem] = known
+        if not known.valid_from <= now <= known.valid_until:
+            raise Refusal(Reason.CERTIFICATE_EXPIRED, "your certificate isn't valid at this time; renew it")
+        return known
+
+    def _verify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
+        if len(leaf_pem) + len(chain_pem) > _MAX_CHAIN_BYTES:
+            raise _invalid("the certificates are too large")
+        try:
+            leaf = x509.load_pem_x509_certificate(leaf_pem)
+            intermediates = x509.load_pem_x509_certificates(chain_pem) if chain_pem.strip() else []
+            extensions = leaf.extensions
+        except (ValueError, x509.DuplicateExtension):
+            raise _invalid("the certificate can't be read") from None
+        _check_leaf(extensions)
+        identity = _identity(extensions, dns_enabled=self.bundles.dns is not None)
+        if not _seconds(leaf.not_valid_before_utc) <= now <= _seconds(leaf.not_valid_after_utc):
+            raise Refusal(Reason.CERTIFICATE_EXPIRED, "your certificate isn't valid at this time; renew it")
+        bundle = self.bundles.for_identity(identity)
+        if not bundle:
+            raise _invalid("its trust domain isn't one that this server trusts")
+        chain = _verified_chain(leaf, intermediates, bundle, now)
+        return Identified(
+            identity=identity,
+            serial=f"{leaf.serial_number:x}",
+            valid_from=max(_seconds(certificate.not_valid_before_utc) for certificate in chain),
+            valid_until=min(_seconds(certificate.not_valid_after_utc) for certificate in chain),
+        )
+
+
+def _check_leaf(extensions: x509.Extensions) -> None:
+    """X509-SVID section 4: a leaf is no CA, allows clients, signs digitally and never certificates or CRLs."""
+    try:
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            raise _invalid("it is a CA certificate")
+    except x509.ExtensionNotFound:
+        pass
+    try:
+        extended = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.CLIENT_AUTH not in extended:
+            raise _invalid("its extended key usage doesn't allow clients")
+    except x509.ExtensionNotFound:
+        pass
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
+        raise _invalid("its key usage isn't a workload's: digitalSignature, and no signing of certificates or CRLs")
+
+
+def _identity(extensions: x509.Extensions, *, dns_enabled: bool) -> WorkloadId:
+    """The one identity in the subject alternative name. The subject's common name is never looked at."""
+    try:
+        names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        raise _invalid("it has no subject alternative name") from None
+    uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+    dns = [name.value for name in names if isinstance(name, x509.DNSName)]
+    if len(uris) == 1:
+        text = uris[0]
+        if not text.startswith("spiffe://"):
+            raise _invalid("its URI isn't a SPIFFE id")
+    elif not uris and dns_enabled and len(dns) == len(names) == 1:
+        text = f"dns:{dns[0]}"
+    else:
+        wanted = "exactly one URI, or nothing but one DNS name," if dns_enabled else "exactly one URI"
+        raise _invalid(f"its subject alternative name must hold {wanted} and holds {len(uris)} URIs of {len(names)} names")
+    try:
+        return WorkloadId.parse(text)
+    except ValueError as error:
+        raise _invalid(str(error)) from None
+
+
+def _verified_chain(
+    leaf: x509.Certificate, intermediates: list[x509.Certificate], bundle: CertificateBundle, now: int
+) -> list[x509.Certificate]:
+    """The path from the leaf to a CA of the bundle (RFC 5280 section 6), leaf first."""
+    builder = PolicyBuilder().store(_store(bundle)).time(dt.datetime.fromtimestamp(now, dt.UTC))
+    builder = builder.extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+    try:
+        return builder.build_client_verifier().verify(leaf, intermediates).chain
+    except VerificationError:
+        raise _invalid("its chain doesn't lead to a CA of its own trust domain") from None
+
+
+@lru_cache(maxsize=64)
+def _store(bundle: CertificateBundle) -> Store:
+    return Store(bundle)
+
+
+# webpki's default for leaves wants an authority key identifier, which X509-SVID doesn't. What a leaf may be is checked
+# in _check_leaf.
+_CA_POLICY = ExtensionPolicy.webpki_defaults_ca()
+_LEAF_POLICY = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+
+
+def _seconds(time: dt.datetime) -> int:
+    return int(time.timestamp())
+
+
+def _invalid(why: str) -> Refusal:
+    return Refusal(Reason.IDENTITY_INVALID, f"your client certificate isn't accepted: {why}")

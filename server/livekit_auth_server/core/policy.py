@@ -1,0 +1,239 @@
+"""Who may have which token. Default deny.
+
+Guarantees:
+- one allow entry must permit the whole request; entries never combine;
+- a `Grant` exists only where `decide` made one, and `mint` takes nothing else;
+- a decision's cost doesn't grow with the number of callers or roles;
+- an unknown role or project and one that isn't permitted get the same answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING
+
+from livekit_auth_server.core.grants import Grants, Needs, RoomConfig, needs
+from livekit_auth_server.core.refusal import Reason, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AGENT_TTL_LIMIT = 600
+TTL_LIMIT = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token as a caller asks for it, after validation. `ttl` is in seconds; None takes the entry's default."""
+
+    access: str | Grants
+    project: str = ""
+    room: str = ""
+    identity: str = ""
+    name: str = ""
+    metadata: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    ttl: int | None = None
+    kind: str = ""
+    room_config: RoomConfig | None = None
+    room_preset: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """What a room or an identity is compared with: everything, whole values, or beginnings. Empty matches nothing."""
+
+    any: bool = False
+    exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+    def covers(self, value: str) -> bool:
+        """Whether the value matches, byte for byte."""
+        return self.any or value in self.exact or value.startswith(self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowEntry:
+    """One compiled entry. ttls are in seconds. `powers` and `grants` hold names from core.grants."""
+
+    name: str
+    projects: frozenset[str]
+    roles: frozenset[str] = frozenset()
+    grants: frozenset[str] = frozenset()
+    powers: frozenset[str] = frozenset()
+    rooms: Matcher = Matcher()
+    identities: Matcher = Matcher()
+    default_ttl: int = AGENT_TTL_LIMIT
+    max_ttl: int = TTL_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class CallerPolicy:
+    """What one workload identity may do."""
+
+    id: str
+    entries: tuple[AllowEntry, ...] = ()
+    verify_webhooks: frozenset[str] = frozenset()
+    verify_tokens: frozenset[str] = frozenset()
+    projects: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "projects", frozenset().union(*(entry.projects for entry in self.entries)))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A compiled policy. `revision` names its text."""
+
+    revision: str
+    roles: Mapping[str, Grants]
+    callers: Mapping[str, CallerPolicy]
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """One thing that keeps an entry from permitting a request."""
+
+    reason: Reason
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violation: Violation | None = None
+
+
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Leave to mint one token. Only `decide` can make one: the constructor refuses everybody else."""
+
+    project: str
+    request: TokenRequest
+    grants: Grants
+    ttl: int
+    entry: str
+    policy_revision: str
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Grant comes from policy.decide only")
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A refusal: the reason that reaches the caller, and what each entry lacked, for explain and the audit trail."""
+
+    reason: Reason
+    message: str
+    project: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violation: Violation | None = None
+    lacked: tuple[tuple[str, tuple[Lack, ...]], ...] = ()
+
+
+Decision = Grant | Denial
+
+
+def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decision:
+    """Permits the request by the first entry that permits all of it, or says what the closest entry lacked."""
+    project = request.project or (next(iter(caller.projects)) if len(caller.projects) == 1 else "")
+    if not project and caller.projects:
+        names = ", ".join(sorted(caller.projects))
+        return Denial(Reason.PROJECT_REQUIRED, f"name one of your projects: {names}", "")
+    grants = policy.roles.get(request.access) if isinstance(request.access, str) else request.access
+    needed = needs(grants) if grants is not None else None
+    lacked: list[tuple[str, tuple[Lack, ...]]] = []
+    for entry in caller.entries:
+        lacks = _lacks(entry, project, request, grants, needed)
+        if not lacks and grants is not None:
+            ttl = entry.default_ttl if request.ttl is None else request.ttl
+            return Grant(project, request, grants, ttl, entry.name, policy.revision, _SEAL)
+        lacked.append((entry.name, lacks))
+    if not lacked:
+        return Denial(Reason.PROJECT_NOT_PERMITTED, "the policy permits this caller no token", project)
+    closest = max((lacks[0] for _, lacks in lacked), key=lambda lack: _STAGES.index(lack.reason))
+    return Denial(closest.reason, closest.message, project, closest.metadata, closest.violation, tuple(lacked))
+
+
+# The order in which an entry's checks are made and, of several entries, how close each came to permitting the request.
+# A caller hears of the closest entry's first lack only. What the request itself misses is said only to a caller that may
+# have the access at all.
+_STAGES = (
+    Reason.PROJECT_NOT_PERMITTED,
+    Reason.ROLE_NOT_PERMITTED,
+    Reason.GRANTS_NOT_PERMITTED,
+    Reason.POWER_NOT_PERMITTED,
+    Reason.INVALID_REQUEST,
+    Reason.ROOM_NOT_PERMITTED,
+    Reason.IDENTITY_NOT_PERMITTED,
+    Reason.TTL_NOT_PERMITTED,
+)
+
+
+def _lacks(
+    entry: AllowEntry, project: str, request: TokenRequest, grants: Grants | None, needed: Needs | None
+) -> tuple[Lack, ...]:
+    """Everything that keeps this entry from permitting the request, in the order of `_STAGES`; empty when it permits."""
+    lacks: list[Lack] = []
+    if project not in entry.projects:
+        message = f'project "{project}" isn\'t one that you may use' if project else "you may use no project"
+        lacks.append(Lack(Reason.PROJECT_NOT_PERMITTED, message))
+    if isinstance(request.access, str):
+        if needed is None or request.access not in entry.roles:
+            lacks.append(Lack(Reason.ROLE_NOT_PERMITTED, f'role "{request.access}" isn\'t one that you may use here'))
+    elif needed is not None and not (entry.grants and needed.ordinary <= entry.grants):
+        names = ", ".join(sorted(needed.ordinary - entry.grants)) or "any"
+        message = f"spelled-out grants that you may not have: {names} (unset can_* grants count as true)"
+        lacks.append(Lack(Reason.GRANTS_NOT_PERMITTED, message, {"grants": names.replace(" ", "")}))
+    if needed is None or grants is None:
+        return tuple(lacks)
+    if missing := _powers(needed, request) - entry.powers:
+        names = ",".join(sorted(missing))
+        lacks.append(Lack(Reason.POWER_NOT_PERMITTED, f"powers that you don't have: {names}", {"powers": names}))
+    lacks += _shape_lacks(needed, request)
+    lacks += _scope_lacks(entry, request, grants)
+    return tuple(lacks)
+
+
+def _powers(needed: Needs, request: TokenRequest) -> frozenset[str]:
+    """The powers that the grants and the request's other fields need together."""
+    powers = needed.powers
+    if request.kind not in ("", "standard"):
+        powers |= {"kind"}
+    if request.room_preset:
+        powers |= {"room_preset"}
+    if request.room_config is not None:
+        powers |= request.room_config.powers
+    return powers
+
+
+def _shape_lacks(needed: Needs, request: TokenRequest) -> list[Lack]:
+    """Fields that the access needs and the request leaves out, or names and can't use."""
+    found: list[Violation] = []
+    if needed.room and not request.room:
+        found.append(Violation("room", "room_join and room_admin need a room: LiveKit reads an empty one as any room"))
+    if needed.identity and not request.identity:
+        found.append(Violation("identity", "room_join needs an identity"))
+    if request.room and not needed.carries_room:
+        found.append(Violation("room", "this access has no video grants, so the token couldn't carry the room"))
+    return [Lack(Reason.INVALID_REQUEST, f"{v.field}: {v.description}", violation=v) for v in found]
+
+
+def _scope_lacks(entry: AllowEntry, request: TokenRequest, grants: Grants) -> list[Lack]:
+    """Rooms, identities and lifetimes that the entry doesn't cover."""
+    lacks: list[Lack] = []
+    if request.room and not entry.rooms.covers(request.room):
+        lacks.append(Lack(Reason.ROOM_NOT_PERMITTED, "this room isn't one that you may use for this access"))
+    destination = grants.video.destination_room if grants.video else ""
+    if destination and not entry.rooms.covers(destination):
+        lacks.append(Lack(Reason.ROOM_NOT_PERMITTED, "this destination room isn't one that you may use"))
+    if request.identity and not entry.identities.covers(request.identity):
+        lacks.append(Lack(Reason.IDENTITY_NOT_PERMITTED, "this identity isn't one that you may issue this access for"))
+    longest = entry.max_ttl
+    if grants.video and grants.video.agent and "long_ttl" not in entry.powers:
+        longest = min(longest, AGENT_TTL_LIMIT)
+    if (entry.default_ttl if request.ttl is None else request.ttl) > longest:
+        message = f"the ttl may be at most {longest} s here"
+        lacks.append(Lack(Reason.TTL_NOT_PERMITTED, message, {"max_ttl_seconds": str(longest)}))
+    return lacks

@@ -1,0 +1,76 @@
+"""Why something is refused. The reasons are the contract's: protos/livekit_auth/v1/errors.proto documents each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Reason(StrEnum):
+    """The reasons of errors.proto without their prefix; a test holds the two lists together."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:  # noqa: ARG004
+        return name
+
+    IDENTITY_INVALID = auto()
+    CERTIFICATE_EXPIRED = auto()
+    CALLER_NOT_LISTED = auto()
+    MALFORMED_REQUEST = auto()
+    UNKNOWN_FIELD = auto()
+    INVALID_REQUEST = auto()
+    PROJECT_REQUIRED = auto()
+    PROJECT_NOT_PERMITTED = auto()
+    ROLE_NOT_PERMITTED = auto()
+    GRANTS_NOT_PERMITTED = auto()
+    POWER_NOT_PERMITTED = auto()
+    ROOM_NOT_PERMITTED = auto()
+    IDENTITY_NOT_PERMITTED = auto()
+    TTL_NOT_PERMITTED = auto()
+    NO_SIGNING_KEY = auto()
+    RESPONSE_TOO_LARGE = auto()
+    RATE_LIMITED = auto()
+    AUDIT_UNAVAILABLE = auto()
+    TOKEN_MALFORMED = auto()
+    KEY_UNKNOWN = auto()
+    SIGNATURE_INVALID = auto()
+    TOKEN_EXPIRED = auto()
+    NOT_A_WEBHOOK_TOKEN = auto()
+    NOT_AN_ACCESS_TOKEN = auto()
+    BODY_ALTERED = auto()
+    BODY_TOO_LARGE = auto()
+    BODY_NOT_JSON = auto()
+    ACK_STORE_UNAVAILABLE = auto()
+    INTERNAL = auto()
+    TLS_VERSION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that breaks a rule: its path in the request message, and what the rule is. Never the value."""
+
+    field: str
+    description: str
+
+
+@dataclass(slots=True)
+class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call it
+    """A request that isn't granted. `message` and `metadata` reach the caller, so they never hold a secret."""
+
+    reason: Reason
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: tuple[Violation, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+def invalid(*violations: Violation) -> Refusal:
+    """A refusal of fields that break their rules."""
+    summary = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:3])
+    return Refusal(Reason.INVALID_REQUEST, summary, violations=violations)

@@ -1,0 +1,201 @@
+"""Checks tokens that LiveKit or this service signed: strict JWTs with HS256, and what their claims say.
+
+Guarantees: the signature is checked in constant time before any claim but "iss" is read; "iss" must name a key that the
+caller may verify with; "exp" must be there; a webhook's token is never taken for an access token.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from livekit_auth_server.core.grants import (
+    GROUPS,
+    PARTICIPANT_KINDS,
+    TRACK_SOURCES,
+    Grants,
+    camel,
+)
+from livekit_auth_server.core.refusal import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from livekit_auth_server.core.keys import ApiKey, KeySet, Project
+
+LEEWAY = 60  # seconds, as in livekit/protocol and livekit-api
+
+_PART = re.compile(r"[A-Za-z0-9_-]+\Z")
+_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SignedClaims:
+    """The claims of a token whose signature and times hold. Times are seconds since the epoch."""
+
+    claims: Mapping[str, Any]
+    project: Project
+    key: ApiKey
+    not_before: int | None
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """An access token that is valid now; see VerifyTokenResponse for the fields."""
+
+    signed: SignedClaims
+    grants: Grants
+    room: str
+    identity: str
+    name: str
+    metadata: str
+    attributes: Mapping[str, str]
+    kind: str
+    room_preset: str
+    room_config: Mapping[str, Any] | None
+    other_claims: tuple[str, ...]
+
+
+def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) -> SignedClaims:
+    """Checks form, key, signature and times of a token, in this order (RFC 7515 section 5.2, RFC 7519 section 7.2).
+
+    Raises TOKEN_MALFORMED, KEY_UNKNOWN, SIGNATURE_INVALID or TOKEN_EXPIRED.
+    """
+    parts = token.split(".")
+    if len(parts) != _PARTS or not all(_PART.match(part) for part in parts):
+        raise _malformed("it isn't three base64url parts")
+    header, payload, signature = (_decoded(part) for part in parts)
+    _check_header(_object(header))
+    claims = _object(payload)
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str) or not issuer:
+        raise _malformed('it names no key ("iss")')
+    project, key = keys.verifying_key(issuer, projects, now)
+    if not key.secret.fits(token[: token.rindex(".")].encode("ascii"), signature):
+        raise Refusal(Reason.SIGNATURE_INVALID, "the signature doesn't fit the key that the token names")
+    expires, not_before = _time(claims, "exp"), _time(claims, "nbf")
+    if expires is None:
+        raise _malformed('it never expires (no "exp")')
+    if now > expires + LEEWAY:
+        raise Refusal(Reason.TOKEN_EXPIRED, "the token has expired")
+    if not_before is not None and now < not_before - LEEWAY:
+        raise Refusal(Reason.TOKEN_EXPIRED, "the token isn't valid yet")
+    return SignedClaims(claims, project, key, not_before, expires)
+
+
+def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now: int) -> VerifiedToken:
+    """Checks an access token. Raises as `verify_signed` does, and NOT_AN_ACCESS_TOKEN for a webhook's token."""
+    signed = verify_signed(token, keys, projects, now)
+    claims = signed.claims
+    if claims.get("sha256"):
+        raise Refusal(Reason.NOT_AN_ACCESS_TOKEN, "the token signs a webhook and gives no access")
+    groups = {name: _group(claims, name, cls) for name, cls in GROUPS.items()}
+    video = claims.get("video") or {}
+    attributes = _typed(claims, "attributes", dict) or {}
+    if not all(isinstance(value, str) for value in attributes.values()):
+        raise _malformed('"attributes" holds a value that isn\'t a string')
+    kind = _typed(claims, "kind", str) or ""
+    return VerifiedToken(
+        signed=signed,
+        grants=Grants(**groups),
+        room=_typed(video, "room", str) or "",
+        identity=_typed(claims, "sub", str) or "",
+        name=_typed(claims, "name", str) or "",
+        metadata=_typed(claims, "metadata", str) or "",
+        attributes=attributes,
+        kind=kind if kind in PARTICIPANT_KINDS else "",
+        room_preset=_typed(claims, "roomPreset", str) or "",
+        room_config=_typed(claims, "roomConfig", dict),
+        other_claims=tuple(sorted(_unmodelled(claims))),
+    )
+
+
+_MODELLED = frozenset(
+    {"iss", "sub", "nbf", "exp", "name", "kind", "metadata", "attributes", "sha256", "roomPreset", "roomConfig"}
+)
+
+
+def _unmodelled(claims: Mapping[str, Any]) -> list[str]:
+    """The names of claims, and of members of grant claims, that this service doesn't model."""
+    groups = {camel(name): {camel(f.name) for f in fields(cls)} for name, cls in GROUPS.items()}
+    groups["video"].add("room")
+    names = [name for name in claims if name not in _MODELLED and name not in groups]
+    for name, members in groups.items():
+        names += [f"{name}.{member}" for member in claims.get(name) or {} if member not in members]
+    return names
+
+
+def _group(claims: Mapping[str, Any], name: str, cls: type[Any]) -> Any:  # noqa: ANN401 - an instance of cls
+    """One group of grants from its claim, None when the claim is absent or null."""
+    claim = _typed(claims, camel(name), dict)
+    if claim is None:
+        return None
+    values: dict[str, Any] = {}
+    for f in fields(cls):
+        tri_state = cls is GROUPS["video"] and f.default is True
+        value = claim.get(camel(f.name))
+        if value is None:
+            if tri_state:
+                values[f.name] = None
+            continue
+        if isinstance(f.default, tuple):
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise _malformed(f'"{camel(name)}.{camel(f.name)}" isn\'t a list of strings')
+            allowed = TRACK_SOURCES if f.name == "can_publish_sources" else value
+            values[f.name] = tuple(item for item in value if item in allowed)
+            continue
+        if not isinstance(value, type(f.default)):
+            raise _malformed(f'"{camel(name)}.{camel(f.name)}" has the wrong type')
+        values[f.name] = value
+    return cls(**values)
+
+
+def _typed(claims: Mapping[str, Any], name: str, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of kind
+    value = claims.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise _malformed(f'"{name}" has the wrong type')
+    return value
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    if header.get("alg") != "HS256":
+        raise _malformed("it isn't signed with HS256, the one algorithm that LiveKit uses")
+    if "crit" in header or str(header.get("typ", "JWT")).upper() != "JWT":
+        raise _malformed("its header has extensions that LiveKit doesn't use")
+
+
+def _decoded(part: str) -> bytes:
+    try:
+        return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except Base64Error:
+        raise _malformed("it isn't base64url") from None
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise _malformed("it doesn't hold JSON") from None
+    if not isinstance(value, dict):
+        raise _malformed("it doesn't hold a JSON object")
+    return value
+
+
+def _time(claims: Mapping[str, Any], name: str) -> int | None:
+    """A NumericDate (RFC 7519 section 2) in whole seconds, None when absent."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 38:
+        raise _malformed(f'"{name}" isn\'t a time')
+    return int(value)
+
+
+def _malformed(why: str) -> Refusal:
+    return Refusal(Reason.TOKEN_MALFORMED, f"this isn't a LiveKit token: {why}")

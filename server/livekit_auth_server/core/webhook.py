@@ -1,0 +1,121 @@
+"""Checks that LiveKit sent a webhook: body + Authorization header + keys → `VerifiedEvent`.
+
+Guarantees: the body is taken byte for byte and read only after signature and hash have held; a token that carries
+grants or a subject is refused, since access tokens are signed with the same secret.
+Source: livekit/protocol webhook/url_notifier.go (5 min tokens, "sha256" in standard base64).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from livekit_auth_server.core.grants import GROUPS, camel
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.tokens import verify_signed
+
+if TYPE_CHECKING:
+    from livekit_auth_server.core.keys import KeySet
+
+_TEXT_LIMIT = 256  # bytes, for everything in the summary
+_GRANT_CLAIMS = (*(camel(name) for name in GROUPS), "roomPreset", "roomConfig")
+_BEARER = re.compile(r"[Bb]earer ")
+_SHA256_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEvent:
+    """A summary of a webhook that LiveKit signed. `create_time` is in seconds since the epoch, None when absent."""
+
+    project: str
+    key_id: str
+    body_sha256: bytes
+    type: str
+    id: str
+    room: str
+    participant_identity: str
+    create_time: int | None
+
+
+def verify_webhook(body: bytes, authorization: str, keys: KeySet, projects: frozenset[str], now: int) -> VerifiedEvent:
+    """Checks signature, times and hash, then summarises the event.
+
+    Raises as `verify_signed` does, and NOT_A_WEBHOOK_TOKEN, BODY_ALTERED or BODY_NOT_JSON.
+    """
+    bearer = _BEARER.match(authorization)
+    signed = verify_signed(authorization[bearer.end() :] if bearer else authorization, keys, projects, now)
+    claims = signed.claims
+    if claims.get("sub") or any(claims.get(name) is not None for name in _GRANT_CLAIMS):
+        raise Refusal(Reason.NOT_A_WEBHOOK_TOKEN, "the token carries a subject or grants: it gives access, signs no body")
+    digest = hashlib.sha256(body).digest()
+    if not hmac.compare_digest(digest, _signed_digest(claims.get("sha256"))):
+        raise Refusal(
+            Reason.BODY_ALTERED,
+            "LiveKit signed other bytes than this body; hand over the raw bytes as received "
+            "(JSON that was parsed and serialised again is the usual cause)",
+        )
+    event = _body(body)
+    return VerifiedEvent(
+        project=signed.project.name,
+        key_id=signed.key.id,
+        body_sha256=digest,
+        type=_text(event, "event"),
+        id=_id(event),
+        room=_text(event, "room", "name")
+        or _text(event, "egressInfo", "roomName")
+        or _text(event, "ingressInfo", "roomName")
+        or _text(event, "job", "room", "name"),
+        participant_identity=_text(event, "participant", "identity"),
+        create_time=_seconds(event.get("createdAt", event.get("created_at"))),
+    )
+
+
+def _signed_digest(claim: object) -> bytes:
+    if not isinstance(claim, str) or not claim:
+        raise Refusal(Reason.NOT_A_WEBHOOK_TOKEN, 'the token signs no body: it has no "sha256"')
+    try:
+        digest = b64decode(claim, validate=True)
+    except (Base64Error, ValueError):
+        digest = b""
+    if len(digest) != _SHA256_BYTES:
+        raise Refusal(Reason.TOKEN_MALFORMED, '"sha256" isn\'t a SHA-256 in strict base64')
+    return digest
+
+
+def _body(body: bytes) -> dict[str, Any]:
+    try:
+        event = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        event = None
+    if not isinstance(event, dict):
+        raise Refusal(Reason.BODY_NOT_JSON, "LiveKit signed this body, and it isn't a JSON object")
+    return event
+
+
+def _text(value: object, *path: str) -> str:
+    """The string at a path, cut to 256 bytes; empty when there is none."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(value, str):
+        return ""
+    return value.encode()[:_TEXT_LIMIT].decode(errors="ignore")
+
+
+def _id(event: dict[str, Any]) -> str:
+    """The event's id; one over the limit counts as none, since a cut id could be another event's."""
+    value = event.get("id")
+    return value if isinstance(value, str) and len(value.encode()) <= _TEXT_LIMIT else ""
+
+
+def _seconds(value: object) -> int | None:
+    """protojson writes an int64 as a string; a number is taken too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len("253402300799"):
+        value = int(value)
+    return value if type(value) is int and 0 < value <= 253_402_300_799 else None

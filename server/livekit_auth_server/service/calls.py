@@ -1,0 +1,184 @@
+"""From bytes to a handler and back: identify, require the caller's policy, decode, handle, encode.
+
+Guarantees: the caller is identified and looked up before a byte of its request is read; a request with unknown fields
+is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault as one that says nothing of its cause.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from livekit_auth_server.core.refusal import Reason, Refusal, invalid
+from livekit_auth_server.service.status import CODE_OF
+from livekit_auth_server.service.validation import violations
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from livekit_auth_server.core.identity import Identified, Identifier
+    from livekit_auth_server.core.keys import KeySet
+    from livekit_auth_server.core.policy import CallerPolicy, Policy
+    from livekit_auth_server.service.ports import CallObserver, Clock
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_log = structlog.get_logger("livekit_auth_server")
+
+
+@dataclass(slots=True)
+class State:
+    """What is in force now. Each part is replaced whole; a call reads each part once."""
+
+    policy: Policy
+    keys: KeySet
+    identifier: Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a transport knows of a call: the peer's certificates in PEM, its address, the W3C traceparent it sent."""
+
+    leaf_pem: bytes
+    chain_pem: bytes
+    peer: str = ""
+    traceparent: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace id (W3C Trace Context section 3.2), empty when none or a malformed one was sent."""
+        match = _TRACEPARENT.match(self.traceparent)
+        return match["trace"] if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and what the state was when it did. `policy` is None for a caller that the policy doesn't list."""
+
+    identified: Identified
+    policy: CallerPolicy | None
+    state_policy: Policy
+    keys: KeySet
+    now: int
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCaller(Caller):
+    """A caller that the policy lists."""
+
+    policy: CallerPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Q, R]):
+    """An RPC: its name, its request message and its handler. `audited` methods leave their line in the audit trail."""
+
+    name: str
+    request: type[Q]
+    handle: Callable[[ListedCaller, Q], Awaitable[R]]
+    audited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMethod(Generic[Q, R]):
+    """An RPC for every caller that could be identified, whether the policy lists it or not."""
+
+    name: str
+    request: type[Q]
+    handle: Callable[[Caller, Q], Awaitable[R]]
+    audited: bool = False
+
+
+@dataclass(slots=True)
+class Finished:
+    """How a call ended: what the observer is told."""
+
+    method: str
+    peer: str
+    audited: bool
+    caller: str = ""
+    trace_id: str = ""
+    code: str = "OK"
+    reason: str = ""
+    message: str = ""
+    decision_id: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Runs calls against the current state and tells the observer how each ended."""
+
+    state: State
+    clock: Clock
+    observer: CallObserver
+
+    async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
+        """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
+        finished = Finished(method.name, context.peer, method.audited)
+        started = self.clock.monotonic()
+        try:
+            return await self._handle(method, context, data, finished)
+        except Refusal as refusal:
+            self._refused(finished, refusal)
+            raise
+        except Exception:
+            _log.exception("unexpected fault", method=method.name, trace_id=context.trace_id)
+            fault = Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
+            self._refused(finished, fault)
+            raise fault from None
+        except BaseException:  # the call was cancelled, by the caller or by its deadline
+            finished.code = "CANCELLED"
+            raise
+        finally:
+            finished.seconds = self.clock.monotonic() - started
+            self.observer.finished(finished)
+
+    async def _handle(
+        self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes, finished: Finished
+    ) -> bytes:
+        state, now = self.state, int(self.clock.now())
+        policy, trace_id = state.policy, context.trace_id if context.traceparent else ""
+        identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
+        finished.caller, finished.trace_id = identified.identity.text, trace_id
+        listed = policy.callers.get(identified.identity.text)
+        if isinstance(method, OpenMethod):
+            caller = Caller(identified, listed, policy, state.keys, now, trace_id)
+            return (await method.handle(caller, decoded(method.request, data))).SerializeToString()
+        if listed is None:
+            raise Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {identified.identity.text}")
+        known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
+        return (await method.handle(known, decoded(method.request, data))).SerializeToString()
+
+    @staticmethod
+    def _refused(finished: Finished, refusal: Refusal) -> None:
+        finished.code, finished.reason = CODE_OF[refusal.reason], refusal.reason
+        finished.message, finished.decision_id = refusal.message, refusal.metadata.get("decision_id", "")
+
+
+def decoded(message_type: type[Q], data: bytes) -> Q:
+    """The request. Raises MALFORMED_REQUEST or UNKNOWN_FIELD; the parser's own words don't leave the server."""
+    message = message_type()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        name = message_type.DESCRIPTOR.full_name
+        raise Refusal(Reason.MALFORMED_REQUEST, f"the request isn't a {name}") from None
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise Refusal(Reason.UNKNOWN_FIELD, "the request has a field that this server doesn't know")
+    return message
+
+
+def require_valid(message: Message) -> None:
+    """Raises INVALID_REQUEST with every rule that the message breaks."""
+    if found := violations(message):
+        raise invalid(*found)

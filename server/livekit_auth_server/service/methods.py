@@ -1,0 +1,29 @@
+"""The service's methods by name: what a transport serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from livekit_auth.v1 import auth_service_pb2 as pb
+
+from livekit_auth_server.service.caller import get_caller
+from livekit_auth_server.service.calls import Method, OpenMethod
+from livekit_auth_server.service.tokens import verify_token
+
+if TYPE_CHECKING:
+    from livekit_auth_server.service.issue import Issuer
+    from livekit_auth_server.service.webhooks import Webhooks
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AuthService"].full_name
+
+
+def methods(issuer: Issuer, webhooks: Webhooks) -> tuple[Method[Any, Any] | OpenMethod[Any, Any], ...]:
+    """Every RPC of livekit_auth.v1.AuthService."""
+    return (
+        Method("IssueToken", pb.IssueTokenRequest, issuer.issue, audited=True),
+        Method("BatchIssueTokens", pb.BatchIssueTokensRequest, issuer.issue_batch, audited=True),
+        Method("VerifyWebhook", pb.VerifyWebhookRequest, webhooks.verify),
+        Method("AckWebhook", pb.AckWebhookRequest, webhooks.acknowledge),
+        Method("VerifyToken", pb.VerifyTokenRequest, verify_token),
+        OpenMethod("GetCaller", pb.GetCallerRequest, get_caller),
+    )

@@ -1,0 +1,61 @@
+"""What the service needs from outside, as narrow protocols. The adapters implement them; tests use fakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from livekit_auth_server.core.audit import AuditRecord
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start, never going back."""
+
+
+class AuditSink(Protocol):
+    """Where issuance decisions are recorded."""
+
+    async def record(self, record: AuditRecord) -> None:
+        """Records a decision. Raises AUDIT_UNAVAILABLE when it can't; then nothing may be issued."""
+
+
+class AckStore(Protocol):
+    """Which webhooks each caller has acknowledged."""
+
+    async def is_acknowledged(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> bool:
+        """Whether this caller acknowledged this event with these bytes. Raises StoreUnavailable."""
+
+    async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:
+        """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of the program
+    """The store can't be asked, or has no room for this caller."""
+
+
+class CallObserver(Protocol):
+    """Hears of every finished call, for metrics and the log."""
+
+    def finished(self, call: FinishedCall) -> None:
+        """A call has ended, well or not."""
+
+
+class FinishedCall(Protocol):
+    """What is said of a finished call. Nothing here is secret."""
+
+    method: str
+    caller: str
+    code: str
+    reason: str
+    seconds: float
+    decision_id: str
+    audited: bool
+    peer: str
+    trace_id: str
+    message: str

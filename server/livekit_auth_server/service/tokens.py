@@ -1,0 +1,46 @@
+"""VerifyToken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from livekit_auth.v1 import auth_service_pb2 as pb
+
+from livekit_auth_server.core.tokens import verify_access_token
+from livekit_auth_server.service.calls import require_valid
+from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message
+from livekit_auth_server.service.webhooks import permitted_projects
+
+if TYPE_CHECKING:
+    from livekit_auth_server.service.calls import ListedCaller
+
+_OTHER_CLAIMS = 32
+_OTHER_CLAIM_CHARACTERS = 64
+
+
+async def verify_token(caller: ListedCaller, request: pb.VerifyTokenRequest) -> pb.VerifyTokenResponse:
+    """VerifyToken."""
+    require_valid(request)
+    projects = permitted_projects(caller.policy.verify_tokens, "")
+    token = verify_access_token(request.token, caller.keys, projects, caller.now)
+    signed = token.signed
+    response = pb.VerifyTokenResponse(
+        grants=grants_message(token.grants),
+        room=token.room,
+        identity=token.identity,
+        name=token.name,
+        metadata=token.metadata,
+        attributes=token.attributes,
+        kind=KIND_NUMBERS.get(token.kind, 0),  # type: ignore[arg-type]
+        room_preset=token.room_preset,
+        expire_time=Timestamp(seconds=signed.expires),
+        key_id=signed.key.id,
+        project=signed.project.name,
+        other_claims=[name[:_OTHER_CLAIM_CHARACTERS] for name in token.other_claims[:_OTHER_CLAIMS]],
+    )
+    if signed.not_before is not None:
+        response.issue_time.seconds = signed.not_before
+    if token.room_config is not None:
+        response.room_config.CopyFrom(room_config_message(token.room_config))
+    return response

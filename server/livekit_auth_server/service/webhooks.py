@@ -1,0 +1,92 @@
+"""VerifyWebhook and AckWebhook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth.v1 import webhook_pb2
+
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.webhook import VerifiedEvent, verify_webhook
+from livekit_auth_server.service.calls import require_valid
+from livekit_auth_server.service.ports import StoreUnavailable
+
+if TYPE_CHECKING:
+    from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.ports import AckStore
+
+_PREFIX = "WEBHOOK_EVENT_TYPE_"
+EVENT_TYPES = {
+    name.removeprefix(_PREFIX).lower(): number for name, number in webhook_pb2.WebhookEventType.items() if number
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Webhooks:
+    """Checks webhooks and remembers which ones each caller has handled. `max_body` is in bytes."""
+
+    acknowledged: AckStore
+    max_body: int
+
+    async def verify(self, caller: ListedCaller, request: pb.VerifyWebhookRequest) -> pb.VerifyWebhookResponse:
+        """VerifyWebhook."""
+        if len(request.body) > self.max_body:
+            limit = {"max_body_bytes": str(self.max_body)}
+            raise Refusal(Reason.BODY_TOO_LARGE, f"a body may have {self.max_body} bytes here", limit)
+        require_valid(request)
+        projects = permitted_projects(caller.policy.verify_webhooks, request.project)
+        event = verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
+        duplicate = await self._is_duplicate(caller, event)
+        return pb.VerifyWebhookResponse(
+            event=_summary(event),
+            key_id=event.key_id,
+            project=event.project,
+            duplicate=bool(duplicate),
+            duplicate_checked=duplicate is not None,
+        )
+
+    async def acknowledge(self, caller: ListedCaller, request: pb.AckWebhookRequest) -> pb.AckWebhookResponse:
+        """AckWebhook."""
+        require_valid(request)
+        permitted_projects(caller.policy.verify_webhooks, request.project)
+        try:
+            until = await self.acknowledged.acknowledge(
+                caller.policy.id, request.project, request.event_id, request.body_sha256
+            )
+        except StoreUnavailable:
+            raise Refusal(Reason.ACK_STORE_UNAVAILABLE, "the acknowledgement can't be stored now") from None
+        return pb.AckWebhookResponse(expire_time=Timestamp(seconds=until))
+
+    async def _is_duplicate(self, caller: ListedCaller, event: VerifiedEvent) -> bool | None:
+        """Whether this caller has acknowledged the event; None when that can't be said."""
+        if not event.id:
+            return None
+        try:
+            return await self.acknowledged.is_acknowledged(caller.policy.id, event.project, event.id, event.body_sha256)
+        except StoreUnavailable:
+            return None
+
+
+def permitted_projects(permitted: frozenset[str], project: str) -> frozenset[str]:
+    """The projects to look for a key in: the one asked for, or all permitted ones. Raises PROJECT_NOT_PERMITTED."""
+    if not project and permitted:
+        return permitted
+    if project not in permitted:
+        message = f'you may not verify for project "{project}"' if project else "you may verify for no project"
+        raise Refusal(Reason.PROJECT_NOT_PERMITTED, message)
+    return frozenset({project})
+
+
+def _summary(event: VerifiedEvent) -> webhook_pb2.WebhookEvent:
+    created = Timestamp(seconds=event.create_time) if event.create_time is not None else None
+    return webhook_pb2.WebhookEvent(
+        type=EVENT_TYPES.get(event.type, 0),  # type: ignore[arg-type]
+        raw_type=event.type,
+        id=event.id,
+        room=event.room,
+        participant_identity=event.participant_identity,
+        create_time=created,
+    )

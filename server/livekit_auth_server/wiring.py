@@ -1,0 +1,136 @@
+"""The one composition root: settings in, a running server out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import start_http_server
+
+from livekit_auth_server.adapters.acks import MemoryAckStore
+from livekit_auth_server.adapters.audit_log import AuditLog
+from livekit_auth_server.adapters.bundles import load_bundles
+from livekit_auth_server.adapters.clock import SystemClock
+from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
+from livekit_auth_server.adapters.observe import Observer
+from livekit_auth_server.adapters.policy_file import load_policy
+from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read_private
+from livekit_auth_server.core.identity import Identifier
+from livekit_auth_server.core.keys import ApiKey, KeySet, Project
+from livekit_auth_server.service.calls import Calls, State
+from livekit_auth_server.service.issue import Issuer
+from livekit_auth_server.service.methods import methods
+from livekit_auth_server.service.webhooks import Webhooks
+from livekit_auth_server.transport.server import Limits, Server
+from livekit_auth_server.transport.tls import ServerIdentity, credentials
+
+if TYPE_CHECKING:
+    import grpc
+
+    from livekit_auth_server.settings import KeysSettings, Settings
+
+_log = structlog.get_logger("livekit_auth_server")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves; `port` is the one it got."""
+
+    server: Server
+    port: int
+
+
+def load_keys(settings: Settings) -> KeySet:
+    """Every project's keys. Raises ConfigError."""
+    projects = [
+        Project(name, project.url, _keys(settings, project.keys)) for name, project in settings.projects.items()
+    ]
+    try:
+        return KeySet(projects)
+    except ValueError as error:
+        raise ConfigError("projects", str(error)) from None
+
+
+def _keys(settings: Settings, source: KeysSettings) -> tuple[ApiKey, ...]:
+    if source.file is not None:
+        return keys_from_file(settings.at(source.file))
+    if source.directory is not None:
+        return keys_from_directory(settings.at(source.directory))
+    return keys_from_environment(source.environment or "")
+
+
+def load_state(settings: Settings) -> State:
+    """Policy, keys and CA bundles as the settings name them. Raises ConfigError."""
+    identity = settings.identity
+    domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
+    bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
+    policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
+    return State(policy, load_keys(settings), Identifier(bundles))
+
+
+def server_credentials(settings: Settings, state: State) -> grpc.ServerCredentials:
+    """The server's TLS credentials. Raises ConfigError."""
+    certificate, key = settings.at(settings.tls.certificate), settings.at(settings.tls.key)
+    identity = ServerIdentity(read_bytes(certificate), read_private(key))
+    try:
+        return credentials(identity, state.identifier.bundles.union)
+    except ValueError as error:
+        raise ConfigError(f"{certificate} and {key}", str(error)) from None
+
+
+async def start(settings: Settings, state: State) -> Running:
+    """Starts the server. Raises ConfigError."""
+    clock = SystemClock()
+    acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
+    issuer = Issuer(AuditLog(sys.stderr.buffer), new_decision_id)
+    calls = Calls(state, clock, Observer())
+    limits = Limits(**settings.limits.model_dump())
+    server = Server(
+        methods(issuer, Webhooks(acknowledged, settings.webhooks.max_body)),
+        calls,
+        limits,
+        reflect=settings.reflection,
+    )
+    try:
+        port = await server.start(settings.listen, server_credentials(settings, state))
+    except OSError as error:
+        raise ConfigError("listen", str(error)) from None
+    return Running(server, port)
+
+
+def new_decision_id() -> str:
+    """96 random bits in hexadecimal."""
+    return secrets.token_hex(12)
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves."""
+    state = load_state(settings)
+    running = await start(settings, state)
+    if settings.metrics:
+        host, _, port = settings.metrics.rpartition(":")
+        try:
+            start_http_server(int(port), host.strip("[]"))
+        except OSError as error:
+            raise ConfigError("metrics", f"can't listen on {settings.metrics}: {error.strerror}") from None
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    _log.info(
+        "serving",
+        listen=settings.listen,
+        port=running.port,
+        policy_revision=state.policy.revision,
+        callers=len(state.policy.callers),
+        projects=sorted(state.keys.projects),
+    )
+    await stopping.wait()
+    _log.info("draining", seconds=settings.drain)
+    await running.server.stop(settings.drain)
+    _log.info("stopped")

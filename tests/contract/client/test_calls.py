@@ -1,0 +1,152 @@
+"""What each method sends and returns, over real mutual TLS."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+import pytest
+from livekit_auth import AuthClient, Denied, InvalidRequest, IssuedToken, TokenRequest, VerificationFailed
+from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest
+from livekit_auth.v1.grants_pb2 import Grants, VideoGrant
+from livekit_auth.v1.room_config_pb2 import RoomConfig
+from support.fake_auth_server import ISSUED_AT, TOKEN, refusal
+
+
+async def test_issue_token_sends_every_field_and_returns_what_was_issued(client, service):
+    issued = await client.issue_token(
+        room="consult-1",
+        identity="ada",
+        role="guest",
+        project="default",
+        name="Ada",
+        metadata="m",
+        attributes={"a": "b"},
+        ttl=timedelta(minutes=5),
+        kind="sip",
+        room_config=RoomConfig(max_participants=2),
+        room_preset="small",
+    )
+    expected = IssueTokenRequest(
+        room="consult-1",
+        identity="ada",
+        role="guest",
+        project="default",
+        name="Ada",
+        metadata="m",
+        attributes={"a": "b"},
+        kind="PARTICIPANT_KIND_SIP",
+        room_config=RoomConfig(max_participants=2),
+        room_preset="small",
+    )
+    expected.ttl.seconds = 300
+    assert service.requests == [expected]
+    assert issued.token == TOKEN
+    assert issued.url == "wss://livekit.example.org"
+    assert issued.issue_time == datetime.fromtimestamp(ISSUED_AT, UTC)
+    assert issued.expire_time - issued.issue_time == timedelta(minutes=5)
+    assert issued.grants.video.room_join
+    assert (issued.key_id, issued.policy_revision, issued.decision_id) == ("APIkey", "r1", "dec-1")
+
+
+async def test_grants_may_be_spelled_out_in_place_of_a_role(client, service):
+    grants = Grants(video=VideoGrant(room_join=True, can_publish=False))
+    await client.issue_token(room="r", identity="i", grants=grants)
+    assert service.requests[0].WhichOneof("access") == "grants"
+    assert service.requests[0].grants == grants
+
+
+async def test_validate_only_returns_no_token(client):
+    assert (await client.issue_token(role="guest", validate_only=True)).token == ""
+
+
+async def test_a_batch_returns_tokens_and_errors_in_the_order_asked(client):
+    results = await client.issue_tokens([TokenRequest(role=role) for role in ("guest", "admin", "guest")])
+    assert [type(result) for result in results] == [IssuedToken, Denied, IssuedToken]
+    assert results[1].decision_id == "dec-2"
+
+
+async def test_an_empty_batch_asks_nothing(client, service):
+    assert await client.issue_tokens([]) == []
+    assert service.requests == []
+
+
+async def test_a_verified_webhook_carries_the_summary_and_the_callers_own_bytes(client, service):
+    event = await client.verify_webhook(b'{"event": "x"}', "header.payload.signature", "default")
+    assert (event.type, event.event_id, event.room, event.participant_identity) == (
+        "participant_joined",
+        "EV_1",
+        "lobby",
+        "ada",
+    )
+    assert event.create_time == datetime.fromtimestamp(ISSUED_AT, UTC)
+    assert event.body_sha256 == hashlib.sha256(b'{"event": "x"}').digest()
+    assert service.requests[0].project == "default"
+
+
+async def test_an_acknowledged_webhook_is_a_duplicate_the_next_time(client, service):
+    event = await client.verify_webhook(b"{}", "jwt")
+    assert not event.duplicate
+    assert await client.ack_webhook(event) == datetime.fromtimestamp(ISSUED_AT + 3600, UTC)
+    assert service.requests[1].body_sha256 == hashlib.sha256(b"{}").digest()
+    assert (await client.verify_webhook(b"{}", "jwt")).duplicate
+
+
+async def test_acknowledging_an_event_without_an_id_asks_nothing(client, service):
+    event = await client.verify_webhook(b"without id", "jwt")
+    assert await client.ack_webhook(event) is None
+    assert len(service.requests) == 1
+
+
+async def test_a_body_that_was_decoded_is_refused_before_it_is_sent(client, service):
+    with pytest.raises(TypeError, match="raw bytes, not str"):
+        await client.verify_webhook("{}", "jwt")
+    assert service.requests == []
+
+
+async def test_a_webhook_that_is_not_genuine_raises_with_its_reason(client, service):
+    service.script.append(refusal("UNAUTHENTICATED", "BODY_ALTERED", "LiveKit signed other bytes"))
+    with pytest.raises(VerificationFailed, match="other bytes") as caught:
+        await client.verify_webhook(b"{}", "jwt")
+    assert caught.value.reason == "BODY_ALTERED"
+
+
+async def test_verify_token_returns_what_the_token_carries(client):
+    verified = await client.verify_token(TOKEN)
+    assert (verified.room, verified.identity, verified.kind) == ("lobby", "ada", "")
+    assert verified.issue_time is None
+    assert verified.room_config is None
+    assert verified.expire_time == datetime.fromtimestamp(ISSUED_AT, UTC)
+
+
+async def test_get_caller_returns_the_identity_and_the_policys_entries(client):
+    caller = await client.get_caller()
+    assert caller.workload_id == "spiffe://example.org/web"
+    assert caller.known
+    assert [str(room) for room in caller.allow[0].rooms] == ["prefix:consult-"]
+    assert [str(identity) for identity in caller.allow[0].identities] == ["any"]
+    assert caller.allow[0].max_ttl == timedelta(hours=1)
+
+
+async def test_an_error_carries_the_fields_at_fault(client, service):
+    service.script.append(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"ttl": "must be whole seconds"}))
+    with pytest.raises(InvalidRequest) as caught:
+        await client.issue_token(role="guest", ttl=timedelta(seconds=1.5))
+    assert caught.value.violations == (("ttl", "must be whole seconds"),)
+
+
+async def test_the_client_names_itself_and_its_version(client, service):
+    await client.get_caller()
+    assert service.user_agents[0].startswith(f"livekit-auth-python/{version('livekit-auth')} ")
+
+
+async def test_settings_come_from_the_environment(environment, service):
+    async with AuthClient() as client:
+        await client.get_caller()
+    assert len(service.requests) == 1
+
+
+async def test_a_closed_client_refuses_calls(client):
+    await client.get_caller()
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await client.get_caller()

@@ -1,0 +1,94 @@
+"""Certificate files that are renewed while the client runs."""
+
+import asyncio
+import os
+
+import pytest
+from livekit_auth import AuthClient, _certificates
+
+
+@pytest.fixture(autouse=True)
+def look_always(monkeypatch):
+    """Looks at the files at every call, so that no test waits for the second."""
+    monkeypatch.setattr(_certificates, "POLL_SECONDS", 0.0)
+
+
+@pytest.fixture
+def renewed(authority):
+    return authority.issue(uris=["spiffe://example.org/web"])
+
+
+async def test_a_renewed_certificate_is_shown_from_the_next_call_on(client, service, files, renewed):
+    await client.get_caller()
+    files["cert"].write_bytes(renewed.cert_pem)
+    files["key"].write_bytes(renewed.key_pem)
+    await client.get_caller()
+    assert service.peers[0] != service.peers[1] == renewed.leaf_pem
+    assert len(service.connections) == 2
+
+
+async def test_a_swapped_link_is_noticed(authority, address, service, tmp_path):
+    leaves = {version: authority.issue(uris=["spiffe://example.org/web"]) for version in ("v1", "v2")}
+    for version, leaf in leaves.items():
+        (tmp_path / version).mkdir()
+        leaf.write(tmp_path / version, "tls")
+    link = tmp_path / "current"
+    link.symlink_to("v1")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.leaf_pem)
+    async with AuthClient(address, ca=ca, cert=link / "tls.pem", key=link / "tls.key") as client:
+        await client.get_caller()
+        (tmp_path / "next").symlink_to("v2")
+        os.replace(tmp_path / "next", link)  # noqa: PTH105 - as the kubelet does it
+        await client.get_caller()
+    assert service.peers == [leaves["v1"].leaf_pem, leaves["v2"].leaf_pem]
+
+
+async def test_a_half_written_renewal_keeps_the_old_certificate(client, service, files, renewed, caplog):
+    await client.get_caller()
+    files["cert"].write_bytes(renewed.cert_pem)  # and the key comes later
+    await client.get_caller()
+    assert service.peers[0] == service.peers[1]
+    assert len(service.connections) == 1
+    assert "Keeping the certificate read before" in caplog.text
+    files["key"].write_bytes(renewed.key_pem)
+    await client.get_caller()
+    assert service.peers[2] == renewed.leaf_pem
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nMIIB"])
+async def test_a_file_that_is_gone_or_broken_keeps_the_old_certificate(client, service, files, name, content):
+    await client.get_caller()
+    if content is None:
+        files[name].unlink()
+    else:
+        files[name].write_bytes(content)
+    await client.get_caller()
+    assert len(service.connections) == 1
+
+
+async def test_files_that_have_not_changed_keep_the_connection(client, service):
+    for _ in range(3):
+        await client.get_caller()
+    assert len(service.connections) == 1
+
+
+async def test_a_call_in_flight_outlives_the_renewal(client, service, files, renewed):
+    service.script.append(0.5)
+    slow = asyncio.create_task(client.issue_token(role="guest"))
+    await service.called.wait()
+    files["cert"].write_bytes(renewed.cert_pem)
+    files["key"].write_bytes(renewed.key_pem)
+    await client.get_caller()
+    assert not slow.done()
+    assert (await slow).decision_id == "dec-1"
+    assert len(service.requests) == 2
+
+
+async def test_a_call_in_flight_outlives_the_closing_of_the_client(client, service):
+    service.script.append(0.3)
+    slow = asyncio.create_task(client.issue_token(role="guest"))
+    await service.called.wait()
+    await client.close()
+    assert (await slow).decision_id == "dec-1"

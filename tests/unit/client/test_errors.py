@@ -1,0 +1,155 @@
+"""How failures become exceptions: by reason first, by code otherwise."""
+
+import copy
+import pickle
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from grpc.aio import AioRpcError, Metadata
+from livekit_auth import (
+    AuthError,
+    Denied,
+    InvalidRequest,
+    RateLimited,
+    ServerError,
+    Unauthenticated,
+    Unavailable,
+    VerificationFailed,
+)
+from livekit_auth._errors import VERIFICATION_REASONS, to_error
+from livekit_auth.v1.errors_pb2 import ErrorReason
+from support.fake_auth_server import refusal
+
+
+def rpc_error(code, details="text", *trailing):
+    return AioRpcError(code, Metadata(), Metadata(*trailing), details)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("PERMISSION_DENIED", Denied),
+        ("UNAUTHENTICATED", Unauthenticated),
+        ("INVALID_ARGUMENT", InvalidRequest),
+        ("RESOURCE_EXHAUSTED", RateLimited),
+        ("UNAVAILABLE", Unavailable),
+        ("DEADLINE_EXCEEDED", Unavailable),
+        ("CANCELLED", Unavailable),
+        ("FAILED_PRECONDITION", ServerError),
+        ("INTERNAL", ServerError),
+        ("UNIMPLEMENTED", ServerError),
+        ("UNKNOWN", ServerError),
+    ],
+)
+def test_a_code_without_a_reason_tells_the_kind(code, kind):
+    error = to_error(refusal(code))
+    assert type(error) is kind
+    assert (error.code, error.reason, error.decision_id, error.violations, error.retry_after) == (
+        code,
+        "",
+        "",
+        (),
+        None,
+    )
+
+
+@pytest.mark.parametrize("reason", sorted(VERIFICATION_REASONS))
+@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "INVALID_ARGUMENT"])
+def test_a_token_or_webhook_that_fails_is_told_apart_from_a_caller_that_does(code, reason):
+    assert type(to_error(refusal(code, reason))) is VerificationFailed
+
+
+def test_every_verification_reason_is_one_of_the_contracts():
+    assert {f"ERROR_REASON_{reason}" for reason in VERIFICATION_REASONS} <= set(ErrorReason.keys())
+
+
+def test_an_answer_that_is_too_large_is_no_limit_to_wait_for():
+    assert type(to_error(refusal("RESOURCE_EXHAUSTED", "RESPONSE_TOO_LARGE"))) is InvalidRequest
+
+
+def test_an_unknown_reason_falls_back_to_its_code_and_stays_readable():
+    error = to_error(refusal("PERMISSION_DENIED", "INVENTED_LATER"))
+    assert type(error) is Denied
+    assert error.reason == "INVENTED_LATER"
+
+
+def test_a_reason_of_another_domain_is_not_ours():
+    error = to_error(refusal("UNAVAILABLE", "TOKEN_EXPIRED", domain="proxy.example.org"))
+    assert type(error) is Unavailable
+    assert error.reason == ""
+
+
+def test_everything_that_the_server_said_is_there():
+    error = to_error(
+        refusal(
+            "RESOURCE_EXHAUSTED",
+            "RATE_LIMITED",
+            "20 a second",
+            metadata={"decision_id": "dec-7", "limit": "20/s"},
+            violations={"ttl": "too long"},
+            retry_after=3,
+        )
+    )
+    assert error.message == "20 a second"
+    assert error.decision_id == "dec-7"
+    assert error.metadata == {"decision_id": "dec-7", "limit": "20/s"}
+    assert error.violations == (("ttl", "too long"),)
+    assert error.violations[0].field == "ttl"
+    assert error.retry_after == timedelta(seconds=3)
+    assert str(error) == "20 a second; ttl: too long (RATE_LIMITED, decision dec-7)"
+
+
+def test_a_failed_rpc_and_a_batchs_entry_make_the_same_error():
+    status = refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-1"})
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    from_rpc = to_error(rpc_error(grpc.StatusCode.PERMISSION_DENIED, "no", details))
+    from_entry = to_error(status)
+    assert type(from_rpc) is type(from_entry) is Denied
+    assert from_rpc.args == from_entry.args
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        b"\xff not a status",
+        refusal("INTERNAL", "INTERNAL").SerializeToString(),  # the status of another code
+    ],
+)
+def test_details_that_make_no_sense_leave_the_code(details):
+    error = to_error(rpc_error(grpc.StatusCode.PERMISSION_DENIED, "no", ("grpc-status-details-bin", details)))
+    assert type(error) is Denied
+    assert (error.reason, error.message) == ("", "no")
+
+
+def test_a_detail_that_does_not_parse_counts_as_absent():
+    status = refusal("PERMISSION_DENIED")
+    status.details.append(Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff"))
+    assert to_error(status).reason == ""
+
+
+def test_a_failed_rpc_without_trailing_metadata_is_an_error_too():
+    error = rpc_error(grpc.StatusCode.INTERNAL)
+    error.trailing_metadata = lambda: None
+    assert type(to_error(error)) is ServerError
+
+
+def test_no_connection_says_what_to_check():
+    error = to_error(rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"))
+    assert "check the address, the CA and the client certificate (Socket closed)" in str(error)
+
+
+def test_a_code_from_the_future_is_unknown():
+    status = refusal("INTERNAL")
+    status.code = 99
+    assert to_error(status).code == "UNKNOWN"
+
+
+@pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301
+def test_an_error_survives_copying_and_pickling(twin):
+    error = to_error(refusal("PERMISSION_DENIED", "ROOM_NOT_PERMITTED", "not this room", violations={"room": "no"}))
+    again = twin(error)
+    assert type(again) is Denied
+    assert str(again) == str(error)
+    assert isinstance(again, AuthError)
