@@ -2,36 +2,104 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PYTHONDONTWRITEBYTECODE :=
 UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 LOCK := requirements/dev.txt
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' server/pyproject.toml)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-.PHONY: setup
-setup: .venv/.installed ## Make .venv with both command-line programs, from the lock
+# --- set-up ---
 
-.venv/.installed: $(LOCK) pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-	@command -v uv >/dev/null 2>&1 || test -x .tools/uv/bin/uv || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+.PHONY: setup
+setup: .venv/.installed ## Make .venv, with both command-line programs, from the lock
+
+.tools/uv/.ready:
+	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@mkdir -p $(@D) && touch $@
+
+.venv/.installed: .tools/uv/.ready $(LOCK) pyproject.toml server/pyproject.toml clients/python/pyproject.toml
+	@echo "Setting up .venv …"
 	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
 	@$(UV) pip sync --quiet --python .venv/bin/python --require-hashes $(LOCK)
 	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable clients/python --editable server
 	@touch $@
 
 .PHONY: lock
-lock: ## Resolve again and write the hashed lock
-	@command -v uv >/dev/null 2>&1 || test -x .tools/uv/bin/uv || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
-	@mkdir -p requirements
-	@$(UV) lock --quiet
+lock: .tools/uv/.ready ## Resolve the dependencies again and write the hashed lock
+	@$(UV) lock --quiet --upgrade
 	@$(UV) export --quiet --frozen --all-packages --all-extras --all-groups --no-emit-workspace --no-header --format requirements-txt --output-file $(LOCK)
 
+.PHONY: clean
+clean: ## Remove everything that was made here and isn't in git
+	@rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+
+# --- see it work ---
+
+.PHONY: demo
+demo: setup ## The main job end to end, on this machine
+	@livekit-auth-server demo
+
+.PHONY: demo-livekit
+demo-livekit: setup ## The same against a real LiveKit server (needs Go)
+	@python tests/e2e/demo.py
+
+# --- tests ---
+
+.PHONY: test
+test: setup ## The fast suite
+	@pytest --numprocesses 2 --quiet
+
+.PHONY: e2e-livekit
+e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
+	@pytest tests/e2e --quiet
+
+.PHONY: compat
+compat: setup ## The released wheels against today's code, and back
+	@pytest tests/compat --quiet
+
+.PHONY: bench
+bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)
+	@python bench/run.py $(BENCH)
+
+# --- checks ---
+
+.PHONY: check
+check: setup ## Format, lint, types, import contracts, contract, generated code, documents
+	@ruff format --check --quiet .
+	@ruff check --quiet .
+	@mypy
+	@lint-imports | tail -n 2
+	@buf format --diff --exit-code protos
+	@buf lint
+	@for image in protos/released/*.binpb; do buf breaking --against "$$image"; done
+	@python tools/check_generated.py
+	@python tools/unasync.py --check
+	@pytest tests/docs --quiet
+
+.PHONY: format
+format: setup ## Format code and contract
+	@ruff format --quiet .
+	@ruff check --fix --quiet . || true
+	@buf format --write protos
+
+# --- the contract ---
+
 .PHONY: proto
-proto: setup ## Generate the Python code from the contract
-	@buf generate
-	@rm -f clients/python/livekit_auth/v1/{errors,grants,room_config,webhook}_pb2_grpc.pyi
+proto: setup ## Generate code from the contract
+	@python tools/check_generated.py --write
+
+.PHONY: proto-release
+proto-release: setup ## Freeze the contract and the wheels of this version: from then on they must keep working
+	@mkdir -p protos/released tests/compat/wheels
+	@test ! -e protos/released/$(VERSION).binpb || { echo "$(VERSION) is released already; raise the version first" >&2; exit 1; }
+	@buf build protos --as-file-descriptor-set --exclude-source-info --output protos/released/$(VERSION).binpb
+	@$(UV) build --quiet --wheel --no-build-isolation --out-dir tests/compat/wheels clients/python
+	@$(UV) build --quiet --wheel --no-build-isolation --out-dir tests/compat/wheels server
+	@rm -f tests/compat/wheels/.gitignore
+	@ls protos/released tests/compat/wheels

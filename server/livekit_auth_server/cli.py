@@ -5,15 +5,15 @@ Heavy imports stand inside the commands: gRPC must not be imported before TLS is
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from livekit_auth_server import policy_cli
 from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.terminal import MISUSE, Json, err, out, print_json
 
 app = typer.Typer(
     name="livekit-auth-server",
@@ -22,15 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-policy_app = typer.Typer(help="Check, explain and test a policy file.", no_args_is_help=True)
-app.add_typer(policy_app, name="policy")
+app.add_typer(policy_cli.app, name="policy")
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-REFUSED, MISUSE = 1, 2
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Config = Annotated[Path, typer.Option(help="The settings file.", envvar="LIVEKIT_AUTH_SERVER_CONFIG")]
 
 
@@ -79,14 +72,16 @@ def dev(
         "livekit-auth token --role guest --room consult-1 --identity user-1 --json",
     ]
     if as_json:
-        _print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
+        print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
         return
-    _out.print(f"Wrote {len(files)} files to {directory}. They are for trying things out: the CA's key is thrown away.\n")
-    _out.print("In one terminal:")
-    _out.print(f"  {commands[0]}")
-    _out.print("In another:")
+    out.print(
+        f"Wrote {len(files)} files to {directory}. They are for trying things out: the CA's key is thrown away.\n"
+    )
+    out.print("In one terminal:")
+    out.print(f"  {commands[0]}")
+    out.print("In another:")
     for command in commands[1:]:
-        _out.print(f"  {command}")
+        out.print(f"  {command}")
 
 
 @app.command()
@@ -97,18 +92,12 @@ def demo(as_json: Json = False) -> None:
     raise typer.Exit(run(as_json=as_json))
 
 
-def _print_json(value: Any) -> None:  # noqa: ANN401 - JSON
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
 def main() -> None:
     """Runs the command line; a mistake in a file is one message and exit code 2."""
-    from livekit_auth_server import policy_cli  # noqa: F401 - registers its commands
-
     try:
         app()
     except ConfigError as error:
-        _err.print(f"livekit-auth-server: {error}", markup=False, style="red")
+        err.print(f"livekit-auth-server: {error}", markup=False, style="red")
         sys.exit(MISUSE)
 
 

@@ -175,9 +175,7 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 def _write_leaf(directory: Path, stem: str, leaf: tuple[ec.EllipticCurvePrivateKey, x509.Certificate]) -> None:
     key, certificate = leaf
     (directory / f"{stem}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    _write_private(
-        directory / f"{stem}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
+    _write_private(directory / f"{stem}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -1,0 +1,121 @@
+"""`livekit-auth-server policy …`: check, explain and test a policy file offline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from livekit_auth_server.terminal import REFUSED, Json, err, out, print_json
+
+if TYPE_CHECKING:
+    from livekit_auth_server.core.policy import Policy
+
+app = typer.Typer(help="Check, explain and test a policy file, offline.", no_args_is_help=True)
+
+PolicyPath = Annotated[Path, typer.Argument(help="The policy file.")]
+Config = Annotated[
+    Path | None, typer.Option(help="The server's settings file: then the projects it configures must fit.")
+]
+
+
+@app.command()
+def check(policy: PolicyPath, config: Config = None, as_json: Json = False) -> None:
+    """Say whether a policy loads, and what it holds."""
+    from livekit_auth_server.policy_tools import summary
+
+    loaded = _load(policy, config)
+    if as_json:
+        print_json({"revision": loaded.revision, "roles": sorted(loaded.roles), "callers": sorted(loaded.callers)})
+        return
+    out.print(f"{policy}: fine. Revision {loaded.revision}, {len(loaded.roles)} roles, {len(loaded.callers)} callers.")
+    for caller in loaded.callers.values():
+        out.print(f"  {summary(caller)}", markup=False)
+
+
+@app.command()
+def explain(
+    policy: PolicyPath,
+    caller: Annotated[str, typer.Option(help="The workload identity: spiffe://… or dns:….")],
+    role: Annotated[str | None, typer.Option(help="The role asked for.")] = None,
+    grants: Annotated[str | None, typer.Option(help="Grants asked for, as JSON of livekit_auth.v1.Grants.")] = None,
+    room: Annotated[str | None, typer.Option(help="The room.")] = None,
+    identity: Annotated[str | None, typer.Option(help="The participant's identity.")] = None,
+    ttl: Annotated[str | None, typer.Option(help='The lifetime, such as "10m".')] = None,
+    project: Annotated[str | None, typer.Option(help="The project.")] = None,
+    kind: Annotated[str | None, typer.Option(help="The kind of participant, such as agent.")] = None,
+    room_preset: Annotated[str | None, typer.Option(help="The room preset.")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Say what the policy decides about a request: the entry that permits it, or what each entry lacks."""
+    from livekit_auth_server import policy_tools
+
+    fields = {
+        "role": role,
+        "grants": _json_object(grants) if grants is not None else None,
+        "room": room,
+        "identity": identity,
+        "ttl": ttl,
+        "project": project,
+        "kind": kind,
+        "room_preset": room_preset,
+    }
+    try:
+        request = policy_tools.request_from(fields)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    got = policy_tools.explain(_load(policy, config), caller, request)
+    if as_json:
+        print_json({**asdict(got), "lacked": {entry: list(lacks) for entry, lacks in got.lacked}})
+    elif got.permitted:
+        out.print(f"permitted by {got.entry} in project {got.project}, for {got.ttl_seconds} s", markup=False)
+    else:
+        out.print(f"denied: {got.reason}: {got.message}", markup=False)
+        for entry, lacks in got.lacked:
+            out.print(f"  {entry} lacks: {'; '.join(lacks)}", markup=False)
+    if not got.permitted:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def test(
+    policy: PolicyPath,
+    expect: Annotated[Path | None, typer.Option(help="The expectations. Default: NAME.test.yaml beside it.")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Run the expectations that are kept beside a policy."""
+    from livekit_auth_server import policy_tools
+
+    path = expect or policy_tools.expectations_path(policy)
+    results = policy_tools.run_expectations(_load(policy, config), path)
+    failed = [result for result in results if result.problem]
+    if as_json:
+        print_json({"passed": len(results) - len(failed), "failed": [asdict(result) for result in failed]})
+    else:
+        for result in failed:
+            err.print(f"FAILED {result.name}: {result.problem}", markup=False, style="red")
+        out.print(f"{len(results) - len(failed)} of {len(results)} expectations met")
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+def _load(policy: Path, config: Path | None) -> Policy:
+    from livekit_auth_server.adapters.policy_file import load_policy
+    from livekit_auth_server.settings import load_settings
+
+    return load_policy(policy, frozenset(load_settings(config).projects) if config else None)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        raise typer.BadParameter("--grants isn't JSON") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("--grants isn't a JSON object")
+    return value

@@ -1,7 +1,7 @@
 """The server's settings: a YAML file, each value open to an environment variable. docs/configuration.md lists them.
 
-`LIVEKIT_AUTH_SERVER_LISTEN` sets `listen`, `LIVEKIT_AUTH_SERVER_LOG__LEVEL` sets `log.level`, and so on; the environment
-wins over the file. Relative paths are taken from the file's folder.
+`LIVEKIT_AUTH_SERVER_LISTEN` sets `listen`, `LIVEKIT_AUTH_SERVER_LOG__LEVEL` sets `log.level`, and so on; the
+environment wins over the file. Relative paths are taken from the file's folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from livekit_auth_server.adapters.logs import Format, Level
+from livekit_auth_server.adapters.logs import Format, Level  # noqa: TC001 - pydantic reads them
 from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")

@@ -107,14 +107,9 @@ class FakeAuthService(AuthServiceServicer):
     async def BatchIssueTokens(self, request, context):
         await self._step(request, context)
         denied = refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-2"})
-        return pb.BatchIssueTokensResponse(
-            results=[
-                pb.IssueTokenResult(error=denied)
-                if entry.role == "admin"
-                else pb.IssueTokenResult(response=issued(entry))
-                for entry in request.requests
-            ]
-        )
+        odd = {"admin": pb.IssueTokenResult(error=denied), "from-the-future": pb.IssueTokenResult()}
+        results = [odd.get(e.role) or pb.IssueTokenResult(response=issued(e)) for e in request.requests]
+        return pb.BatchIssueTokensResponse(results=results)
 
     async def VerifyWebhook(self, request, context):
         await self._step(request, context)

@@ -30,7 +30,8 @@ class MemoryAckStore:
 
     async def is_acknowledged(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> bool:
         """Whether this caller acknowledged this event with these bytes within the lifetime."""
-        until = self._events.get(caller, {}).get((project, event_id, body_sha256))
+        events = self._events.get(caller)
+        until = events.get((project, event_id, body_sha256)) if events else None
         return until is not None and until > self.clock.now()
 
     async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:

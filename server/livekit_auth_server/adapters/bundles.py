@@ -29,7 +29,9 @@ def _bundle(path: Path) -> CertificateBundle:
     for certificate in certificates:
         if not _is_ca(certificate):
             subject = certificate.subject.rfc4514_string() or "without a subject"
-            raise ConfigError(path, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself")
+            raise ConfigError(
+                path, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself"
+            )
     return certificates
 
 

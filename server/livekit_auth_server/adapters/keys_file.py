@@ -99,11 +99,13 @@ def _secret_text(file: YamlFile, name: Any, value: Any) -> bytes:  # noqa: ANN40
 def _key(where: Path, key_id: str, secret: bytes, line: int | None = None) -> ApiKey:
     """Checks one key. A line break after the secret is an editor's, not the secret's."""
     if not _KEY_ID.match(key_id):
-        raise ConfigError(where, "a key id has 1 to 128 letters, digits, '-' and '_' (is the secret where the id belongs?)", line)
+        raise ConfigError(
+            where, "a key id has 1 to 128 letters, digits, '-' and '_' (is the secret where the id belongs?)", line
+        )
     secret = secret.rstrip(b"\r\n")
     if len(secret) < MIN_SECRET:
         raise ConfigError(where, f'the secret of key "{key_id}" is under {MIN_SECRET} bytes; make a longer one', line)
-    if secret != secret.strip() or any(byte < 0x20 for byte in secret):
+    if secret != secret.strip() or any(byte < ord(" ") for byte in secret):
         raise ConfigError(where, f'the secret of key "{key_id}" has blanks around it or control characters in it', line)
     return ApiKey(key_id, Secret(secret))
 

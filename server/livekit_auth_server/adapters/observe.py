@@ -18,9 +18,7 @@ class Observer:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._log = structlog.get_logger("livekit_auth_server")
-        self._calls = Counter(
-            "livekit_auth_calls", "Finished calls.", ("method", "code", "reason"), registry=registry
-        )
+        self._calls = Counter("livekit_auth_calls", "Finished calls.", ("method", "code", "reason"), registry=registry)
         self._seconds = Histogram(
             "livekit_auth_call_seconds", "Time to answer, in seconds.", ("method",), buckets=_BUCKETS, registry=registry
         )

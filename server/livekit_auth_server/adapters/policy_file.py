@@ -11,7 +11,17 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    create_model,
+    model_validator,
+)
 
 from livekit_auth_server.adapters.yaml_file import Location, YamlFile
 from livekit_auth_server.core.grants import (
@@ -127,7 +137,7 @@ class CallerEntry(_Model):
 def _strict(hint: Any, name: str) -> Any:  # noqa: ANN401 - types
     """The type of a role's field: no "yes" for true, and no null."""
     if name == "can_publish_sources":
-        return list[Literal[TRACK_SOURCES]]
+        return list[Literal[TRACK_SOURCES]]  # type: ignore[valid-type]
     return {str: StrictStr, tuple[str, ...]: list[StrictStr]}.get(hint, StrictBool)
 
 

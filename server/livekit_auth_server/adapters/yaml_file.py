@@ -114,6 +114,11 @@ def readable(kind: str, message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should be", "should be")
 
 
+def _line(error: MarkedYAMLError) -> int | None:
+    """The line of a parser's error, counted from 1."""
+    return error.problem_mark.line + 1 if error.problem_mark else None
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises ConfigError."""
     try:
@@ -139,4 +144,3 @@ def read_private(path: Path) -> bytes:
     if mode & 0o007:
         raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
     return read_bytes(path)
-

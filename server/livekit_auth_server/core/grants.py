@@ -37,8 +37,8 @@ PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent")
 class VideoGrants:
     """Grants on rooms and within one. The room itself belongs to the request; see `claims_template`.
 
-    None in `can_publish`, `can_subscribe` and `can_publish_data` means that a verified token is silent about it; LiveKit
-    reads that as true.
+    None in `can_publish`, `can_subscribe` and `can_publish_data` means that a verified token is silent about it;
+    LiveKit reads that as true.
     """
 
     room_create: bool = False
@@ -138,8 +138,8 @@ GROUPS: dict[str, type[Any]] = {
     "agent_thread": AgentThreadGrants,
 }
 
-# Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be, so
-# that a grant added above is a power until somebody decides that it is ordinary.
+# Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be,
+# so that a grant added above is a power until somebody decides that it is ordinary.
 POWERS = frozenset(
     {f.name for f in fields(VideoGrants)} - ORDINARY_GRANTS
     | {f.metadata["power"] for f in fields(Grants) if f.metadata}

@@ -62,7 +62,9 @@ class WorkloadId:
             return cls(text, None)
         match = _SPIFFE_ID.match(text)
         if match is None or len(text) > _SPIFFE_ID_LIMIT:
-            raise ValueError("not a SPIFFE id: spiffe://trust-domain/path, lower-case domain, no escapes or empty segments")
+            raise ValueError(
+                "not a SPIFFE id: spiffe://trust-domain/path, lower-case domain, no escapes or empty segments"
+            )
         return cls(text, match["domain"])
 
 
@@ -86,7 +88,7 @@ class TrustBundles:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A caller whose certificate holds. `valid_from` and `valid_until` are seconds since the epoch, for the whole chain."""
+    """A caller whose certificate holds; `valid_from` and `valid_until` are seconds since the epoch, for the chain."""
 
     identity: WorkloadId
     serial: str
@@ -181,7 +183,9 @@ def _identity(extensions: x509.Extensions, *, dns_enabled: bool) -> WorkloadId:
         text = f"dns:{dns[0]}"
     else:
         wanted = "exactly one URI, or nothing but one DNS name," if dns_enabled else "exactly one URI"
-        raise _invalid(f"its subject alternative name must hold {wanted} and holds {len(uris)} URIs of {len(names)} names")
+        raise _invalid(
+            f"its subject alternative name must hold {wanted} and holds {len(uris)} URIs of {len(names)} names"
+        )
     try:
         return WorkloadId.parse(text)
     except ValueError as error:
@@ -202,7 +206,7 @@ def _verified_chain(
 
 @lru_cache(maxsize=64)
 def _store(bundle: CertificateBundle) -> Store:
-    return Store(bundle)
+    return Store(list(bundle))
 
 
 # webpki's default for leaves wants an authority key identifier, which X509-SVID doesn't. What a leaf may be is checked

@@ -1,7 +1,7 @@
 """API keys and the projects that they belong to.
 
-Guarantees: a secret shows in no repr, no string, no pickle and no exception; key ids are unique across projects, so that
-a token's "iss" names one key; the first active key of a project signs, every key but a revoked one verifies.
+Guarantees: a secret shows in no repr, no string, no pickle and no exception; key ids are unique across projects, so
+that a token's "iss" names one key; the first active key of a project signs, every key but a revoked one verifies.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turns a `Grant` into a LiveKit access token: a JWT (RFC 7519) signed with HS256.
 
-Guarantees: the claims are livekit-api's, in its order, and the whole token equals what livekit-api and PyJWT make of the
-same input to the byte; nothing but the schema of core.grants and the members written here can appear in it.
+Guarantees: the claims are livekit-api's, in its order, and the whole token equals what livekit-api and PyJWT make of
+the same input to the byte; nothing but the schema of core.grants and the members written here can appear in it.
 
 The JSON is put together from parts that were made once for the grants and the key (docs/adr/0002). Strings go through
 the encoder that json.dumps uses, which PyJWT calls.
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.keys import ApiKey
     from livekit_auth_server.core.policy import Grant
 
-# {"alg":"HS256","typ":"JWT"}
+# The encoded header: alg HS256, typ JWT.
 _HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
 
 
 def mint(grant: Grant, key: ApiKey, now: int) -> str:
     """Mints the token that the grant permits, valid from `now` (seconds since the epoch) for the grant's ttl.
 
-    "nbf" is the issue time and never earlier: LiveKit Cloud refuses tokens whose nbf lies before a participant's removal.
+    "nbf" is the issue time and never earlier: LiveKit Cloud refuses tokens whose nbf lies before a participant's
+    removal.
     """
     message = _HEADER + urlsafe_b64encode(claims(grant, key, now).encode("ascii")).rstrip(b"=")
     return (message + b"." + urlsafe_b64encode(key.secret.sign(message)).rstrip(b"=")).decode("ascii")

@@ -157,8 +157,8 @@ def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decis
 
 
 # The order in which an entry's checks are made and, of several entries, how close each came to permitting the request.
-# A caller hears of the closest entry's first lack only. What the request itself misses is said only to a caller that may
-# have the access at all.
+# A caller hears of the closest entry's first lack only. What the request itself misses is said only to a caller that
+# may have the access at all.
 _STAGES = (
     Reason.PROJECT_NOT_PERMITTED,
     Reason.ROLE_NOT_PERMITTED,
@@ -174,7 +174,7 @@ _STAGES = (
 def _lacks(
     entry: AllowEntry, project: str, request: TokenRequest, grants: Grants | None, needed: Needs | None
 ) -> tuple[Lack, ...]:
-    """Everything that keeps this entry from permitting the request, in the order of `_STAGES`; empty when it permits."""
+    """Everything that keeps this entry from permitting the request, in the order of `_STAGES`."""
     lacks: list[Lack] = []
     if project not in entry.projects:
         message = f'project "{project}" isn\'t one that you may use' if project else "you may use no project"

@@ -28,6 +28,7 @@ _TEXT_LIMIT = 256  # bytes, for everything in the summary
 _GRANT_CLAIMS = (*(camel(name) for name in GROUPS), "roomPreset", "roomConfig")
 _BEARER = re.compile(r"[Bb]earer ")
 _SHA256_BYTES = 32
+_LAST_SECOND = 253_402_300_799  # of the year 9999, where a Timestamp ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ def verify_webhook(body: bytes, authorization: str, keys: KeySet, projects: froz
     signed = verify_signed(authorization[bearer.end() :] if bearer else authorization, keys, projects, now)
     claims = signed.claims
     if claims.get("sub") or any(claims.get(name) is not None for name in _GRANT_CLAIMS):
-        raise Refusal(Reason.NOT_A_WEBHOOK_TOKEN, "the token carries a subject or grants: it gives access, signs no body")
+        raise Refusal(
+            Reason.NOT_A_WEBHOOK_TOKEN, "the token carries a subject or grants: it gives access, signs no body"
+        )
     digest = hashlib.sha256(body).digest()
     if not hmac.compare_digest(digest, _signed_digest(claims.get("sha256"))):
         raise Refusal(
@@ -115,7 +118,7 @@ def _id(event: dict[str, Any]) -> str:
 
 
 def _seconds(value: object) -> int | None:
-    """protojson writes an int64 as a string; a number is taken too."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len("253402300799"):
+    """A time in seconds: protojson writes an int64 as a string, and a number is taken too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LAST_SECOND)):
         value = int(value)
-    return value if type(value) is int and 0 < value <= 253_402_300_799 else None
+    return value if type(value) is int and 0 < value <= _LAST_SECOND else None

@@ -129,7 +129,7 @@ class Calls:
         except Refusal as refusal:
             self._refused(finished, refusal)
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the error boundary
             _log.exception("unexpected fault", method=method.name, trace_id=context.trace_id)
             fault = Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
             self._refused(finished, fault)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from livekit_auth.v1 import auth_service_pb2 as pb
 
+Field = Any  # a FieldDescriptor: its type differs between protobuf's implementations
+
 _TRACK_SOURCE = "TRACK_SOURCE_"
 _KIND = "PARTICIPANT_KIND_"
 KIND_NAMES = {number: name.removeprefix(_KIND).lower() for name, number in grants_pb2.ParticipantKind.items() if number}
@@ -51,7 +53,7 @@ def grants_from_bytes(data: bytes) -> Grants:
     """A serialised v1.Grants as the core's; the same few come again and again."""
     message = grants_pb2.Grants.FromString(data)
     groups = {
-        name: _group_from_message(cls, getattr(message, name)) for name, cls in GROUPS.items() if message.HasField(name)  # type: ignore[arg-type]
+        name: _group_from_message(cls, getattr(message, name)) for name, cls in GROUPS.items() if message.HasField(name)
     }
     return Grants(**groups)
 
@@ -110,6 +112,7 @@ _FIRST = 1
 def _to_claim(message: Message) -> dict[str, Any]:
     """The message as protojson of LiveKit's message of the same fields, which are numbered in LiveKit's order."""
     claim: dict[str, Any] = {}
+    field: Field
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_ENUM:
             if value > _FIRST or (field.containing_oneof is not None and value == _FIRST):
@@ -126,7 +129,7 @@ def _to_claim(message: Message) -> dict[str, Any]:
 
 
 def room_config_message(claim: Mapping[str, Any]) -> room_config_pb2.RoomConfig:
-    """The claim "roomConfig" of a verified token; what this contract doesn't model, credentials among it, is left out."""
+    """The claim "roomConfig" of a verified token, without what this contract doesn't model: credentials, for one."""
     message = room_config_pb2.RoomConfig()
     _from_claim(claim, message)
     return message
@@ -143,7 +146,7 @@ def _from_claim(claim: Mapping[str, Any], message: Message) -> None:
             continue  # another type than LiveKit's: not this field
 
 
-def _set(message: Message, field: FieldDescriptor, value: Any) -> None:  # noqa: ANN401 - JSON
+def _set(message: Message, field: Field, value: Any) -> None:  # noqa: ANN401 - JSON
     if field.type == FieldDescriptor.TYPE_ENUM:
         numbers = {_livekit_name(field, number): number for number in field.enum_type.values_by_number}
         if value in numbers:
@@ -161,8 +164,9 @@ def _set(message: Message, field: FieldDescriptor, value: Any) -> None:  # noqa:
 
 
 @lru_cache(maxsize=256)
-def _livekit_name(field: FieldDescriptor, number: int) -> str:
+def _livekit_name(field: Field, number: int) -> str:
     """The value's name without this contract's prefix, which is LiveKit's name."""
     values = field.enum_type.values_by_number
     prefix = values[0].name.removesuffix("UNSPECIFIED")
-    return values[number].name.removeprefix(prefix)
+    name: str = values[number].name
+    return name.removeprefix(prefix)

@@ -102,22 +102,22 @@ class Issuer:
     def _record(
         self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
     ) -> AuditRecord:
-        permitted = isinstance(decision, Grant)
+        grant = decision if isinstance(decision, Grant) else None
         return AuditRecord(
             decision_id=self.new_decision_id(),
             time=caller.now,
             caller=caller.identified.identity.text,
             certificate_serial=caller.identified.serial,
             method=method,
-            permitted=permitted,
+            permitted=grant is not None,
             dry_run=dry_run,
             project=decision.project,
             access=_access(wanted.access),
             room=wanted.room,
             identity=wanted.identity,
-            ttl=decision.ttl if permitted else wanted.ttl,
-            entry=decision.entry if permitted else "",
-            reason="" if permitted else decision.reason,
+            ttl=grant.ttl if grant else wanted.ttl,
+            entry=grant.entry if grant else "",
+            reason=decision.reason if isinstance(decision, Denial) else "",
             key_id="",
             token_sha256="",
             policy_revision=caller.state_policy.revision,

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+Field = Any  # a FieldDescriptor: its type differs between protobuf's implementations
+
 KIB = 1024
 MAX_TTL = 365 * 24 * 3600
 MAX_BATCH = 500
 
 _CONTROLS = r"\x00-\x1f\x7f-\x9f"
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+_NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
+    f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
+)
 _NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]")
 _NOT_IN_IDENTIFIERS = re.compile(f"[{_CONTROLS}{_BIDI}{_NONCHARACTERS}]")
 _PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -155,7 +159,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "VerifyTokenRequest": ("token",),
 }
 
-_KEYS: dict[FieldDescriptor, str] = {}
+_KEYS: dict[Field, str] = {}
 
 
 def violations(message: Message) -> tuple[Violation, ...]:
@@ -165,9 +169,9 @@ def violations(message: Message) -> tuple[Violation, ...]:
 
 def _walk(message: Message, path: str) -> Iterator[Violation]:
     name = message.DESCRIPTOR.name
-    for field in REQUIRED.get(name, ()):
-        if not getattr(message, field):
-            yield Violation(f"{path}{field}", "is required")
+    for required in REQUIRED.get(name, ()):
+        if not getattr(message, required):
+            yield Violation(f"{path}{required}", "is required")
     if name == "IssueTokenRequest" and message.WhichOneof("access") is None:
         yield Violation(f"{path}access", "needs exactly one of role and grants")
     for field, value in message.ListFields():
@@ -182,14 +186,14 @@ def _walk(message: Message, path: str) -> Iterator[Violation]:
             yield from _nested(field, value, f"{path}{field.name}")
 
 
-def _undefined(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violation]:  # noqa: ANN401 - an int or several
+def _undefined(field: Field, value: Any, path: str) -> Iterator[Violation]:  # noqa: ANN401 - an int or several
     known = field.enum_type.values_by_number
     for number in value if field.is_repeated else (value,):
         if number not in known:
             yield Violation(path, f"{number} isn't a value of {field.enum_type.name}")
 
 
-def _nested(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violation]:  # noqa: ANN401 - one or several
+def _nested(field: Field, value: Any, path: str) -> Iterator[Violation]:  # noqa: ANN401 - one or several
     if field.message_type.GetOptions().map_entry or field.message_type.file.package.startswith("google."):
         return  # a rule of its own above
     if not field.is_repeated:

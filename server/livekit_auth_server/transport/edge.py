@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
@@ -21,7 +21,7 @@ _DETAILS = "grpc-status-details-bin"
 
 def handlers(
     service: str, methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]], calls: Calls
-) -> grpc.GenericRpcHandler[bytes, bytes]:
+) -> grpc.GenericRpcHandler:
     """The methods as gRPC serves them: no (de)serialiser, since bytes are the service's own business."""
     return grpc.method_handlers_generic_handler(
         service, {method.name: grpc.unary_unary_rpc_method_handler(_behaviour(method, calls)) for method in methods}
@@ -43,9 +43,12 @@ def _behaviour(
 
 
 def _context(context: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
-    """What the transport knows of the call. The certificates are the DER's PEM form, never the decoded strings beside
-    them: those stop at NUL and merge the types of subject alternative names."""
-    peer: Mapping[str, Sequence[bytes]] = context.auth_context()
+    """What the transport knows of the call.
+
+    Of the peer's certificates only the PEM form counts, never the decoded strings beside it: those stop at NUL and
+    merge the types of subject alternative names.
+    """
+    peer = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
     if peer.get("ssl_tls_version") != [b"TLSv1.3"]:
         raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
     chain = peer.get("x509_pem_cert_chain")

@@ -53,7 +53,9 @@ class ServerIdentity:
         except (ValueError, TypeError):
             raise ValueError("the key isn't an unencrypted PEM private key") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError("the key isn't ECDSA: TLS 1.2 can only be shut out with one; issue a P-256 key")
+            raise ValueError(  # noqa: TRY004 - the file's content is wrong, not a type in the program
+                "the key isn't ECDSA: TLS 1.2 can only be shut out with one; issue a P-256 key"
+            )
         if _spki(key.public_key()) != _spki(leaf.public_key()):
             raise ValueError("the key doesn't belong to the certificate")
         try:

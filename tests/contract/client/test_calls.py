@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import pytest
-from livekit_auth import AuthClient, Denied, InvalidRequest, IssuedToken, TokenRequest, VerificationFailed
+from livekit_auth import AuthClient, Denied, InvalidRequest, IssuedToken, ServerError, TokenRequest, VerificationFailed
 from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest
 from livekit_auth.v1.grants_pb2 import Grants, VideoGrant
 from livekit_auth.v1.room_config_pb2 import RoomConfig
@@ -63,6 +63,11 @@ async def test_a_batch_returns_tokens_and_errors_in_the_order_asked(client):
     results = await client.issue_tokens([TokenRequest(role=role) for role in ("guest", "admin", "guest")])
     assert [type(result) for result in results] == [IssuedToken, Denied, IssuedToken]
     assert results[1].decision_id == "dec-2"
+
+
+async def test_an_outcome_from_the_future_is_an_error_and_no_token(client):
+    [result] = await client.issue_tokens([TokenRequest(role="from-the-future")])
+    assert isinstance(result, ServerError)
 
 
 async def test_an_empty_batch_asks_nothing(client, service):

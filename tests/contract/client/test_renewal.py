@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+import psutil
 import pytest
 from livekit_auth import AuthClient, _certificates
 
@@ -24,6 +25,27 @@ async def test_a_renewed_certificate_is_shown_from_the_next_call_on(client, serv
     files["key"].write_bytes(renewed.key_pem)
     await client.get_caller()
     assert service.peers[0] != service.peers[1] == renewed.leaf_pem
+    assert len(service.connections) == 2
+
+
+def connections_to(address):
+    port = int(address.split(":")[1])
+    open_now = psutil.Process().net_connections("tcp")
+    return [c for c in open_now if c.raddr and c.raddr.port == port and c.status == psutil.CONN_ESTABLISHED]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_the_connection_before_a_renewal_is_closed(client, service, address, files, renewed, busy):  # noqa: PLR0917
+    service.script.append(0.1 if busy else 0.0)
+    first = asyncio.create_task(client.get_caller())
+    await (service.called.wait() if busy else first)
+    files["cert"].write_bytes(renewed.cert_pem)
+    files["key"].write_bytes(renewed.key_pem)
+    await client.get_caller()
+    await first
+    async with asyncio.timeout(2):
+        while len(connections_to(address)) != 1:  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(0.01)
     assert len(service.connections) == 2
 
 

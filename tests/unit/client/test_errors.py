@@ -7,6 +7,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
+from google.rpc.status_pb2 import Status
 from grpc.aio import AioRpcError, Metadata
 from livekit_auth import (
     AuthError,
@@ -140,10 +141,11 @@ def test_no_connection_says_what_to_check():
     assert "check the address, the CA and the client certificate (Socket closed)" in str(error)
 
 
-def test_a_code_from_the_future_is_unknown():
-    status = refusal("INTERNAL")
-    status.code = 99
-    assert to_error(status).code == "UNKNOWN"
+@pytest.mark.parametrize("code", [0, 99])
+def test_a_code_that_is_no_error_or_from_the_future_is_unknown(code):
+    error = to_error(Status(code=code))
+    assert type(error) is ServerError
+    assert error.code == "UNKNOWN"
 
 
 @pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301

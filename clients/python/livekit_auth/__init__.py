@@ -1,0 +1,72 @@
+"""Python client of livekit-auth: LiveKit access tokens and webhook checks without holding an API secret.
+
+`AuthClient` and `TokenSource` here are for asyncio; `livekit_auth.sync` has the same two for threads. The messages of
+the contract (`Grants`, `RoomConfig` and what they hold) are in `livekit_auth.v1`.
+
+Nothing is imported until it is used: the server, which needs only `livekit_auth.v1`, pays nothing for the client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from livekit_auth._async.client import AuthClient
+    from livekit_auth._async.token_source import TokenSource
+    from livekit_auth._errors import (
+        AuthError,
+        ConfigError,
+        Denied,
+        InvalidRequest,
+        RateLimited,
+        ServerError,
+        Unauthenticated,
+        Unavailable,
+        VerificationFailed,
+        Violation,
+    )
+    from livekit_auth._requests import TokenRequest
+    from livekit_auth._results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
+    from livekit_auth._webhook import VerifiedWebhook
+
+__all__ = [
+    "AllowEntry",
+    "AuthClient",
+    "AuthError",
+    "Caller",
+    "ConfigError",
+    "Denied",
+    "InvalidRequest",
+    "IssuedToken",
+    "Matcher",
+    "RateLimited",
+    "ServerError",
+    "TokenRequest",
+    "TokenSource",
+    "Unauthenticated",
+    "Unavailable",
+    "VerificationFailed",
+    "VerifiedToken",
+    "VerifiedWebhook",
+    "Violation",
+]
+
+_HOMES = {
+    "AuthClient": "_async.client",
+    "TokenRequest": "_requests",
+    "TokenSource": "_async.token_source",
+    "VerifiedWebhook": "_webhook",
+    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_results"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name from its private module at first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

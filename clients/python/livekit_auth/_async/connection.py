@@ -1,0 +1,99 @@
+"""The channel to the server: opened at first use, replaced when the certificate files were renewed.
+
+A channel that was replaced is closed when its last call has ended, so a renewal never breaks a call. Nothing in here
+waits, apart from closing a channel that has no calls left; the lock is held for look-ups only.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from livekit_auth import _channel
+from livekit_auth._certificates import CertificateFiles
+from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from livekit_auth._config import Config
+    from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
+
+
+@dataclass(slots=True)
+class _Link:
+    """A channel and the calls that are using it."""
+
+    channel: grpc.aio.Channel
+    stub: AuthServiceAsyncStub
+    calls: int = 0
+    retired: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.retired and not self.calls
+
+
+class Connection:
+    """Lends a stub for the length of a call."""
+
+    def __init__(self, config: Config) -> None:
+        """Reads the certificate files; raises ConfigError when they can't be used. Connects at the first call."""
+        self._address = config.address
+        self._files = CertificateFiles(config)
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
+        self._closed = False
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[AuthServiceAsyncStub]:
+        """A stub on the newest certificates, for one call. Raises RuntimeError after `close`."""
+        link, replaced = self._borrow()
+        try:
+            if replaced is not None:
+                await replaced.channel.close()
+            yield link.stub
+        finally:
+            if self._give_back(link):
+                await link.channel.close()
+
+    async def close(self) -> None:
+        """Refuses new calls and closes the channel; calls in flight end first, the last of them closing it."""
+        with self._lock:
+            self._closed = True
+            link, self._link = self._link, None
+            if link is not None:
+                link.retired = True
+        if link is not None and link.finished:
+            await link.channel.close()
+
+    def _borrow(self) -> tuple[_Link, _Link | None]:
+        """The link to use, and the one it has replaced if that can be closed already."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the client is closed")
+            link, replaced = self._link, None
+            renewed = self._files.renewed()
+            if link is None or renewed:
+                newest = self._open()
+                if link is not None:
+                    link.retired = True
+                    replaced = link if link.finished else None
+                link = self._link = newest
+            link.calls += 1
+            return link, replaced
+
+    def _give_back(self, link: _Link) -> bool:
+        """Whether the link is to be closed now."""
+        with self._lock:
+            link.calls -= 1
+            return link.finished
+
+    def _open(self) -> _Link:
+        credentials = _channel.credentials(self._files.current)
+        channel = grpc.aio.secure_channel(self._address, credentials, options=_channel.options())
+        return _Link(channel, AuthServiceStub(channel))

@@ -1,0 +1,37 @@
+"""How a channel to the server is set up, for both clients."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import grpc
+
+if TYPE_CHECKING:
+    from livekit_auth._certificates import Certificates
+
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+"""Responses go to 3 MiB (auth_service.proto); the rest is room for later additions."""
+
+
+def credentials(certificates: Certificates) -> grpc.ChannelCredentials:
+    """TLS credentials that show the client certificate and trust only the given CA."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=certificates.ca, private_key=certificates.key, certificate_chain=certificates.cert
+    )
+
+
+@cache
+def options() -> tuple[tuple[str, str | int], ...]:
+    """The channel's options, by gRPC's names."""
+    return (
+        ("grpc.primary_user_agent", f"livekit-auth-python/{version('livekit-auth')}"),
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+        # gRPC waits 1 s before it connects again, and fails calls at once meanwhile: too long for a 5 s deadline.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # Finds a connection whose other end vanished without a word; gRPC also bounds unacknowledged writes by it.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+    )

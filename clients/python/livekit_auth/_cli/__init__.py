@@ -1,0 +1,1 @@
+"""The command-line program. Only livekit_auth.cli imports it."""

@@ -1,0 +1,163 @@
+"""The commands. Each makes its call or two, shows the answer and exits with a code for scripts."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from google.protobuf import json_format
+
+from livekit_auth._cli import options, output
+from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout
+from livekit_auth._config import DEFAULT_TIMEOUT
+from livekit_auth._requests import TokenRequest
+from livekit_auth.v1.grants_pb2 import Grants
+
+if TYPE_CHECKING:
+    from livekit_auth._results import Caller
+
+app = typer.Typer(
+    name="livekit-auth",
+    help="LiveKit access tokens and webhook checks from a livekit-auth server.\n\n"
+    "Exit codes: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def token(  # noqa: PLR0913 - the command's options
+    *,
+    role: Annotated[str | None, typer.Option(metavar="NAME", help="A role of the policy; or --grants-file.")] = None,
+    grants_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The grants as JSON, as in grants.proto; - for stdin.")
+    ] = None,
+    room: Annotated[str, typer.Option(metavar="NAME", help="The room to join.")] = "",
+    identity: Annotated[str, typer.Option(metavar="ID", help="The participant's identity.")] = "",
+    name: Annotated[str, typer.Option(metavar="TEXT", help="The participant's display name.")] = "",
+    metadata: Annotated[str, typer.Option(metavar="TEXT", help="The participant's metadata.")] = "",
+    attribute: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="One of the participant's attributes; repeatable.")
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Such as 90s, 5m, 1h30m; the policy's default if not given.")
+    ] = None,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", metavar="", help="Check everything, issue nothing.")
+    ] = False,
+    project: Project = "",
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Issue a token and print it: the one command that shows a whole token."""
+    with output.errors_shown(as_json=as_json):
+        if (role is None) == (grants_file is None):
+            raise typer.BadParameter("give either --role or --grants-file")
+        request = TokenRequest(
+            role=role,
+            grants=_grants(grants_file) if grants_file is not None else None,
+            room=room,
+            identity=identity,
+            name=name,
+            metadata=metadata,
+            attributes=options.attributes(attribute or []),
+            ttl=options.duration(ttl) if ttl is not None else None,
+            validate_only=validate_only,
+            project=project,
+        )
+        with Connect(address, ca, cert, key, timeout).client() as client:
+            issued = client.issue(request)
+        title = "Permitted; nothing was issued" if validate_only else "Issued"
+        output.show_token(issued.token, title, _fields(issued, without="token"), as_json=as_json)
+
+
+@app.command()
+def webhook(  # noqa: PLR0913 - the command's options
+    *,
+    body_file: Annotated[str, typer.Option(metavar="FILE", help="The request's body, byte for byte; - for stdin.")],
+    authorization_file: Annotated[str, typer.Option(metavar="FILE", help="The Authorization header's value.")],
+    no_ack: Annotated[bool, typer.Option("--no-ack", metavar="", help="Don't record that it was handled.")] = False,
+    project: Project = "",
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Check that LiveKit signed a webhook, and record it as handled, so that the next time it is a duplicate."""
+    with output.errors_shown(as_json=as_json):
+        body = options.read_bytes(body_file, "--body-file")
+        authorization = options.read_line(authorization_file, "--authorization-file")
+        with Connect(address, ca, cert, key, timeout).client() as client:
+            event = client.verify_webhook(body, authorization, project)
+            acked_until = None if no_ack else client.ack_webhook(event)
+        shown = {
+            **_fields(event, without="body"),
+            "acknowledged": acked_until is not None,
+            "acknowledged_until": acked_until,
+        }
+        output.show("LiveKit signed this webhook", shown, as_json=as_json)
+
+
+@app.command()
+def verify_token(  # noqa: PLR0913 - the command's options
+    *,
+    token_file: Annotated[str, typer.Option(metavar="FILE", help="The token; - for stdin.")],
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Check a LiveKit access token and show what it allows."""
+    with output.errors_shown(as_json=as_json):
+        text = options.read_line(token_file, "--token-file")
+        with Connect(address, ca, cert, key, timeout).client() as client:
+            verified = client.verify_token(text)
+        output.show("The token is valid", _fields(verified), as_json=as_json)
+
+
+@app.command()
+def whoami(  # noqa: PLR0913 - the command's options
+    *,
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Show who the server takes this caller for, and what the policy lets it do."""
+    with output.errors_shown(as_json=as_json):
+        with Connect(address, ca, cert, key, timeout).client() as client:
+            caller = client.get_caller()
+        title = "The policy lists this caller" if caller.known else "The policy doesn't list this caller"
+        output.show(title, _caller_fields(caller), as_json=as_json)
+
+
+def _grants(path: str) -> Grants:
+    try:
+        return json_format.Parse(options.read_bytes(path, "--grants-file"), Grants())
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} isn't grants as JSON: {error}", param_hint="--grants-file") from None
+
+
+def _fields(result: object, *, without: str = "") -> dict[str, object]:
+    return {f.name: getattr(result, f.name) for f in fields(result) if f.name != without}  # type: ignore[arg-type]
+
+
+def _caller_fields(caller: Caller) -> dict[str, object]:
+    """The answer, with matchers as text: {"exact": "lobby"} is "exact:lobby"."""
+    entries = [
+        {**_fields(entry), "rooms": [*map(str, entry.rooms)], "identities": [*map(str, entry.identities)]}
+        for entry in caller.allow
+    ]
+    return {**_fields(caller), "allow": entries}

@@ -1,0 +1,89 @@
+"""The options and arguments that the commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from livekit_auth.sync import AuthClient
+
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", envvar="LIVEKIT_AUTH_ADDRESS", help="The livekit-auth server."),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option("--ca", metavar="FILE", envvar="LIVEKIT_AUTH_CA", help="PEM file of the server's CA."),
+]
+Cert = Annotated[
+    str | None,
+    typer.Option("--cert", metavar="FILE", envvar="LIVEKIT_AUTH_CERT", help="PEM file of the client certificate."),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="FILE", envvar="LIVEKIT_AUTH_KEY", help="PEM file of its private key."),
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each call, retries included.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object to stdout, for errors too.")]
+Project = Annotated[
+    str, typer.Option("--project", metavar="NAME", help="The LiveKit project; may be left out if there is only one.")
+]
+
+_DURATION = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Where to connect and with which files."""
+
+    address: str | None
+    ca: str | None
+    cert: str | None
+    key: str | None
+    timeout: float
+
+    def client(self) -> AuthClient:
+        """A client for these options. Raises ConfigError."""
+        return AuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key, timeout=self.timeout)
+
+
+def duration(text: str) -> timedelta:
+    """Reads a duration such as "90s", "5m", "1h30m" or plain seconds."""
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise typer.BadParameter(f"{text!r} isn't a duration such as 90s, 5m or 1h30m", param_hint="--ttl")
+    try:
+        return timedelta(**{unit: int(count) for unit, count in match.groupdict(default="0").items()})
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is too long", param_hint="--ttl") from None
+
+
+def attributes(pairs: list[str]) -> dict[str, str]:
+    """Reads `key=value` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise typer.BadParameter(f"{pair!r} isn't key=value", param_hint="--attribute")
+    return dict((pair.split("=", 1)) for pair in pairs)
+
+
+def read_bytes(path: str, option: str) -> bytes:
+    """Reads a file as it is, or stdin for "-"."""
+    try:
+        return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"can't read {path}: {error.strerror}", param_hint=option) from None
+
+
+def read_line(path: str, option: str) -> str:
+    """Reads a file that holds one value, without the line ending that an editor puts at its end."""
+    try:
+        text = read_bytes(path, option).decode()
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} isn't text", param_hint=option) from None
+    return text.removesuffix("\n").removesuffix("\r")

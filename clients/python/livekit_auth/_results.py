@@ -1,0 +1,224 @@
+"""What the service answers about tokens and callers, as frozen values with aware datetimes.
+
+Messages of the contract stay messages where a caller may want to hand them on: `Grants` and `RoomConfig`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from livekit_auth.v1.grants_pb2 import ParticipantKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from livekit_auth.v1 import auth_service_pb2 as pb
+    from livekit_auth.v1.grants_pb2 import Grants
+    from livekit_auth.v1.room_config_pb2 import RoomConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedToken:
+    """An issued token. Its repr leaves the token out, so that it may be logged."""
+
+    token: str = field(repr=False)
+    """The LiveKit access token: a bearer secret. Empty with validate_only."""
+    url: str
+    """The url of the project's LiveKit server, to connect to with the token."""
+    expire_time: datetime
+    """When it stops being valid, in UTC, in whole seconds."""
+    issue_time: datetime
+    """When it was issued and becomes valid, in UTC, in whole seconds."""
+    grants: Grants
+    """The grants in effect, LiveKit's defaults spelled out."""
+    key_id: str
+    """The id of the API key that signed it."""
+    policy_revision: str
+    """The revision of the policy that permitted it."""
+    decision_id: str
+    """The decision's id in the server's audit trail."""
+    project: str
+    """The LiveKit project that it is for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """A LiveKit access token that is valid now, as of the server's clock and 60 s of leeway."""
+
+    grants: Grants
+    """The grants that it carries; a boolean with a LiveKit default is unset where the token is silent."""
+    room: str
+    """The room that the video grants apply to; empty when it names none."""
+    identity: str
+    """The participant's identity; empty when it has none."""
+    name: str
+    """The participant's display name; empty when it has none."""
+    metadata: str
+    """The participant's metadata; empty when it has none."""
+    attributes: Mapping[str, str]
+    """The participant's attributes."""
+    kind: str
+    """The kind of participant, such as "agent"; empty when it names none or one that this version doesn't know."""
+    room_preset: str
+    """The room preset; empty when it names none."""
+    room_config: RoomConfig | None
+    """The room configuration, without storage credentials; None when it carries none."""
+    issue_time: datetime | None
+    """From when it is valid, in UTC; None when it doesn't say."""
+    expire_time: datetime
+    """When it stops being valid, in UTC."""
+    key_id: str
+    """The id of the API key that signed it."""
+    project: str
+    """The LiveKit project that the key belongs to."""
+    other_claims: tuple[str, ...]
+    """The names of claims that the contract doesn't model, sorted; at most 32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """What a room name or an identity is compared with, byte for byte."""
+
+    match: Literal["exact", "prefix", "any", "unknown"]
+    """How: "unknown" when a newer server compares in a way that this version doesn't know."""
+    value: str = ""
+    """With what; empty for "any"."""
+
+    def __str__(self) -> str:
+        return f"{self.match}:{self.value}" if self.value else self.match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowEntry:
+    """One entry of a caller's policy: it permits a request only as a whole."""
+
+    name: str
+    """Its name in decisions and the audit trail."""
+    projects: tuple[str, ...]
+    """The projects it covers, sorted."""
+    roles: tuple[str, ...]
+    """The roles it permits, sorted."""
+    grants: tuple[str, ...]
+    """The ordinary grants that may be spelled out, sorted; empty when a role must be named."""
+    powers: tuple[str, ...]
+    """The powers it gives, sorted."""
+    rooms: tuple[Matcher, ...]
+    """The rooms it covers; empty for none."""
+    identities: tuple[Matcher, ...]
+    """The identities it covers; empty for none."""
+    default_ttl: timedelta
+    """The ttl of a request that names none."""
+    max_ttl: timedelta
+    """The longest ttl it permits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who the server takes this caller for, and what it may do."""
+
+    workload_id: str
+    """The identity in the certificate: "spiffe://…" or "dns:…"."""
+    known: bool
+    """Whether the policy lists it. If not, the server says nothing below but the certificate's own facts."""
+    policy_revision: str
+    """The revision of the policy in force."""
+    certificate_serial: str
+    """The certificate's serial number, in lower-case hexadecimal."""
+    certificate_expire_time: datetime
+    """When the certificate expires, in UTC."""
+    allow: tuple[AllowEntry, ...]
+    """The entries of which one must permit a whole request, in the order in which they are tried."""
+    verify_webhooks: tuple[str, ...]
+    """The projects whose webhooks it may verify, sorted."""
+    verify_tokens: tuple[str, ...]
+    """The projects whose tokens it may verify, sorted."""
+
+
+def to_datetime(timestamp: Timestamp) -> datetime:
+    """A timestamp as an aware datetime in UTC."""
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def issued_token(message: pb.IssueTokenResponse) -> IssuedToken:
+    """Reads IssueTokenResponse."""
+    return IssuedToken(
+        token=message.token,
+        url=message.url,
+        expire_time=to_datetime(message.expire_time),
+        issue_time=to_datetime(message.issue_time),
+        grants=message.grants,
+        key_id=message.key_id,
+        policy_revision=message.policy_revision,
+        decision_id=message.decision_id,
+        project=message.project,
+    )
+
+
+def verified_token(message: pb.VerifyTokenResponse) -> VerifiedToken:
+    """Reads VerifyTokenResponse."""
+    return VerifiedToken(
+        grants=message.grants,
+        room=message.room,
+        identity=message.identity,
+        name=message.name,
+        metadata=message.metadata,
+        attributes=dict(message.attributes),
+        kind=_kind(message.kind),
+        room_preset=message.room_preset,
+        room_config=message.room_config if message.HasField("room_config") else None,
+        issue_time=to_datetime(message.issue_time) if message.HasField("issue_time") else None,
+        expire_time=to_datetime(message.expire_time),
+        key_id=message.key_id,
+        project=message.project,
+        other_claims=tuple(message.other_claims),
+    )
+
+
+def caller(message: pb.GetCallerResponse) -> Caller:
+    """Reads GetCallerResponse."""
+    return Caller(
+        workload_id=message.workload_id,
+        known=message.known,
+        policy_revision=message.policy_revision,
+        certificate_serial=message.certificate_serial,
+        certificate_expire_time=to_datetime(message.certificate_expire_time),
+        allow=tuple(_allow_entry(entry) for entry in message.allow),
+        verify_webhooks=tuple(message.verify_webhooks),
+        verify_tokens=tuple(message.verify_tokens),
+    )
+
+
+def _allow_entry(message: pb.AllowEntry) -> AllowEntry:
+    return AllowEntry(
+        name=message.name,
+        projects=tuple(message.projects),
+        roles=tuple(message.roles),
+        grants=tuple(message.grants),
+        powers=tuple(message.powers),
+        rooms=tuple(_matcher(room) for room in message.rooms),
+        identities=tuple(_matcher(identity) for identity in message.identities),
+        default_ttl=message.default_ttl.ToTimedelta(),
+        max_ttl=message.max_ttl.ToTimedelta(),
+    )
+
+
+def _matcher(message: pb.Matcher) -> Matcher:
+    match message.WhichOneof("match"):
+        case "exact":
+            return Matcher("exact", message.exact)
+        case "prefix":
+            return Matcher("prefix", message.prefix)
+        case "any":
+            return Matcher("any")
+        case _:
+            return Matcher("unknown")
+
+
+def _kind(kind: ParticipantKind) -> str:
+    if kind == ParticipantKind.PARTICIPANT_KIND_UNSPECIFIED or kind not in ParticipantKind.values():
+        return ""
+    return ParticipantKind.Name(kind).removeprefix("PARTICIPANT_KIND_").lower()

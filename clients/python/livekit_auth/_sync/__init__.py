@@ -1,0 +1,2 @@
+# Generated from livekit_auth/_async/__init__.py by tools/unasync.py: edit that file instead.
+"""The client for threads."""

@@ -1,0 +1,192 @@
+# Generated from livekit_auth/_async/client.py by tools/unasync.py: edit that file instead.
+"""The client: one method for each RPC of AuthService."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+from tenacity import Retrying, retry_if_exception, stop_before_delay
+
+from livekit_auth import _results
+from livekit_auth._config import DEFAULT_TIMEOUT, Config, check_timeout
+from livekit_auth._errors import AuthError, to_error
+from livekit_auth._requests import TokenRequest, encode
+from livekit_auth._retry import BACKOFF, is_transient
+from livekit_auth._sync.connection import Connection
+from livekit_auth._webhook import VerifiedWebhook, verified_webhook
+from livekit_auth.v1 import auth_service_pb2 as pb
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from types import TracebackType
+
+    from livekit_auth._requests import Kind
+    from livekit_auth._results import Caller, IssuedToken, VerifiedToken
+    from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
+    from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
+    from livekit_auth.v1.room_config_pb2 import RoomConfig
+
+_RequestT = TypeVar("_RequestT")
+_ResponseT = TypeVar("_ResponseT")
+
+
+class AuthClient:
+    """A connection to livekit-auth. Keep one for the life of the process and close it at the end.
+
+    It connects at the first call, and picks up certificate files that were renewed. Every method takes `timeout`, the
+    seconds that it may take in all, retries included; failures that may pass (UNAVAILABLE) are tried again within it.
+    Every method raises a subclass of AuthError when the call fails, and RuntimeError after `close`.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """Takes what isn't given from LIVEKIT_AUTH_ADDRESS (HOST:PORT), _CA, _CERT and _KEY (paths of PEM files).
+
+        `timeout` is every call's default, in seconds. Raises ConfigError when a setting is missing or unusable.
+        """
+        config = Config.resolve(address, ca=ca, cert=cert, key=key, timeout=timeout)
+        self._timeout = config.timeout
+        self._connection = Connection(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Refuses new calls and closes the connection, once calls in flight have ended."""
+        self._connection.close()
+
+    def issue_token(  # noqa: PLR0913 - the contract's fields, all by keyword
+        self,
+        *,
+        room: str = "",
+        identity: str = "",
+        role: str | None = None,
+        grants: Grants | None = None,
+        project: str = "",
+        name: str = "",
+        metadata: str = "",
+        attributes: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
+        kind: Kind | ParticipantKind | None = None,
+        room_config: RoomConfig | None = None,
+        room_preset: str = "",
+        validate_only: bool = False,
+        timeout: float | None = None,
+    ) -> IssuedToken:
+        """Issues one token, exactly as asked. The arguments are the fields of TokenRequest.
+
+        Raises Denied, InvalidRequest, RateLimited and others of AuthError; ValueError when both role and grants are
+        given.
+        """
+        request = TokenRequest(
+            room=room,
+            identity=identity,
+            role=role,
+            grants=grants,
+            project=project,
+            name=name,
+            metadata=metadata,
+            attributes=attributes or {},
+            ttl=ttl,
+            kind=kind,
+            room_config=room_config,
+            room_preset=room_preset,
+            validate_only=validate_only,
+        )
+        return self.issue(request, timeout=timeout)
+
+    def issue(self, request: TokenRequest, *, timeout: float | None = None) -> IssuedToken:
+        """Issues one token: `issue_token` for a request that is at hand as a value."""
+        response = self._call(lambda stub: stub.IssueToken, encode(request), timeout)
+        return _results.issued_token(response)
+
+    def issue_tokens(
+        self, requests: Sequence[TokenRequest], *, timeout: float | None = None
+    ) -> list[IssuedToken | AuthError]:
+        """Issues up to 500 tokens, at most 1 MiB of requests. Each succeeds or fails alone.
+
+        The results are in the order of the requests; an entry that failed has its error there, as a value. Raises
+        AuthError only when the call fails as a whole.
+        """
+        if not requests:
+            return []
+        batch = pb.BatchIssueTokensRequest(requests=[encode(request) for request in requests])
+        response = self._call(lambda stub: stub.BatchIssueTokens, batch, timeout)
+        # An outcome that this version doesn't know reads as an error without a code, never as a token.
+        return [
+            _results.issued_token(result.response) if result.HasField("response") else to_error(result.error)
+            for result in response.results
+        ]
+
+    def verify_webhook(
+        self, body: bytes, authorization: str, project: str = "", *, timeout: float | None = None
+    ) -> VerifiedWebhook:
+        """Tells whether LiveKit signed this webhook, and whether this caller has acknowledged it before.
+
+        `body` is the request's body byte for byte as received, `authorization` the value of its Authorization header;
+        `project` names the only project that may have signed it. Consumes nothing: see `ack_webhook`.
+        Raises VerificationFailed when it isn't genuine, TypeError when the body isn't bytes.
+        """
+        if not isinstance(body, bytes):
+            raise TypeError(f"hand over the body's raw bytes, not {type(body).__name__}: other bytes don't verify")
+        request = pb.VerifyWebhookRequest(body=body, authorization=authorization, project=project)
+        response = self._call(lambda stub: stub.VerifyWebhook, request, timeout)
+        return verified_webhook(response, body)
+
+    def ack_webhook(self, event: VerifiedWebhook, *, timeout: float | None = None) -> datetime | None:
+        """Records that this caller has handled a webhook, so that a redelivery is reported as a duplicate.
+
+        Returns until when the server remembers it, in UTC. An event without an id can't be recorded: returns None.
+        """
+        if not event.event_id:
+            return None
+        request = pb.AckWebhookRequest(project=event.project, event_id=event.event_id, body_sha256=event.body_sha256)
+        response = self._call(lambda stub: stub.AckWebhook, request, timeout)
+        return _results.to_datetime(response.expire_time)
+
+    def verify_token(self, token: str, *, timeout: float | None = None) -> VerifiedToken:
+        """Verifies a LiveKit access token, at most 3 MiB. Raises VerificationFailed when it isn't valid now."""
+        request = pb.VerifyTokenRequest(token=token)
+        return _results.verified_token(self._call(lambda stub: stub.VerifyToken, request, timeout))
+
+    def get_caller(self, *, timeout: float | None = None) -> Caller:
+        """Who the server takes this caller for and what the policy lets it do: ask this first when denied."""
+        return _results.caller(self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
+
+    def _call(
+        self,
+        method: Callable[[AuthServiceStub], grpc.UnaryUnaryMultiCallable[_RequestT, _ResponseT]],
+        request: _RequestT,
+        timeout: float | None,
+    ) -> _ResponseT:
+        """Calls until it succeeds, fails for good, or the next attempt would come too late."""
+        seconds = self._timeout if timeout is None else check_timeout(timeout)
+        deadline = time.monotonic() + seconds
+
+        def attempt() -> _ResponseT:
+            with self._connection.stub() as stub:
+                try:
+                    return method(stub)(request, timeout=deadline - time.monotonic())
+                except grpc.RpcError as error:
+                    raise to_error(error) from error
+
+        retrying = Retrying(
+            retry=retry_if_exception(is_transient), wait=BACKOFF, stop=stop_before_delay(seconds), reraise=True
+        )
+        return retrying(attempt)

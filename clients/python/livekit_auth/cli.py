@@ -1,0 +1,22 @@
+"""The program `livekit-auth`. Its commands are in livekit_auth._cli, which needs the extra `livekit-auth[cli]`."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Runs the program and exits: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server."""
+    # gRPC's core would write its own account of a failed handshake beside the program's.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        from livekit_auth._cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in {"rich", "typer"}:
+            raise
+        sys.stderr.write("livekit-auth's command line needs the extra: pip install 'livekit-auth[cli]'\n")
+        sys.exit(2)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Asks a policy file offline: what would it decide and why, and does it still do what is expected of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from google.protobuf import json_format
+from livekit_auth.v1 import auth_service_pb2 as pb
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from livekit_auth_server.adapters.policy_file import seconds
+from livekit_auth_server.adapters.yaml_file import YamlFile
+from livekit_auth_server.core.policy import CallerPolicy, Denial, decide
+from livekit_auth_server.core.refusal import Reason
+from livekit_auth_server.service.convert import token_request
+from livekit_auth_server.service.validation import violations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from livekit_auth_server.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision in full. `lacked` says for each entry of the caller what it lacked; empty when permitted."""
+
+    permitted: bool
+    reason: str
+    message: str
+    project: str
+    entry: str
+    ttl_seconds: int | None
+    lacked: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Explanation:
+    """What the server would decide for this caller and request, with the same code."""
+    caller = policy.callers.get(caller_id)
+    if caller is None:
+        return _refused(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller_id}")
+    if found := violations(request):
+        return _refused(Reason.INVALID_REQUEST, "; ".join(f"{v.field}: {v.description}" for v in found))
+    decision = decide(policy, caller, token_request(request))
+    if isinstance(decision, Denial):
+        lacked = tuple((entry, tuple(lack.message for lack in lacks)) for entry, lacks in decision.lacked)
+        return Explanation(
+            permitted=False,
+            reason=decision.reason,
+            message=decision.message,
+            project=decision.project,
+            entry="",
+            ttl_seconds=None,
+            lacked=lacked,
+        )
+    return Explanation(
+        permitted=True,
+        reason="",
+        message="",
+        project=decision.project,
+        entry=decision.entry,
+        ttl_seconds=decision.ttl,
+        lacked=(),
+    )
+
+
+def _refused(reason: Reason, message: str) -> Explanation:
+    return Explanation(
+        permitted=False, reason=reason, message=message, project="", entry="", ttl_seconds=None, lacked=()
+    )
+
+
+def request_from(fields: Mapping[str, Any]) -> pb.IssueTokenRequest:
+    """A request from plain fields, as the contract names them; `ttl` as "10m", `kind` as "agent".
+
+    Raises ValueError for a field or value that the contract doesn't have.
+    """
+    plain = {name: value for name, value in fields.items() if value is not None}
+    if "ttl" in plain:
+        plain["ttl"] = f"{seconds(plain['ttl'])}s"
+    if "kind" in plain:
+        plain["kind"] = f"PARTICIPANT_KIND_{str(plain['kind']).upper()}"
+    try:
+        return json_format.ParseDict(plain, pb.IssueTokenRequest())
+    except json_format.ParseError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _known_reason(name: str) -> str:
+    if name not in Reason.__members__:
+        raise ValueError("there is no reason of this name; docs/errors.md lists them")
+    return name
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Expectation(_Model):
+    """One request and what the policy should decide about it."""
+
+    name: str = Field(min_length=1)
+    caller: str
+    request: dict[str, Any]
+    outcome: Literal["permit", "deny"]
+    reason: Annotated[str, AfterValidator(_known_reason)] | None = None
+
+
+class ExpectationsFile(_Model):
+    """The file beside a policy: policy.test.yaml for policy.yaml."""
+
+    version: Literal[1]
+    expect: list[Expectation] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What an expectation came to; `problem` is empty when it was met."""
+
+    name: str
+    problem: str
+
+
+def expectations_path(policy: Path) -> Path:
+    """Where the expectations of a policy are kept."""
+    return policy.with_name(f"{policy.stem}.test{policy.suffix}")
+
+
+def run_expectations(policy: Policy, path: Path) -> list[TestResult]:
+    """Runs every expectation of the file. Raises ConfigError when the file itself is wrong."""
+    file = YamlFile.read(path)
+    document = file.validated(ExpectationsFile)
+    results = []
+    for index, expectation in enumerate(document.expect):
+        try:
+            request = request_from(expectation.request)
+        except ValueError as error:
+            raise file.error(("expect", index, "request"), str(error)) from None
+        results.append(TestResult(expectation.name, _problem(expectation, policy, request)))
+    return results
+
+
+def _problem(expectation: Expectation, policy: Policy, request: pb.IssueTokenRequest) -> str:
+    got = explain(policy, expectation.caller, request)
+    outcome = "permit" if got.permitted else "deny"
+    if outcome != expectation.outcome:
+        why = f" by {got.entry}" if got.permitted else f": {got.reason}, {got.message}"
+        return f"expected {expectation.outcome}, got {outcome}{why}"
+    if expectation.reason is not None and got.reason != expectation.reason:
+        return f"expected {expectation.reason}, got {got.reason}: {got.message}"
+    return ""
+
+
+def summary(caller: CallerPolicy) -> str:
+    """One line about what a caller may do."""
+    roles = sorted(frozenset().union(*(entry.roles for entry in caller.entries)))
+    parts = [f"roles {', '.join(roles)}"] if roles else []
+    if any(entry.grants for entry in caller.entries):
+        parts.append("spelled-out grants")
+    if caller.verify_webhooks:
+        parts.append(f"verifies webhooks of {', '.join(sorted(caller.verify_webhooks))}")
+    if caller.verify_tokens:
+        parts.append(f"verifies tokens of {', '.join(sorted(caller.verify_tokens))}")
+    return f"{caller.id}: {'; '.join(parts) or 'nothing'}"

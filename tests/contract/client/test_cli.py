@@ -1,0 +1,228 @@
+"""The command line against a server: what it prints, and the exit codes that scripts rely on."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+
+import pytest
+from google.protobuf.json_format import MessageToJson
+from livekit_auth._cli.app import app
+from livekit_auth.v1.grants_pb2 import Grants, VideoGrant
+from support.fake_auth_server import TOKEN, refusal
+from support.pki import Authority
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def run(environment):
+    async def run(*arguments, stdin=None):
+        return await asyncio.to_thread(CliRunner().invoke, app, [str(a) for a in arguments], input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def webhook_files(tmp_path):
+    (tmp_path / "body").write_bytes(b'{"event": "participant_joined"}\n')
+    (tmp_path / "authorization").write_text("a.b.c\n")
+    return ("--body-file", tmp_path / "body", "--authorization-file", tmp_path / "authorization")
+
+
+async def test_token_prints_json(run, service):
+    result = await run(
+        "token", "--role", "guest", "--room", "consult-1", "--identity", "user-1", "--ttl", "5m", "--json"
+    )
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout)
+    assert printed["token"] == TOKEN
+    assert printed["url"] == "wss://livekit.example.org"
+    assert printed["expire_time"] == "2027-01-15T08:05:00Z"
+    assert (printed["key_id"], printed["decision_id"], printed["project"]) == ("APIkey", "dec-1", "default")
+    assert printed["grants"] == {"video": {"room_join": True}}
+    assert service.requests[0].ttl.seconds == 300
+
+
+async def test_token_prints_the_token_alone_on_stdout_for_a_shell(run):
+    result = await run("token", "--role", "guest")
+    assert result.stdout == f"{TOKEN}\n"
+    assert "wss://livekit.example.org" in result.stderr
+    assert TOKEN not in result.stderr
+
+
+async def test_token_sends_every_option(run, service):
+    options = ["--name", "Ada", "--metadata", "m", "--attribute", "a=b", "--attribute", "c=d", "--project", "p"]
+    assert (await run("token", "--role", "guest", *options)).exit_code == 0
+    request = service.requests[0]
+    assert (request.name, request.metadata, request.project) == ("Ada", "m", "p")
+    assert request.attributes == {"a": "b", "c": "d"}
+    assert not request.HasField("ttl")
+
+
+async def test_token_with_validate_only_issues_nothing(run):
+    result = await run("token", "--role", "guest", "--validate-only")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing was issued" in result.stderr
+
+
+async def test_grants_come_from_a_file_or_stdin(run, service, tmp_path):
+    grants = Grants(video=VideoGrant(room_join=True, can_publish=False))
+    (tmp_path / "grants.json").write_text(MessageToJson(grants))
+    assert (await run("token", "--grants-file", tmp_path / "grants.json")).exit_code == 0
+    assert (await run("token", "--grants-file", "-", stdin=MessageToJson(grants))).exit_code == 0
+    assert [request.grants for request in service.requests] == [grants, grants]
+
+
+async def test_webhook_acknowledges_so_that_the_second_time_is_a_duplicate(run, service, webhook_files):
+    first = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
+    second = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
+    assert (first["duplicate"], second["duplicate"]) == (False, True)
+    assert first["acknowledged"]
+    assert first["type"] == "participant_joined"
+    assert len(first["body_sha256"]) == 64
+    assert service.requests[0].authorization == "a.b.c"
+    assert service.requests[0].body == b'{"event": "participant_joined"}\n'
+
+
+async def test_webhook_with_no_ack_consumes_nothing(run, service, webhook_files):
+    for _ in range(2):
+        assert not json.loads((await run("webhook", *webhook_files, "--no-ack", "--json")).stdout)["duplicate"]
+    assert len(service.requests) == 2
+
+
+async def test_the_body_may_come_from_stdin(run, service, webhook_files):
+    assert (await run("webhook", "--body-file", "-", *webhook_files[2:], stdin=b"{}\n")).exit_code == 0
+    assert service.requests[0].body == b"{}\n"
+
+
+async def test_whoami_shows_the_identity_and_the_entries(run):
+    printed = json.loads((await run("whoami", "--json")).stdout)
+    assert printed["workload_id"] == "spiffe://example.org/web"
+    assert printed["allow"][0]["rooms"] == ["prefix:consult-"]
+    assert printed["allow"][0]["max_ttl"] == 3600.0
+    assert "spiffe://example.org/web" in (await run("whoami")).stdout
+
+
+async def test_verify_token_reads_a_file_or_stdin_and_never_prints_the_token(run, service, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\r\n")
+    result = await run("verify-token", "--token-file", tmp_path / "token", "--json")
+    assert json.loads(result.stdout)["identity"] == "ada"
+    assert TOKEN not in result.output
+    assert (await run("verify-token", "--token-file", "-", stdin=f"{TOKEN}\n")).exit_code == 0
+    assert [request.token for request in service.requests] == [TOKEN, TOKEN]
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("PERMISSION_DENIED", 1),
+        ("UNAUTHENTICATED", 1),
+        ("RESOURCE_EXHAUSTED", 1),
+        ("FAILED_PRECONDITION", 1),
+        ("INVALID_ARGUMENT", 1),
+        ("INTERNAL", 3),
+        ("UNIMPLEMENTED", 3),
+    ],
+)
+async def test_the_exit_code_tells_a_refusal_from_no_answer(run, service, code, exit_code):
+    service.script.append(refusal(code))
+    result = await run("whoami")
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    assert code in result.stderr
+
+
+async def test_an_error_is_json_on_stdout_with_json(run, service):
+    service.script.append(
+        refusal(
+            "PERMISSION_DENIED",
+            "TTL_NOT_PERMITTED",
+            "the ttl is too long",
+            metadata={"decision_id": "dec-9", "max_ttl_seconds": "60"},
+            violations={"ttl": "too long"},
+        )
+    )
+    result = await run("token", "--role", "guest", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {
+        "error": {
+            "code": "PERMISSION_DENIED",
+            "reason": "TTL_NOT_PERMITTED",
+            "message": "the ttl is too long",
+            "decision_id": "dec-9",
+            "metadata": {"decision_id": "dec-9", "max_ttl_seconds": "60"},
+            "violations": [{"field": "ttl", "description": "too long"}],
+            "retry_after": None,
+        }
+    }
+
+
+async def test_an_error_for_people_says_what_to_do_next(run, service):
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", "no [b]role[/b] \x1b[31m"))
+    result = await run("token", "--role", "guest")
+    assert "no [b]role[/b] \\x1b[31m" in result.stderr
+    assert "livekit-auth whoami" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("token",),
+        ("token", "--role", "guest", "--grants-file", "-"),
+        ("token", "--role", "guest", "--ttl", "soon"),
+        ("token", "--role", "guest", "--attribute", "novalue"),
+        ("token", "--grants-file", "/nowhere/grants.json"),
+        ("token", "--grants-file", "/dev/null"),
+        ("token", "--unknown"),
+        ("webhook", "--body-file", "/nowhere/body", "--authorization-file", "/dev/null"),
+        ("verify-token", "--token-file", "/nowhere/token"),
+        ("verify-token",),
+        ("whoami", "--cert", "/nowhere/client.pem"),
+        ("whoami", "--address", "https://host:1"),
+        ("whoami", "--timeout", "0"),
+        ("nonsense",),
+    ],
+)
+async def test_misuse_exits_2_and_asks_the_server_nothing(run, service, arguments):
+    result = await run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr != ""
+    assert service.requests == []
+
+
+async def test_misuse_found_by_the_program_is_json_with_json(run):
+    result = await run("whoami", "--cert", "/nowhere/client.pem", "--json")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["code"] == "MISUSE"
+    assert "can't read /nowhere/client.pem" in error["message"]
+
+
+async def program(*arguments):
+    command = [sys.executable, "-m", "livekit_auth.cli", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+async def test_the_program_itself_answers(environment):
+    code, stdout, stderr = await program("whoami", "--json")
+    assert (code, stderr) == (0, "")
+    assert json.loads(stdout)["known"]
+
+
+async def test_a_server_that_is_not_trusted_is_unreachable_and_nothing_but_that_is_printed(environment, tmp_path):
+    (tmp_path / "other.pem").write_bytes(Authority.create("another CA").leaf_pem)
+    code, stdout, stderr = await program("whoami", "--ca", str(tmp_path / "other.pem"), "--timeout", "0.5")
+    assert (code, stdout) == (3, "")
+    assert stderr.startswith(
+        "error: can't reach the server, or no TLS agreement with it: check the address, the CA and"
+    )
+    assert "Traceback" not in stderr
+
+
+async def test_no_server_exits_3(environment):
+    code, stdout, _stderr = await program("whoami", "--address", "localhost:9", "--timeout", "0.3", "--json")
+    assert code == 3
+    assert json.loads(stdout)["error"]["code"] == "UNAVAILABLE"

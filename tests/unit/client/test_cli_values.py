@@ -1,0 +1,48 @@
+"""How the command line reads its values and shows what the server says."""
+
+from datetime import timedelta
+
+import pytest
+import typer
+from livekit_auth._cli.options import attributes, duration, read_line
+from livekit_auth._cli.output import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("2d", 172_800), ("0", 0)],
+)
+def test_a_duration(text, seconds):
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5x", "-5m", "m", "1.5h", "5 m", "30m1h", "9" * 30])
+def test_not_a_duration(text):
+    with pytest.raises(typer.BadParameter):
+        duration(text)
+
+
+def test_an_attribute_is_split_at_the_first_equals_sign():
+    assert attributes(["a=b", "c=d=e", "f="]) == {"a": "b", "c": "d=e", "f": ""}
+
+
+def test_an_attribute_without_a_value_is_refused():
+    with pytest.raises(typer.BadParameter, match="key=value"):
+        attributes(["a"])
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n"])
+def test_one_line_ending_is_taken_off_and_nothing_else(tmp_path, ending):
+    path = tmp_path / "token"
+    path.write_bytes(b" a.b.c " + ending)
+    assert read_line(str(path), "--token-file") == " a.b.c "
+
+
+def test_only_the_last_line_ending_is_taken_off(tmp_path):
+    path = tmp_path / "token"
+    path.write_bytes(b"a\n\n")
+    assert read_line(str(path), "--token-file") == "a\n"
+
+
+def test_what_could_steer_a_terminal_is_escaped():
+    assert printable("a\x1b[31mb\u202ec é") == "a\\x1b[31mb\\u202ec é"

@@ -1,0 +1,258 @@
+"""A token that renews itself. The clock and the dice are the test's."""
+
+import asyncio
+import itertools
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from livekit_auth import Denied, RateLimited, TokenRequest, TokenSource, Unavailable, _results, sync
+from livekit_auth._errors import to_error
+from support.fake_auth_server import issued, refusal
+
+LIFETIME = 600.0
+
+
+class FakeClient:
+    """Issues numbered tokens; `script` holds errors to raise first, `gate` holds requests back."""
+
+    def __init__(self):
+        self.script = []
+        self.requests = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.lifetime = LIFETIME
+
+    async def issue(self, request):
+        self.requests.append(request)
+        await self.gate.wait()
+        if self.script:
+            raise to_error(self.script.pop(0))
+        token = _results.issued_token(issued(lifetime=int(self.lifetime)))
+        return replace(token, token=f"token-{len(self.requests)}")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
+def latest(low, high):
+    """The dice fall on the longest lead."""
+    return high
+
+
+def soonest(low, high):
+    return low
+
+
+@pytest.fixture
+def client():
+    return FakeClient()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def source(client, clock):
+    return TokenSource(client, TokenRequest(role="guest"), clock=clock, uniform=latest)
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_first_call_issues_and_the_next_returns_the_same(source, client):
+    first = await source.token()
+    assert await source.token() is first
+    assert client.requests == [TokenRequest(role="guest")]
+
+
+@pytest.mark.parametrize(("dice", "renewed_at"), [(latest, 400.0), (soonest, 500.0)])
+async def test_a_token_is_renewed_between_two_thirds_and_five_sixths_of_its_life(client, clock, dice, renewed_at):
+    source = TokenSource(client, TokenRequest(role="guest"), clock=clock, uniform=dice)
+    await source.token()
+    clock.now += renewed_at - 0.1
+    assert (await source.token()).token == "token-1"
+    clock.now += 0.1
+    assert (await source.token()).token == "token-2"
+
+
+async def test_renew_ahead_sets_the_earliest_moment(client, clock):
+    ahead = timedelta(seconds=60)
+    source = TokenSource(client, TokenRequest(role="guest"), renew_ahead=ahead, clock=clock, uniform=latest)
+    await source.token()
+    clock.now += LIFETIME - 60.1
+    assert (await source.token()).token == "token-1"
+    clock.now += 0.1
+    assert (await source.token()).token == "token-2"
+
+
+async def test_a_renew_ahead_longer_than_the_life_still_holds_the_token_for_half_of_it(client, clock):
+    ahead = timedelta(hours=1)
+    source = TokenSource(client, TokenRequest(role="guest"), renew_ahead=ahead, clock=clock, uniform=latest)
+    await source.token()
+    clock.now += LIFETIME / 2 - 0.1
+    assert (await source.token()).token == "token-1"
+
+
+async def test_a_token_that_has_expired_is_never_returned(source, client, clock):
+    await source.token()
+    clock.now += LIFETIME
+    client.script = [refusal("UNAVAILABLE")]
+    with pytest.raises(Unavailable):
+        await source.token()
+    assert (await source.token()).token == "token-3"
+
+
+async def test_the_time_that_issuing_took_counts_against_the_token(source, client, clock):
+    client.gate.clear()
+    call = asyncio.create_task(source.token())
+    await settle()
+    clock.now += 5.0
+    client.gate.set()
+    await call
+    clock.now += LIFETIME - 5.0
+    client.script = [refusal("UNAVAILABLE")]
+    with pytest.raises(Unavailable):
+        await source.token()
+
+
+async def test_concurrent_callers_share_one_request(source, client):
+    client.gate.clear()
+    calls = [asyncio.create_task(source.token()) for _ in range(10)]
+    await settle()
+    client.gate.set()
+    tokens = await asyncio.gather(*calls)
+    assert len(client.requests) == 1
+    assert {token.token for token in tokens} == {"token-1"}
+
+
+async def test_concurrent_callers_share_a_failure_too(source, client):
+    client.gate.clear()
+    client.script = [refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
+    calls = [asyncio.create_task(source.token()) for _ in range(5)]
+    await settle()
+    client.gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert len(client.requests) == 1
+    assert [type(result) for result in results] == [Denied] * 5
+    assert len({id(result) for result in results}) == 5
+
+
+@pytest.mark.parametrize("cancelled", [0, 2])
+async def test_a_caller_that_is_cancelled_cancels_nobody_else(source, client, cancelled):
+    client.gate.clear()
+    calls = [asyncio.create_task(source.token()) for _ in range(4)]
+    await settle()
+    calls[cancelled].cancel()
+    await settle()
+    client.gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results.pop(cancelled), asyncio.CancelledError)
+    assert len({token.token for token in results}) == 1
+
+
+async def test_nobody_waits_for_a_renewal_while_the_token_is_valid(source, client, clock):
+    await source.token()
+    clock.now += 450.0
+    client.gate.clear()
+    renewing = asyncio.create_task(source.token())
+    await settle()
+    assert (await source.token()).token == "token-1"
+    client.gate.set()
+    assert (await renewing).token == "token-2"
+    assert len(client.requests) == 2
+
+
+async def test_a_renewal_that_fails_returns_the_valid_token_and_waits_before_the_next(source, client, clock, caplog):
+    await source.token()
+    clock.now += 450.0
+    client.script = [refusal("UNAVAILABLE"), refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
+    assert (await source.token()).token == "token-1"
+    assert "couldn't be renewed" in caplog.text
+    assert (await source.token()).token == "token-1"
+    assert len(client.requests) == 2
+    clock.now += 2.0
+    assert (await source.token()).token == "token-1"
+    clock.now += 3.9
+    assert (await source.token()).token == "token-1"
+    assert len(client.requests) == 3
+    clock.now += 0.1
+    assert (await source.token()).token == "token-4"
+
+
+async def test_the_pause_between_failures_is_bounded(source, client, clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+    client.lifetime = 200_000
+    await source.token()
+    clock.now += 140_000
+    client.script = [refusal("UNAVAILABLE")] * 1_200
+    for sent in range(2, 1_200):
+        await source.token()
+        assert len(client.requests) == sent
+        clock.now += 30.0
+
+
+async def test_a_limit_is_waited_for(source, client, clock):
+    await source.token()
+    clock.now += 450.0
+    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=60)]
+    await source.token()
+    clock.now += 59.9
+    await source.token()
+    assert len(client.requests) == 2
+    clock.now += 0.1
+    assert (await source.token()).token == "token-3"
+
+
+async def test_a_first_request_that_fails_raises_and_the_next_call_asks_again(source, client):
+    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED")]
+    with pytest.raises(RateLimited):
+        await source.token()
+    assert (await source.token()).token == "token-2"
+
+
+async def test_an_error_that_is_not_the_services_passes(source, client):
+    def broken(_request):
+        raise RuntimeError("the client is closed")
+
+    client.issue = broken
+    with pytest.raises(RuntimeError, match="closed"):
+        await source.token()
+
+
+def test_a_request_that_gives_no_token_is_refused(client):
+    with pytest.raises(ValueError, match="validate_only"):
+        TokenSource(client, TokenRequest(role="guest", validate_only=True))
+
+
+def test_a_renew_ahead_of_nothing_is_refused(client):
+    with pytest.raises(ValueError, match="above zero"):
+        TokenSource(client, TokenRequest(role="guest"), renew_ahead=timedelta(0))
+
+
+def test_threads_share_one_request():
+    class Client:
+        requests = itertools.count(1)
+        gate = threading.Event()
+
+        def issue(self, _request):
+            self.gate.wait(5)
+            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+
+    source = sync.TokenSource(Client(), TokenRequest(role="guest"))
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(source.token) for _ in range(8)]
+        Client.gate.set()
+        assert {call.result().token for call in calls} == {"token-1"}
