@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livekit_auth import AuthClient, AuthError
-
 from livekit_auth_server import devkit
 from livekit_auth_server.terminal import MISUSE, REFUSED, err, out, print_json
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from google.protobuf import json_format
-from livekit_auth.v1 import auth_service_pb2 as pb
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.adapters.policy_file import seconds
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.policy import CallerPolicy, Denial, decide

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
 
 from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.adapters.audit_log import AuditLog
@@ -83,12 +83,20 @@ def server_credentials(settings: Settings, state: State) -> grpc.ServerCredentia
         raise ConfigError(f"{certificate} and {key}", str(error)) from None
 
 
-async def start(settings: Settings, state: State) -> Running:
+def new_registry() -> CollectorRegistry:
+    """A registry with what Prometheus' clients say of every process."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
+
+
+async def start(settings: Settings, state: State, registry: CollectorRegistry) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
     acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
     issuer = Issuer(AuditLog(sys.stderr.buffer), new_decision_id)
-    calls = Calls(state, clock, Observer())
+    calls = Calls(state, clock, Observer(registry))
     limits = Limits(**settings.limits.model_dump())
     server = Server(
         methods(issuer, Webhooks(acknowledged, settings.webhooks.max_body)),
@@ -103,6 +111,14 @@ async def start(settings: Settings, state: State) -> Running:
     return Running(server, port)
 
 
+def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        start_http_server(int(port), host.strip("[]"), registry)
+    except OSError as error:
+        raise ConfigError("metrics", f"can't listen on {address}: {error.strerror}") from None
+
+
 def new_decision_id() -> str:
     """96 random bits in hexadecimal."""
     return secrets.token_hex(12)
@@ -111,13 +127,10 @@ def new_decision_id() -> str:
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves."""
     state = load_state(settings)
-    running = await start(settings, state)
+    registry = new_registry()
     if settings.metrics:
-        host, _, port = settings.metrics.rpartition(":")
-        try:
-            start_http_server(int(port), host.strip("[]"))
-        except OSError as error:
-            raise ConfigError("metrics", f"can't listen on {settings.metrics}: {error.strerror}") from None
+        _serve_metrics(settings.metrics, registry)
+    running = await start(settings, state, registry)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

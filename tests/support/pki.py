@@ -127,7 +127,9 @@ class Authority(Credential):
         if usages is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if digital_signature is not None:
-            usage = key_usage(digital_signature=digital_signature, key_cert_sign=ca, key_agreement=not digital_signature)
+            usage = key_usage(
+                digital_signature=digital_signature, key_cert_sign=ca, key_agreement=not digital_signature
+            )
             builder = builder.add_extension(usage, critical=True)
         if authority_key_identifier:
             identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())

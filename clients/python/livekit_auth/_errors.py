@@ -82,7 +82,8 @@ class AuthError(Exception):
         notes = [self.reason or self.code]
         if self.decision_id:
             notes.append(f"decision {self.decision_id}")
-        details = "".join(f"; {violation.field}: {violation.description}" for violation in self.violations)
+        unsaid = [v for v in self.violations if v.description not in self.message]
+        details = "".join(f"; {v.field}: {v.description}" for v in unsaid)
         return f"{self.message}{details} ({', '.join(notes)})"
 
     @property

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from livekit_auth.v1 import auth_service_pb2 as pb
 
 if TYPE_CHECKING:

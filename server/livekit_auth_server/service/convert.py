@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from livekit_auth.v1 import grants_pb2, room_config_pb2
 
+from livekit_auth.v1 import grants_pb2, room_config_pb2
 from livekit_auth_server.core.grants import GROUPS, Grants, RoomConfig
 from livekit_auth_server.core.policy import TokenRequest
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from google.protobuf.message import Message
+
     from livekit_auth.v1 import auth_service_pb2 as pb
 
 Field = Any  # a FieldDescriptor: its type differs between protobuf's implementations

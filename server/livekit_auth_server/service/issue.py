@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from livekit_auth.v1 import auth_service_pb2 as pb
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
 from livekit_auth_server.core.grants import claims_text
 from livekit_auth_server.core.mint import mint, token_size

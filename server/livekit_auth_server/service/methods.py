@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-
 from livekit_auth_server.service.caller import get_caller
 from livekit_auth_server.service.calls import Method, OpenMethod
 from livekit_auth_server.service.tokens import verify_token

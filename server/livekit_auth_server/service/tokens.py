@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from livekit_auth.v1 import auth_service_pb2 as pb
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.tokens import verify_access_token
 from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message

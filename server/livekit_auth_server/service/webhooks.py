@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import webhook_pb2
-
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.webhook import VerifiedEvent, verify_webhook
 from livekit_auth_server.service.calls import require_valid

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import typer
 from livekit_auth._cli.options import attributes, duration, read_line
-from livekit_auth._cli.output import printable
+from livekit_auth._cli.output import _text, printable
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,11 @@ def test_only_the_last_line_ending_is_taken_off(tmp_path):
 
 def test_what_could_steer_a_terminal_is_escaped():
     assert printable("a\x1b[31mb\u202ec é") == "a\\x1b[31mb\\u202ec é"
+
+
+def test_records_are_shown_below_each_other_and_what_is_empty_is_left_out():
+    entries = [
+        {"name": "a", "rooms": ["any", "exact:x"], "powers": (), "max_ttl": timedelta(hours=1)},
+        {"name": "b\x1b"},
+    ]
+    assert _text(entries) == "name: a; rooms: any, exact:x; max_ttl: 3600 s\nname: b\\x1b"

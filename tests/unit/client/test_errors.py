@@ -102,6 +102,11 @@ def test_everything_that_the_server_said_is_there():
     assert str(error) == "20 a second; ttl: too long (RATE_LIMITED, decision dec-7)"
 
 
+def test_the_text_does_not_say_a_violation_twice():
+    error = to_error(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", "ttl: too long", violations={"ttl": "too long"}))
+    assert str(error) == "ttl: too long (INVALID_REQUEST)"
+
+
 def test_a_failed_rpc_and_a_batchs_entry_make_the_same_error():
     status = refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-1"})
     details = ("grpc-status-details-bin", status.SerializeToString())

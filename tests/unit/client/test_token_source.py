@@ -169,7 +169,8 @@ async def test_nobody_waits_for_a_renewal_while_the_token_is_valid(source, clien
     client.gate.clear()
     renewing = asyncio.create_task(source.token())
     await settle()
-    assert (await source.token()).token == "token-1"
+    async with asyncio.timeout(1):
+        assert (await source.token()).token == "token-1"
     client.gate.set()
     assert (await renewing).token == "token-2"
     assert len(client.requests) == 2

@@ -46,6 +46,8 @@ _NO_ERROR: dict[str, object] = {
     "retry_after": None,
 }
 
+_NOTHING: tuple[object, ...] = (None, "", [], (), {})
+
 
 @contextmanager
 def errors_shown(*, as_json: bool) -> Iterator[None]:
@@ -92,7 +94,7 @@ def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> Non
     console.print(f"error: {printable(str(fields['message']))}", style="bold red", markup=False)
     for name in ("code", "reason", "decision_id", "metadata", "violations"):
         if fields[name]:
-            console.print(f"  {name}: {printable(_text(fields[name]))}", markup=False)
+            console.print(f"  {name}: {_text(fields[name])}", markup=False)
     if hint:
         console.print(hint, markup=False)
 
@@ -134,17 +136,27 @@ def _table(title: str, fields: Mapping[str, object]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
-        if value not in (None, "", [], {}):
-            table.add_row(name, Text(printable(_text(value))))
+        if value not in _NOTHING:
+            table.add_row(name, Text(_text(value)))
     return table
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime | timedelta):
-        return str(_plain(value))
-    return json.dumps(value, default=_plain, ensure_ascii=False)
+    """A value for people, safe to print: the parts of a list beside each other, records below each other."""
+    match value:
+        case timedelta():
+            return f"{value.total_seconds():g} s"
+        case datetime() | bytes():
+            return str(_plain(value))
+        case Message():
+            return printable(json.dumps(_plain(value), ensure_ascii=False))
+        case dict():
+            return "; ".join(f"{_text(key)}: {_text(part)}" for key, part in value.items() if part not in _NOTHING)
+        case list() | tuple():
+            records = any(isinstance(part, dict) for part in value)
+            return ("\n" if records else ", ").join(_text(part) for part in value)
+        case _:
+            return printable(str(value))
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.deployment import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One real server process for all tests that don't change it."""
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    deployment.write()
+    deployment.start()
+    yield deployment
+    assert deployment.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def web(server: Deployment) -> AuthServiceStub:
+    return server.caller("spiffe://example.org/web")
+
+
+@pytest.fixture(scope="session")
+def admin(server: Deployment) -> AuthServiceStub:
+    return server.caller("spiffe://example.org/admin")
+
+
+@pytest.fixture(scope="session")
+def hooks(server: Deployment) -> AuthServiceStub:
+    return server.caller("spiffe://example.org/hooks")
+
+
+@pytest.fixture(scope="session")
+def stranger(server: Deployment) -> AuthServiceStub:
+    """A caller with a good certificate that the policy doesn't list."""
+    return server.caller("spiffe://example.org/stranger")

@@ -1,0 +1,96 @@
+"""A real LiveKit server for tests: built once from the Go module beside this file, run on the loopback interface only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e2e.processes import LOOPBACK, free_port, run, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODULE = Path(__file__).parent / "livekit"
+CACHE = Path(__file__).parents[2] / ".cache" / "livekit-server"
+PACKAGE = "github.com/livekit/livekit-server/cmd/server"
+
+
+class GoMissingError(Exception):
+    """There is neither a Go tool chain nor a binary that was built before."""
+
+
+def binary() -> Path:
+    """The server's binary, built when this version of go.mod and go.sum hasn't been yet (a minute or two, once).
+
+    Raises GoMissingError, and ProcessError when the build fails.
+    """
+    revision = hashlib.sha256(b"".join((MODULE / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()[:16]
+    target = CACHE / revision / "livekit-server"
+    if target.exists():
+        return target
+    go = shutil.which("go")
+    if go is None:
+        raise GoMissingError("a real LiveKit server is built with Go 1.23 or newer: install it from https://go.dev/dl/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-o", unfinished, PACKAGE]
+    run("building livekit-server", command, cwd=MODULE)
+    unfinished.replace(target)  # in one step, so that a build that is cut short is never taken for the server
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the server listens: `signal` is TCP, `media` UDP."""
+
+    signal: int
+    media: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody uses now."""
+        return cls(free_port(), free_port(socket.SOCK_DGRAM))
+
+    @property
+    def url(self) -> str:
+        """What clients connect to."""
+        return f"ws://{LOOPBACK}:{self.signal}"
+
+
+@contextmanager
+def livekit_server(directory: Path, ports: Ports, key_file: Path, key_id: str, webhook_url: str) -> Iterator[Path]:
+    """Runs a server with the keys of a LiveKit key file until the block ends; yields its log.
+
+    `key_id` names the key that webhooks are signed with. Raises what `binary` raises.
+    """
+    config = directory / "livekit.yaml"
+    config.write_text(json.dumps(_config(ports, key_file, key_id, webhook_url), indent=2))  # JSON is YAML
+    log = directory / "livekit.log"
+    log.touch(mode=0o600)
+    with running("livekit-server", [binary(), "--config", config], ports.signal, log):
+        yield log
+
+
+def _config(ports: Ports, key_file: Path, key_id: str, webhook_url: str) -> dict[str, object]:
+    """Media goes over UDP alone: LiveKit would open its TCP media port on every interface."""
+    return {
+        "port": ports.signal,
+        "bind_addresses": [LOOPBACK],
+        "key_file": str(key_file),
+        "rtc": {
+            "node_ip": LOOPBACK,
+            "enable_loopback_candidate": True,
+            "ips": {"includes": [f"{LOOPBACK}/32"]},
+            "udp_port": ports.media,
+            "tcp_port": 0,
+        },
+        "webhook": {"api_key": key_id, "urls": [webhook_url]},
+        "logging": {"level": "info", "json": True},
+    }

@@ -1,0 +1,117 @@
+"""LiveKit's signalling and worker protocols, spoken directly: what the server answers, without a client in between."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import aiohttp
+from livekit.protocol.agent import JobType, RegisterWorkerRequest, ServerMessage, WorkerMessage, WorkerPing
+from livekit.protocol.models import TrackSource, TrackType
+from livekit.protocol.rtc import (
+    AddTrackRequest,
+    RequestResponse,
+    SignalRequest,
+    SignalResponse,
+    UpdateParticipantMetadata,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.message import Message
+
+    from e2e.secrecy import Bearer
+
+PATIENCE = 15  # seconds
+PROTOCOL = 15  # of the signalling
+
+M = TypeVar("M", bound="Message")
+
+
+class HandshakeRefusedError(Exception):
+    """The server refused the connection; `status` is the HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Signalling:
+    """A participant's signal connection, without any media."""
+
+    _socket: aiohttp.ClientWebSocketResponse
+
+    async def receive(self, *kinds: str) -> SignalResponse:
+        """The next message of one of these kinds."""
+        return await _receive(self._socket, SignalResponse(), *kinds)
+
+    async def may_publish(self, source: TrackSource) -> bool:
+        """Whether the server accepts a track. It says nothing to one that it refuses, and answers in order."""
+        track = AddTrackRequest(cid="track", name="track", type=TrackType.AUDIO, source=source)
+        await self._send(SignalRequest(add_track=track))
+        await self._send(SignalRequest(update_metadata=UpdateParticipantMetadata(request_id=1)))
+        answer = await self.receive("track_published", "request_response")
+        return answer.WhichOneof("message") == "track_published"
+
+    async def may_update_metadata(self) -> bool:
+        """Whether the server lets the participant change its own metadata."""
+        await self._send(SignalRequest(update_metadata=UpdateParticipantMetadata(request_id=1, metadata="changed")))
+        answer = await self.receive("request_response")
+        return answer.request_response.reason == RequestResponse.Reason.OK
+
+    async def _send(self, request: SignalRequest) -> None:
+        await self._socket.send_bytes(request.SerializeToString())
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """An agent worker's connection."""
+
+    _socket: aiohttp.ClientWebSocketResponse
+
+    async def register(self, agent_name: str) -> ServerMessage:
+        """Registers for rooms; returns the server's answer."""
+        request = RegisterWorkerRequest(type=JobType.JT_ROOM, agent_name=agent_name, version="1", ping_interval=60)
+        await self._socket.send_bytes(WorkerMessage(register=request).SerializeToString())
+        return await self.receive("register")
+
+    async def receive(self, kind: str) -> ServerMessage:
+        """The next message of a kind."""
+        return await _receive(self._socket, ServerMessage(), kind)
+
+
+@asynccontextmanager
+async def signalling(token: Bearer) -> AsyncIterator[Signalling]:
+    """Connects as a participant until the block ends. Raises HandshakeRefusedError."""
+    async with _connected(f"{token.url}/rtc?protocol={PROTOCOL}&auto_subscribe=1", token) as socket:
+        yield Signalling(socket)
+
+
+@asynccontextmanager
+async def worker(token: Bearer) -> AsyncIterator[Worker]:
+    """Connects as an agent worker until the block ends. Raises HandshakeRefusedError."""
+    async with _connected(f"{token.url}/agent?protocol=1", token) as socket:
+        yield Worker(socket)
+
+
+@asynccontextmanager
+async def _connected(url: str, token: Bearer) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token.token}"}) as session:
+        try:
+            socket = await session.ws_connect(url)
+        except aiohttp.WSServerHandshakeError as error:
+            raise HandshakeRefusedError(error.status) from None  # its text has the request's headers
+        async with socket:
+            yield socket
+
+
+async def _receive(socket: aiohttp.ClientWebSocketResponse, message: M, *kinds: str) -> M:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            message.ParseFromString(await socket.receive_bytes())
+            if message.WhichOneof("message") in kinds:
+                return message

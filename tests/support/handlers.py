@@ -1,0 +1,107 @@
+"""What the service needs from outside, as fakes: a clock that stands still, an audit trail in a list, an identifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from livekit_auth_server.core.identity import Identified, TrustBundles, WorkloadId
+from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.calls import ListedCaller, State
+from livekit_auth_server.service.issue import Issuer
+from support.policies import CALLER, EVERYTHING, policy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from livekit_auth_server.core.audit import AuditRecord
+    from livekit_auth_server.core.grants import Grants
+    from livekit_auth_server.core.policy import AllowEntry
+    from livekit_auth_server.service.calls import Finished
+
+NOW = 1_800_000_000
+SECRET = "a secret of enough bytes that only these tests know"
+KEY = ApiKey("APIfirst", Secret(SECRET.encode()))
+URL = "wss://livekit.example.org"
+
+
+def key(name: str, state: KeyState = KeyState.ACTIVE) -> ApiKey:
+    return ApiKey(name, Secret(SECRET.encode()), state)
+
+
+def keys_of(*keys: ApiKey, project: str = "default") -> KeySet:
+    return KeySet([Project(project, URL, keys)])
+
+
+IDENTIFIED = Identified(WorkloadId.parse(CALLER), "2a", NOW - 60, NOW + 3600)
+
+
+@dataclass
+class FakeClock:
+    """Stands still by the wall, and takes half a second between two looks at the stopwatch."""
+
+    time: float = NOW + 0.75
+    ticks: count = field(default_factory=count)
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return next(self.ticks) * 0.5
+
+
+@dataclass
+class FakeIdentifier:
+    """Takes everybody for one workload, or refuses."""
+
+    identified: Identified = IDENTIFIED
+    refusal: Exception | None = None
+    bundles: TrustBundles = field(default_factory=lambda: TrustBundles({}))
+
+    def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.identified
+
+
+@dataclass
+class AuditTrail:
+    """Keeps records; after `room` of them it can take no more."""
+
+    records: list[AuditRecord] = field(default_factory=list)
+    room: float = float("inf")
+
+    async def record(self, record: AuditRecord) -> None:
+        if len(self.records) >= self.room:
+            raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued")
+        self.records.append(record)
+
+
+@dataclass
+class CallLog:
+    """An observer that remembers."""
+
+    calls: list[Finished] = field(default_factory=list)
+
+    def finished(self, call: Finished) -> None:
+        self.calls.append(call)
+
+
+def state_of(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, keys: KeySet | None = None) -> State:
+    """A state whose policy lists one caller; without entries it lists nobody else and permits that one nothing."""
+    policy, _ = policy_of(*entries, roles=roles)
+    return State(policy, keys or keys_of(KEY), FakeIdentifier())
+
+
+def listed(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, keys: KeySet | None = None) -> ListedCaller:
+    """The caller as a handler gets it. Without entries it may do everything."""
+    policy, caller = policy_of(*(entries or (EVERYTHING,)), roles=roles)
+    return ListedCaller(IDENTIFIED, caller, policy, keys or keys_of(KEY), NOW, "")
+
+
+def issuer(audit: AuditTrail) -> Issuer:
+    """An issuer whose decisions are called d1, d2 and so on."""
+    numbers = count(1)
+    return Issuer(audit, lambda: f"d{next(numbers)}")

@@ -1,0 +1,44 @@
+"""How a refused call looks to a client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A refusal's code, reason, message, metadata and the paths of the fields at fault."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: dict[str, str]
+    fields: tuple[str, ...]
+
+
+def refusal(call: Callable[[], object]) -> Refused:
+    """Makes a call that must fail, and returns how it did."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return refused(caught.value)
+
+
+def refused(error: grpc.RpcError) -> Refused:
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details if status else ():
+        detail.Unpack(info) if detail.Is(info.DESCRIPTOR) else detail.Unpack(request)
+    if status:
+        assert info.domain == "livekit-auth"
+    fields = tuple(violation.field for violation in request.field_violations)
+    return Refused(error.code().name, info.reason, error.details() or "", dict(info.metadata), fields)
