@@ -89,7 +89,7 @@ def run(*, as_json: bool) -> int:
         print_json({"ok": True, "steps": story.steps})
     else:
         out.print(
-            "\nEvery step went as it should. Next: `livekit-auth-server dev --dir ./dev` makes such a deployment to keep."
+            "\nEvery step went as it should. `livekit-auth-server dev --dir ./dev` makes such a deployment to keep."
         )
     return 0
 
@@ -98,16 +98,8 @@ def run(*, as_json: bool) -> int:
 def _server(directory: Path) -> Iterator[int]:
     """A server process; yields its port. It is stopped, by its own pid, whatever happens."""
     log = directory.parent / "server.log"
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        str(directory / "server.yaml"),
-        "--json",
-    ]
-    with log.open("wb") as stream, subprocess.Popen([sys.executable, *serve], stderr=stream) as process:  # noqa: S603 - our own
+    serve = ["-m", "livekit_auth_server.cli", "serve", "--config", str(directory / "server.yaml"), "--json"]
+    with log.open("wb") as stream, subprocess.Popen([sys.executable, *serve], stderr=stream) as process:  # noqa: S603
         try:
             yield _port(process, log)
         finally:

@@ -1,4 +1,4 @@
-"""IssueToken and BatchIssueTokens against the real server: what is asked for, what is wrong with it, what is refused."""
+"""IssueToken and BatchIssueTokens against the real server: what is asked for, what is wrong, what is refused."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from support.deployment import SECRETS
 
 
 def webhook_token(body: bytes, key_id: str = "APIalpha", *, algorithm: str = "HS256", **claims: Any) -> str:
-    """The JWT that LiveKit sends with a webhook (livekit/protocol webhook/url_notifier.go); claims of None are left out."""
+    """The JWT that LiveKit sends with a webhook (its webhook/url_notifier.go); claims of None are left out."""
     now = int(time.time())
     digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
     payload = {"iss": key_id, "nbf": now, "exp": now + 300, "sha256": digest, **claims}
