@@ -1,8 +1,9 @@
 import functools
 
+import pytest
+
 import livekit_auth
 import livekit_auth.sync
-import pytest
 from support.fake_auth_server import FakeAuthService, serving
 from support.pki import Authority
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 import pytest
+
 from livekit_auth import AuthClient, Denied, InvalidRequest, IssuedToken, ServerError, TokenRequest, VerificationFailed
 from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest
 from livekit_auth.v1.grants_pb2 import Grants, VideoGrant

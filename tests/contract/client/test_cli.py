@@ -7,11 +7,12 @@ from asyncio.subprocess import PIPE
 
 import pytest
 from google.protobuf.json_format import MessageToJson
+from typer.testing import CliRunner
+
 from livekit_auth._cli.app import app
 from livekit_auth.v1.grants_pb2 import Grants, VideoGrant
 from support.fake_auth_server import TOKEN, refusal
 from support.pki import Authority
-from typer.testing import CliRunner
 
 
 @pytest.fixture

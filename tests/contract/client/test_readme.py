@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
+
 from livekit_auth._cli.app import app
 from livekit_auth.v1.errors_pb2 import ErrorReason
 from support.fake_auth_server import TOKEN
-from typer.testing import CliRunner
 
 README = (Path(__file__).parents[3] / "clients" / "python" / "README.md").read_text()
 

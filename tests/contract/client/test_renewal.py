@@ -5,6 +5,7 @@ import os
 
 import psutil
 import pytest
+
 from livekit_auth import AuthClient, _certificates
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+
 from livekit_auth import AuthClient, Denied, InvalidRequest, RateLimited, ServerError, Unavailable
 from support.fake_auth_server import refusal, serving
 from support.pki import Authority

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from livekit_auth import Denied, TokenRequest, Unavailable, _certificates
 from livekit_auth.sync import TokenSource
 from support.fake_auth_server import refusal

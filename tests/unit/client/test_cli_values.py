@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import typer
+
 from livekit_auth._cli.options import attributes, duration, read_line
 from livekit_auth._cli.output import _text, printable
 

@@ -1,6 +1,7 @@
 """Settings from arguments and the environment, and certificate files that can't be used."""
 
 import pytest
+
 from livekit_auth import AuthClient, ConfigError
 from livekit_auth._certificates import CertificateFiles
 from livekit_auth._config import Config

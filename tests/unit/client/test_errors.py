@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.any_pb2 import Any
 from google.rpc.status_pb2 import Status
 from grpc.aio import AioRpcError, Metadata
+
 from livekit_auth import (
     AuthError,
     Denied,

@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import livekit_auth
 import pytest
+
+import livekit_auth
 
 ROOT = Path(__file__).parents[3]
 

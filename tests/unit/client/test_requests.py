@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import get_args
 
 import pytest
+
 from livekit_auth import AuthClient, TokenRequest, sync
 from livekit_auth._requests import Kind, encode
 from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 from google.protobuf.json_format import ParseError
+
 from livekit_auth import _results
 from livekit_auth._webhook import verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from tenacity import RetryCallState, Retrying
+
 from livekit_auth._errors import to_error
 from livekit_auth._retry import BACKOFF, is_transient
 from support.fake_auth_server import refusal
-from tenacity import RetryCallState, Retrying
 
 
 @pytest.mark.parametrize("reason", ["", "AUDIT_UNAVAILABLE", "ACK_STORE_UNAVAILABLE", "INVENTED_LATER"])

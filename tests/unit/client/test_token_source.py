@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from livekit_auth import Denied, RateLimited, TokenRequest, TokenSource, Unavailable, _results, sync
 from livekit_auth._errors import to_error
 from support.fake_auth_server import issued, refusal
