@@ -1,0 +1,93 @@
+"""The documents say what the code does: lists are complete, examples load, commands exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from livekit_auth_server.adapters.policy_file import compile_policy
+from livekit_auth_server.adapters.yaml_file import YamlFile
+from livekit_auth_server.core.grants import ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS
+from livekit_auth_server.core.refusal import Reason
+from livekit_auth_server.policy_tools import ExpectationsFile
+from livekit_auth_server.service.status import CODE_OF
+from livekit_auth_server.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "server/README.md", ROOT / "clients/python/README.md"]
+)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def test_every_reason_is_documented_with_its_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    assert dict(rows) == {reason.value: CODE_OF[reason] for reason in Reason}
+
+
+def test_every_power_and_ordinary_grant_is_documented() -> None:
+    text = (ROOT / "docs/policy.md").read_text()
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text.split("## powers")[1], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(table))) == POWERS
+    ordinary = re.search(r"^Ordinary grants: (.*)$", text, re.MULTILINE)
+    assert ordinary
+    assert set(re.findall(r"`(\w+)`", ordinary[1])) == ORDINARY_GRANTS
+    unscoped = re.search(r"^(.*) aren't scoped to a room by LiveKit", text, re.MULTILINE)
+    assert unscoped
+    assert set(re.findall(r"`(\w+)`", unscoped[1])) == UNSCOPED_POWERS
+
+
+def test_every_setting_is_documented() -> None:
+    rows = re.findall(r"^\| (`[^|]*`) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
+    documented = set(re.findall(r"`([\w.]+)`", " ".join(rows)))
+    expected: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        members = getattr(field.annotation, "model_fields", None)
+        expected |= {f"{name}.{member}" for member in members} if members else {name}
+    expected = expected - {"projects"} | {"projects.NAME.url", "projects.NAME.keys"}
+    assert documented == expected
+
+
+def test_the_examples_of_the_policy_page_load() -> None:
+    policy, expectations = blocks(ROOT / "docs/policy.md", "yaml")
+    compiled = compile_policy(YamlFile.parse(Path("policy.md"), policy.encode()), frozenset({"default"}))
+    assert len(compiled.callers) == 3
+    assert ExpectationsFile.model_validate(YAML(typ="safe").load(expectations)).expect
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_in_the_documents_parses(path: Path) -> None:
+    for block in blocks(path, "python"):
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_make_targets_that_documents_name_exist() -> None:
+    known = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in DOCUMENTS:
+        named = set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", path.read_text(), re.MULTILINE))
+        assert named <= known, path
+
+
+def test_the_readme_shows_the_demo_as_it_is() -> None:
+    """Step for step; only what differs at every run is left out of the comparison."""
+    done = subprocess.run(["livekit-auth-server", "demo"], capture_output=True, text=True, timeout=60, check=True)
+    assert skeleton(blocks(ROOT / "README.md", "text")[0]) == skeleton(done.stdout)
+
+
+def skeleton(shown: str) -> list[str]:
+    changing = r"[0-9a-f]{16,}|API[0-9a-f]+|127\.0\.0\.1:\d+|\b1[0-9]{9}\b"
+    return [re.sub(changing, "…", line.rstrip()) for line in shown.splitlines() if line.strip()]
