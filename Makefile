@@ -65,7 +65,7 @@ compat: setup ## The released wheels against today's code, and back
 
 .PHONY: bench
 bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)
-	@python bench/run.py $(BENCH)
+	@python -m bench.run $(BENCH)
 
 # --- checks ---
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from google.protobuf.duration_pb2 import Duration
+
 from livekit_auth.v1 import auth_service_pb2 as pb
 
 BIN = Path(sys.executable).parent

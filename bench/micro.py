@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import jwt
 from livekit import api
+
 from livekit_auth_server.core.grants import Grants, VideoGrants
 from livekit_auth_server.core.keys import ApiKey, Secret
 from livekit_auth_server.core.mint import mint

@@ -24,11 +24,11 @@ pin_tls13()
 import grpc  # noqa: E402 - after pin_tls13
 import uvloop  # noqa: E402
 from cryptography import x509  # noqa: E402
+
+from bench.devfolder import signing_key  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2 as pb  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc  # noqa: E402
 from livekit_auth_server.transport.server import Limits  # noqa: E402
-
-from bench.devfolder import signing_key  # noqa: E402
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

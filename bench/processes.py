@@ -52,10 +52,10 @@ class Server:
     process: psutil.Popen
     address: str
 
-    def cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> tuple[float, float]:
         """User and system time so far, of the process and its children."""
         times = [process.cpu_times() for process in self._processes()]
-        return float(sum(t.user + t.system for t in times))
+        return sum(t.user for t in times), sum(t.system for t in times)
 
     def worker_mib(self) -> float:
         """Resident memory of the process that has done the most work, in MiB."""
@@ -83,12 +83,13 @@ def serving(
         _wait_until_listening(process, address, log)
         yield Server(process, address)
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(15)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _wait_until_listening(process: psutil.Popen, address: str, log: Path) -> None:

@@ -2,8 +2,8 @@
 
 The server, an empty grpc.aio handler and one that calls livekit-api take turns (A B C A B C …) on one CPU while the
 load comes from another, so that whatever else the machine does hits all of them alike. "us" is the server's user and
-system time per call. Compare within one run only: between machines, and between hours on a shared one, only the ratios
-hold. `--against TREE` lets another checkout of this repository take part.
+system time per call; "user us" leaves out the system's, which is mostly gRPC's threads waking one another at a price
+that differs from kernel to kernel. Compare within one run only. `--against TREE` lets another checkout take part.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc
 
 from bench import devfolder, micro
 from bench.processes import Cpus, Load, Server, free_address, serving
+from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,13 +62,16 @@ class Series:
     target: Server
     load: Load
     microseconds: list[float] = field(default_factory=list)
+    user: list[float] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def measure(self, calls: int) -> None:
         """One round."""
-        before = self.target.cpu_seconds()
+        user, system = self.target.cpu_seconds()
         self.runs.append(self.load.run(calls))
-        self.microseconds.append((self.target.cpu_seconds() - before) / calls * 1e6)
+        user_after, system_after = self.target.cpu_seconds()
+        self.user.append((user_after - user) / calls * 1e6)
+        self.microseconds.append(self.user[-1] + (system_after - system) / calls * 1e6)
 
     def summary(self, empty: Series) -> dict[str, Any]:
         """Medians of the rounds; each round's ratio is to the empty handler's time in the same round."""
@@ -80,6 +83,8 @@ class Series:
             "min": min(self.microseconds),
             "max": max(self.microseconds),
             "times_empty": statistics.median(ratios),
+            "user": statistics.median(self.user),
+            "user_times_empty": statistics.median(self.user) / statistics.median(empty.user),
             "calls_per_second": statistics.median(run["calls"] / run["seconds"] for run in self.runs),
             "p50_ms": statistics.median(run["p50_ms"] for run in self.runs),
             "p99_ms": statistics.median(run["p99_ms"] for run in self.runs),
@@ -93,7 +98,7 @@ def build_load() -> None:
     try:
         subprocess.run(command, cwd=ROOT / "bench" / "load", check=True)
     except FileNotFoundError:
-        raise SystemExit("bench: the load generator needs Go 1.25 or later (https://go.dev/dl)") from None
+        raise SystemExit("bench: the load generator needs Go 1.26 or later") from None
 
 
 def server_command(directory: Path) -> list[str | Path]:
@@ -176,14 +181,23 @@ def report(result: dict[str, Any]) -> str:
     about = result["about"]
     what = "{python}, grpcio {grpcio}; server on CPU {server_cpu}, load on CPU {load_cpu}; ".format(**about)
     how = "{connections} connections x 1 in flight, {rounds} rounds of {calls} calls in turns".format(**about)
-    heads = ("us median", 10), ("min-max", 14), ("x empty", 9), ("calls/s", 9), ("p50 ms", 8), ("p99 ms", 8)
+    heads = (
+        ("us median", 10),
+        ("min-max", 14),
+        ("x empty", 9),
+        ("user us", 9),
+        ("x empty", 9),
+        ("calls/s", 9),
+        ("p50 ms", 8),
+        ("p99 ms", 8),
+    )
     head = f"{'CPU per call':<16}{'server':<16}" + "".join(f"{title:>{width}}" for title, width in heads)
     lines = [f"Python {what}{how}", "", head]
     for row in result["calls"]:
         between = f"{row['min']:.0f}-{row['max']:.0f}"
         lines.append(
             f"{row['method']:<16}{row['server']:<16}{row['median']:>10.1f}{between:>14}{row['times_empty']:>9.2f}"
-            f"{row['calls_per_second']:>9.0f}{row['p50_ms']:>8.1f}{row['p99_ms']:>8.1f}"
+            f"{row['user']:>9.1f}{row['user_times_empty']:>9.2f}{row['calls_per_second']:>9.0f}{row['p50_ms']:>8.1f}{row['p99_ms']:>8.1f}"
         )
     lines += ["", f"{'Making a token, in a loop':<32}{'us median':>10}{'min-max':>14}"]
     for name, row in result["mint"].items():

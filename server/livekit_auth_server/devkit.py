@@ -15,7 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.settings import client_url, listen_address
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TRUST_DOMAIN = "dev.example.org"
@@ -70,7 +74,7 @@ expect:
 
 SETTINGS = """\
 # Paths are taken from this file's folder. docs/configuration.md lists every setting.
-listen: {address}
+listen: "{address}"
 tls: {{certificate: server.pem, key: server.key}}
 identity:
   trust_domains:
@@ -78,7 +82,7 @@ identity:
 policy: policy.yaml
 projects:
   default:
-    url: {url}
+    url: "{url}"
     keys: {{file: keys.yaml}}
 reflection: true
 """
@@ -91,7 +95,12 @@ class _Authority:
 
 
 def write(directory: Path, address: str, livekit_url: str) -> None:
-    """Writes a deployment into a directory that is new or empty. Raises FileExistsError when it isn't."""
+    """Writes a deployment into a directory that is new or empty.
+
+    Raises FileExistsError when it isn't, and ConfigError for an address or url that the server wouldn't take.
+    """
+    _check("address", listen_address, address)
+    _check("url", client_url, livekit_url)
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise FileExistsError(f"{directory} isn't empty; name a new folder, so that nothing is overwritten")
@@ -109,6 +118,13 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
     (directory / "policy.test.yaml").write_text(POLICY_TESTS)
     settings = SETTINGS.format(address=address, domain=TRUST_DOMAIN, url=livekit_url)
     (directory / "server.yaml").write_text(settings)
+
+
+def _check(what: str, check: Callable[[object], str], value: str) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise ConfigError(what, str(error)) from None
 
 
 def _host_names(host: str) -> list[x509.GeneralName]:

@@ -6,39 +6,67 @@ environment wins over the file. Relative paths are taken from the file's folder.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from livekit_auth_server.adapters.logs import Format, Level  # noqa: TC001 - pydantic reads them
-from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.adapters.yaml_file import ConfigError, Location, YamlFile, first_mistake
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
+_PREFIX = "LIVEKIT_AUTH_SERVER_"
 _PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_HIGHEST_PORT = 65535
 _URL = re.compile(r"(?:wss?|https?)://[^\s/?#@]+(?:/[^\s?#]*)?\Z")
 
 
-def _address(text: str) -> str:
-    if not _ADDRESS.match(text) or int(text.rsplit(":", 1)[1]) > 65535:  # noqa: PLR2004 - the highest port
+def listen_address(text: object) -> str:
+    """Checks HOST:PORT. Raises ValueError."""
+    if not isinstance(text, str) or not _ADDRESS.match(text) or int(text.rsplit(":", 1)[1]) > _HIGHEST_PORT:
         raise ValueError('should be HOST:PORT, such as "127.0.0.1:7443" or "[::1]:7443"')
     return text
 
 
-def _url(text: str) -> str:
-    if not _URL.match(text):
+def client_url(text: object) -> str:
+    """Checks the url of a LiveKit server. Raises ValueError."""
+    if not isinstance(text, str) or not _URL.match(text):
         raise ValueError('should be the url that clients connect to, such as "wss://livekit.example.org"')
     return text
 
 
-Address = Annotated[str, AfterValidator(_address)]
+def _project_name(text: str) -> str:
+    if not _PROJECT.match(text):
+        raise ValueError("isn't a project's name: a-z, 0-9 and \"-\", at most 63 characters")
+    return text
+
+
+def _trust_domain(text: str) -> str:
+    if not _TRUST_DOMAIN.match(text):
+        raise ValueError('isn\'t a trust domain such as example.org: a-z, 0-9, ".", "-" and "_", without "spiffe://"')
+    return text
+
+
+Address = Annotated[str, BeforeValidator(listen_address)]
+ProjectName = Annotated[str, AfterValidator(_project_name)]
+TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class TlsSettings(_Model):
@@ -51,15 +79,13 @@ class TlsSettings(_Model):
 class IdentitySettings(_Model):
     """Whose certificates are believed: a CA bundle for each SPIFFE trust domain, and one for DNS names if enabled."""
 
-    trust_domains: dict[str, Path] = Field(default_factory=dict)
+    trust_domains: dict[TrustDomain, Path] = Field(default_factory=dict)
     dns_bundle: Path | None = None
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySettings:
         if not self.trust_domains and self.dns_bundle is None:
             raise ValueError("needs trust_domains, dns_bundle or both")
-        if wrong := next((name for name in self.trust_domains if not _TRUST_DOMAIN.match(name)), None):
-            raise ValueError(f'"{wrong}" isn\'t a trust domain: a-z, 0-9, ".", "-" and "_"')
         return self
 
 
@@ -70,17 +96,22 @@ class KeysSettings(_Model):
     directory: Path | None = None
     environment: str | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> KeysSettings:
-        if sum(value is not None for value in (self.file, self.directory, self.environment)) != 1:
-            raise ValueError("needs exactly one of file, directory and environment")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly_one(cls, data: object) -> object:
+        """Says it before an unknown field is named: whoever writes the keys themselves here may have swapped a pair."""
+        if isinstance(data, cls):
+            return data
+        given = {name for name, value in data.items() if value is not None} if isinstance(data, dict) else set()
+        if len(given) != 1 or not given <= cls.model_fields.keys():
+            raise ValueError("names where the keys are, by exactly one of file, directory and environment")
+        return data
 
 
 class ProjectSettings(_Model):
     """A LiveKit project: the url that its clients connect to, and its keys."""
 
-    url: Annotated[str, AfterValidator(_url)]
+    url: Annotated[str, BeforeValidator(client_url)]
     keys: KeysSettings
 
 
@@ -117,9 +148,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         extra="forbid",
-        env_prefix="LIVEKIT_AUTH_SERVER_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         hide_input_in_errors=True,
+        allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 
@@ -127,7 +159,7 @@ class Settings(BaseSettings):
     tls: TlsSettings
     identity: IdentitySettings
     policy: Path
-    projects: dict[str, ProjectSettings] = Field(min_length=1)
+    projects: dict[ProjectName, ProjectSettings] = Field(min_length=1)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     log: LogSettings = Field(default_factory=LogSettings)
@@ -137,14 +169,11 @@ class Settings(BaseSettings):
     _base: Path = PrivateAttr(default=Path())
 
     def at(self, path: Path) -> Path:
-        """A path of the settings, taken from the settings file's folder."""
-        return self._base / path.expanduser()
-
-    @model_validator(mode="after")
-    def _project_names(self) -> Settings:
-        if wrong := next((name for name in self.projects if not _PROJECT.match(name)), None):
-            raise ValueError(f'"{wrong}" isn\'t a project\'s name: a-z, 0-9 and "-", at most 63 characters')
-        return self
+        """A path of the settings, taken from the settings file's folder. Raises ConfigError."""
+        try:
+            return self._base / path.expanduser()
+        except RuntimeError:
+            raise ConfigError(path, "there is no such home folder") from None
 
     @classmethod
     def settings_customise_sources(
@@ -165,9 +194,31 @@ def load_settings(path: Path) -> Settings:
     if not isinstance(file.data, dict):
         raise ConfigError(path, "holds no settings; `livekit-auth-server dev` writes an example")
     values: dict[str, Any] = dict(file.data)
+    for name in values:  # pydantic-settings takes names such as _env_file as orders to itself
+        if not isinstance(name, str) or name.startswith("_"):
+            raise file.error((name,), "there is no such field; check its spelling")
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise file.first_error(error) from None
+        raise _from_environment(error) or file.first_error(error) from None
+    except SettingsError as error:
+        raise _no_json(error) from None
     settings._base = path.parent  # noqa: SLF001 - this module's own
     return settings
+
+
+def _from_environment(error: ValidationError) -> ConfigError | None:
+    """The mistake as one of an environment variable, if it is there."""
+    _, location, message = first_mistake(error)
+    name = _variable(location)
+    return ConfigError(f"${name}", message) if name in {variable.upper() for variable in os.environ} else None
+
+
+def _variable(location: Location) -> str:
+    return (_PREFIX + "__".join(str(part) for part in location)).upper()
+
+
+def _no_json(error: SettingsError) -> ConfigError:
+    field = re.search(r'field "(\w+)"', str(error))
+    name = _variable((field[1],) if field else ())
+    return ConfigError(f"${name}", f"isn't a JSON object; set one field of it instead: {name}__FIELD")

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from livekit_auth import AuthClient
+import jwt
+from ruamel.yaml import YAML
 
 from e2e.processes import LOOPBACK, free_port, run, running
 from e2e.secrecy import keep_secret
+from livekit_auth import AuthClient
+from support.pki import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PROGRAM = Path(sys.executable).with_name("livekit-auth-server")
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A LiveKit API key, to sign what LiveKit would, and what must be refused."""
+
+    id: str
+    secret: str = field(repr=False)
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """A token with these claims, and "iss" unless they have one."""
+        return jwt.encode({"iss": self.id, **claims}, self.secret, algorithm="HS256")
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
-    """A folder with a throwaway PKI, one LiveKit key, a policy and settings, and the address that its server takes."""
+    """A folder with a throwaway PKI, one LiveKit key, a policy and settings, and the port that its server takes."""
 
     directory: Path
     port: int
@@ -34,33 +49,41 @@ class Deployment:
         run("livekit-auth-server dev", [PROGRAM, "dev", *options])
         return cls(directory, port)
 
+    def add_callers(self, trust_domain: str, *names: str) -> None:
+        """Trusts another domain, with a CA of its own, and writes certificates for callers in it."""
+        authority = Authority.create(f"{trust_domain} CA")
+        (self.directory / f"{trust_domain}.pem").write_bytes(authority.cert_pem)
+        for name in names:
+            authority.issue(uris=[f"spiffe://{trust_domain}/{name}"]).write(self.directory, name)
+        yaml, file = YAML(), self.directory / "server.yaml"
+        settings = yaml.load(file)
+        settings["identity"]["trust_domains"][trust_domain] = f"{trust_domain}.pem"
+        yaml.dump(settings, file)
+
     @property
     def key_file(self) -> Path:
         """The key and its secret, in the format that LiveKit reads too."""
         return self.directory / "keys.yaml"
 
     @property
-    def key_id(self) -> str:
-        """The id of the only key."""
-        return self._key()[0]
+    def log(self) -> Path:
+        """What the server wrote."""
+        return self.directory / "server.log"
 
     @property
-    def secret(self) -> str:
-        """The secret of the only key: for what only LiveKit could sign, and to forge what must be refused."""
-        return keep_secret(self._key()[1])
+    def key(self) -> ApiKey:
+        """The only key."""
+        key_id, _, secret = self.key_file.read_text().strip().partition(": ")
+        return ApiKey(key_id, keep_secret(secret))
 
     @contextmanager
     def serve(self) -> Iterator[None]:
         """Runs the server until the block ends."""
         command = [PROGRAM, "serve", "--config", self.directory / "server.yaml"]
-        with running("livekit-auth-server", command, self.port, self.directory / "server.log"):
+        with running("livekit-auth-server", command, self.port, self.log):
             yield
 
     def client(self, caller: str) -> AuthClient:
         """A client with the certificate CALLER.pem of the folder."""
         cert, key = self.directory / f"{caller}.pem", self.directory / f"{caller}.key"
         return AuthClient(f"{LOOPBACK}:{self.port}", ca=self.directory / "ca.pem", cert=cert, key=key)
-
-    def _key(self) -> tuple[str, str]:
-        key_id, _, secret = self.key_file.read_text().strip().partition(": ")
-        return key_id, secret

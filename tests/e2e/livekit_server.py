@@ -1,4 +1,4 @@
-"""A real LiveKit server for tests: built once from the Go module beside this file, run on the loopback interface only."""
+"""A real LiveKit server: built once from the Go module beside this file, run on the loopback interface only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from e2e.processes import LOOPBACK, free_port, run, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from e2e.deployment import Deployment
 
 MODULE = Path(__file__).parent / "livekit"
 CACHE = Path(__file__).parents[2] / ".cache" / "livekit-server"
@@ -26,24 +28,30 @@ class GoMissingError(Exception):
     """There is neither a Go tool chain nor a binary that was built before."""
 
 
-def binary() -> Path:
+def binary(announce: Callable[[], None] = lambda: None) -> Path:
     """The server's binary, built when this version of go.mod and go.sum hasn't been yet (a minute or two, once).
 
-    Raises GoMissingError, and ProcessError when the build fails.
+    `announce` is called before a build. Raises GoMissingError, and ProcessError when the build fails.
     """
-    revision = hashlib.sha256(b"".join((MODULE / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()[:16]
-    target = CACHE / revision / "livekit-server"
+    target = _target()
     if target.exists():
         return target
     go = shutil.which("go")
     if go is None:
         raise GoMissingError("a real LiveKit server is built with Go 1.23 or newer: install it from https://go.dev/dl/")
+    announce()
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}")
     command = [go, "build", "-mod=readonly", "-buildvcs=false", "-o", unfinished, PACKAGE]
     run("building livekit-server", command, cwd=MODULE)
     unfinished.replace(target)  # in one step, so that a build that is cut short is never taken for the server
     return target
+
+
+def _target() -> Path:
+    """Where the binary of these go.mod and go.sum belongs."""
+    revision = hashlib.sha256(b"".join((MODULE / name).read_bytes() for name in ("go.mod", "go.sum"))).hexdigest()
+    return CACHE / revision[:16] / "livekit-server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +73,23 @@ class Ports:
 
 
 @contextmanager
-def livekit_server(directory: Path, ports: Ports, key_file: Path, key_id: str, webhook_url: str) -> Iterator[Path]:
-    """Runs a server with the keys of a LiveKit key file until the block ends; yields its log.
-
-    `key_id` names the key that webhooks are signed with. Raises what `binary` raises.
-    """
+def livekit_server(
+    program: Path, directory: Path, ports: Ports, deployment: Deployment, webhook_url: str
+) -> Iterator[None]:
+    """Runs a server with a deployment's key until the block ends."""
     config = directory / "livekit.yaml"
-    config.write_text(json.dumps(_config(ports, key_file, key_id, webhook_url), indent=2))  # JSON is YAML
+    config.write_text(json.dumps(_config(ports, deployment, webhook_url), indent=2))  # JSON is YAML
     log = directory / "livekit.log"
-    log.touch(mode=0o600)
-    with running("livekit-server", [binary(), "--config", config], ports.signal, log):
-        yield log
+    with running("livekit-server", [program, "--config", config], ports.signal, log):
+        yield
 
 
-def _config(ports: Ports, key_file: Path, key_id: str, webhook_url: str) -> dict[str, object]:
+def _config(ports: Ports, deployment: Deployment, webhook_url: str) -> dict[str, object]:
     """Media goes over UDP alone: LiveKit would open its TCP media port on every interface."""
     return {
         "port": ports.signal,
         "bind_addresses": [LOOPBACK],
-        "key_file": str(key_file),
+        "key_file": str(deployment.key_file),
         "rtc": {
             "node_ip": LOOPBACK,
             "enable_loopback_candidate": True,
@@ -91,6 +97,6 @@ def _config(ports: Ports, key_file: Path, key_id: str, webhook_url: str) -> dict
             "udp_port": ports.media,
             "tcp_port": 0,
         },
-        "webhook": {"api_key": key_id, "urls": [webhook_url]},
+        "webhook": {"api_key": deployment.key.id, "urls": [webhook_url]},
         "logging": {"level": "info", "json": True},
     }

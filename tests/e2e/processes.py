@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import time
@@ -40,6 +41,22 @@ def running(name: str, command: Sequence[str | Path], port: int, log: Path) -> I
         yield process
     finally:
         _stop(process)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Has SIGTERM end the block as Ctrl-C does, so that what was started in it is ended too.
+
+    Ctrl-C is given its meaning back first: a shell has it ignored in what it runs in the background, and asyncio
+    cancels its main task only where it has Python's own meaning.
+    """
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    terminate = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def run(name: str, command: Sequence[str | Path], cwd: Path | None = None) -> None:

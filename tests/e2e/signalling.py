@@ -6,10 +6,18 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
-from livekit.protocol.agent import JobType, RegisterWorkerRequest, ServerMessage, WorkerMessage, WorkerPing
-from livekit.protocol.models import TrackSource, TrackType
+from livekit.protocol.agent import (
+    AvailabilityResponse,
+    JobType,
+    RegisterWorkerRequest,
+    ServerMessage,
+    SimulateJobRequest,
+    WorkerMessage,
+)
+from livekit.protocol.models import Room, TrackSource, TrackType
 from livekit.protocol.rtc import (
     AddTrackRequest,
     RequestResponse,
@@ -76,18 +84,30 @@ class Worker:
     async def register(self, agent_name: str) -> ServerMessage:
         """Registers for rooms; returns the server's answer."""
         request = RegisterWorkerRequest(type=JobType.JT_ROOM, agent_name=agent_name, version="1", ping_interval=60)
-        await self._socket.send_bytes(WorkerMessage(register=request).SerializeToString())
+        await self._send(WorkerMessage(register=request))
         return await self.receive("register")
+
+    async def simulate_job(self, room: str) -> str:
+        """Has the server assign a job in a room that this worker names; returns the job's token."""
+        await self._send(WorkerMessage(simulate_job=SimulateJobRequest(type=JobType.JT_ROOM, room=Room(name=room))))
+        job = (await self.receive("availability")).availability.job
+        answer = AvailabilityResponse(job_id=job.id, available=True, participant_identity="worker")
+        await self._send(WorkerMessage(availability=answer))
+        return (await self.receive("assignment")).assignment.token
 
     async def receive(self, kind: str) -> ServerMessage:
         """The next message of a kind."""
         return await _receive(self._socket, ServerMessage(), kind)
 
+    async def _send(self, message: WorkerMessage) -> None:
+        await self._socket.send_bytes(message.SerializeToString())
+
 
 @asynccontextmanager
-async def signalling(token: Bearer) -> AsyncIterator[Signalling]:
-    """Connects as a participant until the block ends. Raises HandshakeRefusedError."""
-    async with _connected(f"{token.url}/rtc?protocol={PROTOCOL}&auto_subscribe=1", token) as socket:
+async def signalling(token: Bearer, room: str = "") -> AsyncIterator[Signalling]:
+    """Connects as a participant, asking for a room, until the block ends. Raises HandshakeRefusedError."""
+    query = urlencode({"protocol": PROTOCOL, "auto_subscribe": 1, "room": room})
+    async with _connected(f"{token.url}/rtc?{query}", token) as socket:
         yield Signalling(socket)
 
 

@@ -13,7 +13,9 @@ from aiohttp import web
 from e2e.processes import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
+
+PATIENCE = 20  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +38,36 @@ class Delivery:
 
 @dataclass(slots=True)
 class WebhookListener:
-    """Everything that has arrived, in order."""
+    """Everything that has arrived, in order. Deliveries for the rooms in `failing` are answered with an error, once."""
 
     url: str = ""
     deliveries: list[Delivery] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def wait_for(self, event: str, room: str, timeout: float = 15) -> Delivery:  # noqa: ASYNC109 - with a message
-        """The first delivery of this event for this room. Raises TimeoutError with what came instead."""
+    def of(self, room: str, event: str | None = None) -> list[Delivery]:
+        """What has arrived for a room, of one event or all."""
+        return [d for d in self.deliveries if d.room == room and event in (None, d.event)]
 
-        def found() -> Delivery | None:
-            return next((d for d in self.deliveries if d.event == event and d.room == room), None)
-
+    async def wait_for(self, room: str, event: str, times: int = 1) -> Delivery:
+        """The delivery of this event for this room, or the last of several. Raises AssertionError."""
         async with self._arrived:
             try:
-                await asyncio.wait_for(self._arrived.wait_for(lambda: found() is not None), timeout)
+                enough = self._arrived.wait_for(lambda: len(self.of(room, event)) >= times)
+                await asyncio.wait_for(enough, PATIENCE)
             except TimeoutError:
-                came = [d.event for d in self.deliveries if d.room == room]
-                raise TimeoutError(f"no {event} for {room} within {timeout} s; there were {came}") from None
-        delivery = found()
-        assert delivery is not None
-        return delivery
+                came = [d.event for d in self.of(room)]
+                raise AssertionError(f"no {event} ({times} times) for {room} in {PATIENCE} s; came: {came}") from None
+            return self.of(room, event)[times - 1]
 
     async def _receive(self, request: web.Request) -> web.Response:
         delivery = Delivery(await request.read(), request.headers.get("Authorization", ""))
         async with self._arrived:
             self.deliveries.append(delivery)
             self._arrived.notify_all()
+        if delivery.room in self.failing:
+            self.failing.remove(delivery.room)
+            return web.Response(status=503)
         return web.Response()
 
 

@@ -146,7 +146,7 @@ def test_the_environment_overrides_the_file(deployment: Deployment, monkeypatch:
     monkeypatch.setenv("LIVEKIT_AUTH_SERVER_LOG__LEVEL", "loud")
     done = serve(deployment)
     assert done.returncode == 2
-    assert "log.level" in done.stderr
+    assert "LIVEKIT_AUTH_SERVER_LOG__LEVEL" in done.stderr
 
 
 def test_misuse_of_the_command_line_exits_with_2(tmp_path: Path) -> None:

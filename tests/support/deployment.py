@@ -124,10 +124,11 @@ log: {{format: json, level: debug}}
         lines = (json.loads(line) for line in self.log.splitlines() if '"event":"audit"' in line)
         return next(line for line in lines if line["decision_id"] == decision_id)
 
-    def start(self) -> None:
+    def start(self, code: Path | None = None) -> None:
+        """Starts the server; `code` is a folder with another version of it, unpacked."""
         command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", self.directory / "server.yaml"]
         with (self.directory / "server.log").open("wb") as stream:
-            self.process = subprocess.Popen(command, stderr=stream, env={**os.environ, "PYTHONWARNINGS": "error"})
+            self.process = subprocess.Popen(command, stderr=stream, env=environment(code))
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
             serving = [line for line in self.log.splitlines() if '"event":"serving"' in line]
@@ -166,3 +167,8 @@ log: {{format: json, level: debug}}
     def caller(self, uri: str) -> auth_service_pb2_grpc.AuthServiceStub:
         """A stub for a proper certificate of example.org's CA with this SPIFFE id."""
         return self.stub(self.example_ca.issue(uris=[uri]))
+
+
+def environment(code: Path | None = None) -> dict[str, str]:
+    """The environment of a child: warnings are errors, and `code` comes before what is installed."""
+    return {**os.environ, "PYTHONWARNINGS": "error", **({"PYTHONPATH": str(code)} if code else {})}

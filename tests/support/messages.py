@@ -1,4 +1,4 @@
-"""Generated messages of the contract, field by field from its descriptors."""
+"""Generated messages of the contract, field by field from its descriptors, and LiveKit's with the same values."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import strategies as st
-from livekit_auth.v1.room_config_pb2 import RoomConfig
 
+from livekit_auth.v1.room_config_pb2 import RoomConfig
 from support.policies import awkward_text
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def plain_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def messages(draw: st.DrawFn, cls: type[M], values: Values = plain_values, *, without: frozenset[str] = frozenset()) -> M:
+def messages(
+    draw: st.DrawFn, cls: type[M], values: Values = plain_values, *, without: frozenset[str] = frozenset()
+) -> M:
     """A message with any of its fields set. `without` names fields that stay unset, as `field_name` does."""
     message = cls()
     _fill(draw, message, values, without)
@@ -71,3 +73,29 @@ def _fill(draw: st.DrawFn, message: Message, values: Values, without: frozenset[
 
 def room_configs(without: frozenset[str] = frozenset()) -> st.SearchStrategy[RoomConfig]:
     return messages(RoomConfig, without=without)
+
+
+def enum_prefix(field: FieldDescriptor) -> str:
+    return field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+
+
+def livekit_twin(message: Message, twin: Message) -> Message:
+    """LiveKit's message with the same values, field by field, by name."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_ENUM:
+            if value:
+                name = field.enum_type.values_by_number[value].name.removeprefix(enum_prefix(field))
+                number = twin.DESCRIPTOR.fields_by_name[field.name].enum_type.values_by_name[name].number
+                setattr(twin, field.name, number)
+        elif is_map(field):
+            for key in sorted(value):
+                getattr(twin, field.name)[key] = value[key]
+        elif field.type != FieldDescriptor.TYPE_MESSAGE:
+            setattr(twin, field.name, value)
+        elif field.is_repeated:
+            for item in value:
+                livekit_twin(item, getattr(twin, field.name).add())
+        else:
+            getattr(twin, field.name).SetInParent()
+            livekit_twin(value, getattr(twin, field.name))
+    return twin

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @contextmanager
 def oracle(command: Sequence[str | Path]) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     """Runs the program for as long as the context lasts, and yields the function that asks it."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
         questions, answers = process.stdin, process.stdout
         assert questions
         assert answers

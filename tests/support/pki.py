@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+
+
+Extension = tuple[x509.ExtensionType, bool]  # and whether it is critical
+
+
+def hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | None:
+    """The hash that this key signs with; Ed25519 has its own."""
+    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
 def name(common_name: str | None) -> x509.Name:
@@ -68,8 +76,18 @@ class Authority(Credential):
     """A CA that issues leaves, proper by default and as broken as a test asks."""
 
     @classmethod
-    def create(cls, common_name: str = "test CA", *, parent: Authority | None = None) -> Authority:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def create(
+        cls,
+        common_name: str = "test CA",
+        *,
+        parent: Authority | None = None,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
+        path_length: int | None = None,
+        extensions: Sequence[Extension] = (),
+        not_before: dt.datetime = NOW - dt.timedelta(days=1),
+        not_after: dt.datetime = NOW + dt.timedelta(days=30),
+    ) -> Authority:
+        key = key or ec.generate_private_key(ec.SECP256R1())
         issuer = parent.certificate.subject if parent else name(common_name)
         builder = (
             x509.CertificateBuilder()
@@ -77,9 +95,9 @@ class Authority(Credential):
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - dt.timedelta(days=1))
-            .not_valid_after(NOW + dt.timedelta(days=30))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .not_valid_before(not_before)
+            .not_valid_after(not_after)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .add_extension(key_usage(key_cert_sign=True, crl_sign=True, digital_signature=False), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
@@ -87,8 +105,10 @@ class Authority(Credential):
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
         chain = (parent.certificate, *parent.chain) if parent and parent.chain_is_intermediate else ()
-        return cls(builder.sign(signer, hashes.SHA256()), key, chain)
+        return cls(builder.sign(signer, hash_for(signer)), key, chain)
 
     @property
     def chain_is_intermediate(self) -> bool:
@@ -104,13 +124,18 @@ class Authority(Credential):
         ca: bool = False,
         usages: Sequence[x509.ObjectIdentifier] | None = (CLIENT, SERVER),
         digital_signature: bool | None = True,
+        key_cert_sign: bool = False,
+        crl_sign: bool = False,
         authority_key_identifier: bool = True,
+        basic_constraints: bool = True,
+        extensions: Sequence[Extension] = (),
         rsa_key: bool = False,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
         not_before: dt.datetime = NOW - dt.timedelta(hours=1),
         not_after: dt.datetime = NOW + dt.timedelta(hours=24),
     ) -> Credential:
         """Issues a leaf. `usages` None leaves extended key usage out, `digital_signature` None key usage."""
-        key = rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1())
+        key = key or (rsa.generate_private_key(65537, 2048) if rsa_key else ec.generate_private_key(ec.SECP256R1()))
         names = [x509.UniformResourceIdentifier(u) for u in uris] + [x509.DNSName(d) for d in dns] + list(other_names)
         builder = (
             x509.CertificateBuilder()
@@ -120,22 +145,28 @@ class Authority(Credential):
             .serial_number(x509.random_serial_number())
             .not_valid_before(not_before)
             .not_valid_after(not_after)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        if basic_constraints:
+            builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=common_name is None)
         if usages is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if digital_signature is not None:
             usage = key_usage(
-                digital_signature=digital_signature, key_cert_sign=ca, key_agreement=not digital_signature
+                digital_signature=digital_signature,
+                key_cert_sign=ca or key_cert_sign,
+                crl_sign=crl_sign,
+                key_agreement=not digital_signature,
             )
             builder = builder.add_extension(usage, critical=True)
         if authority_key_identifier:
             identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
             builder = builder.add_extension(identifier, critical=False)
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
         chain = (self.certificate, *self.chain) if self.chain_is_intermediate else ()
-        return Credential(builder.sign(self.key, hashes.SHA256()), key, chain)
+        return Credential(builder.sign(self.key, hash_for(self.key)), key, chain)
 
 
 def key_usage(

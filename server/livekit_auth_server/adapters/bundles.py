@@ -24,7 +24,7 @@ def load_bundles(domains: Mapping[str, Path], dns: Path | None) -> TrustBundles:
 def _bundle(path: Path) -> CertificateBundle:
     try:
         certificates = tuple(x509.load_pem_x509_certificates(read_bytes(path)))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ConfigError(path, "isn't a PEM file of CA certificates") from None
     for certificate in certificates:
         if not _is_ca(certificate):
@@ -38,5 +38,5 @@ def _bundle(path: Path) -> CertificateBundle:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return False

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile, read_private
 from livekit_auth_server.core.keys import ApiKey, KeyState, Secret
@@ -27,14 +27,22 @@ if TYPE_CHECKING:
 
 MIN_SECRET = 32  # bytes; livekit-server logs an error for less
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+_ID_THAT_SHOWS = re.compile(r"API[A-Za-z0-9]{1,24}\Z")  # in errors: any other may be a secret, swapped with its id
 
 
-def _text(value: object) -> object:
-    """YAML reads an unquoted time as a datetime; both forms are taken."""
-    return value.isoformat() if isinstance(value, dt.datetime) else value
+def _time(value: object) -> dt.datetime:
+    """A time with its zone. YAML reads an unquoted one as a datetime; a number could be anything and is refused."""
+    text = value.isoformat() if isinstance(value, dt.datetime) else value
+    try:
+        time = dt.datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise ValueError("should be a time with its zone, such as 2027-01-01T00:00:00Z")
+    return time
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_text)]
+Time = Annotated[dt.datetime, BeforeValidator(_time)]
 
 
 class _Key(BaseModel):
@@ -67,9 +75,12 @@ def keys_from_environment(variable: str, environment: Mapping[str, str] = os.env
 
 def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
     """The keys of a mounted directory, by name in sorted order; names that start with a dot are the mount's own."""
-    if not path.is_dir():
-        raise ConfigError(path, "there is no such directory")
-    files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
+    try:
+        files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(path, "there is no such directory") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(path, f"can't be read: {getattr(error, 'strerror', error)}") from None
     if not files:
         raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
     return tuple(_key(file, file.name, read_private(file)) for file in files)
@@ -80,13 +91,19 @@ def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
         raise ConfigError(file.path, "holds no keys; write `key: secret`, one a line")
     if isinstance(file.data.get("keys"), list):
         return tuple(_stated(file, index, key) for index, key in enumerate(file.validated(_Keys).keys))
+    if isinstance(file.data.get("keys"), dict):
+        message = "below `keys` stands a list of {id, secret}; `key: secret` lines stand at the top, without `keys`"
+        raise ConfigError(file.path, message, file.line(("keys",)))
     return tuple(
         _key(file.path, name, _secret_text(file, name, value), file.line((name,))) for name, value in file.data.items()
     )
 
 
 def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
-    made = _key(file.path, key.id, key.secret.encode(), file.line(("keys", index)))
+    line = file.line(("keys", index))
+    made = _key(file.path, key.id, key.secret.encode(), line)
+    if key.not_before and key.not_after and key.not_before >= key.not_after:
+        raise ConfigError(file.path, "this key's not_after isn't after its not_before: it would never be valid", line)
     return ApiKey(made.id, made.secret, key.state, _seconds(key.not_before), _seconds(key.not_after))
 
 
@@ -103,10 +120,12 @@ def _key(where: Path, key_id: str, secret: bytes, line: int | None = None) -> Ap
             where, "a key id has 1 to 128 letters, digits, '-' and '_' (is the secret where the id belongs?)", line
         )
     secret = secret.rstrip(b"\r\n")
+    name = f'key "{key_id}"' if _ID_THAT_SHOWS.match(key_id) else "this key"
     if len(secret) < MIN_SECRET:
-        raise ConfigError(where, f'the secret of key "{key_id}" is under {MIN_SECRET} bytes; make a longer one', line)
+        what_to_do = "make a longer one, unless id and secret are swapped"
+        raise ConfigError(where, f"the secret of {name} is under {MIN_SECRET} bytes; {what_to_do}", line)
     if secret != secret.strip() or any(byte < ord(" ") for byte in secret):
-        raise ConfigError(where, f'the secret of key "{key_id}" has blanks around it or control characters in it', line)
+        raise ConfigError(where, f"the secret of {name} has blanks around it or control characters in it", line)
     return ApiKey(key_id, Secret(secret))
 
 

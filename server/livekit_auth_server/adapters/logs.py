@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -22,8 +26,8 @@ def configure(format_: Format = "auto", level: Level = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
-        plain = structlog.dev.plain_traceback
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=plain))
+        plain, colors = structlog.dev.plain_traceback, sys.stderr.isatty()
+        processors += [_escaped, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
         factory: Any = structlog.PrintLoggerFactory(sys.stderr)
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
@@ -37,4 +41,17 @@ def configure(format_: Format = "auto", level: Level = "info") -> None:
 
 
 def _dumps(event: Any, default: Any = None, **_: Any) -> bytes:  # noqa: ANN401 - structlog's signature
-    return orjson.dumps(event, default=default)
+    try:
+        return orjson.dumps(event, default=default)
+    except TypeError:  # numbers over 64 bits, keys that aren't text, lone surrogates: a line must never be lost
+        return json.dumps({str(name): repr(value) for name, value in event.items()}).encode("ascii")
+
+
+def _escaped(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
+    """Text with its unprintable characters escaped: a terminal acts on some, and a line break would forge a line."""
+    return {
+        name: "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
+        if isinstance(value, str) and not value.isprintable()
+        else value
+        for name, value in event.items()
+    }

@@ -1,7 +1,7 @@
 """The policy file: YAML, checked by pydantic, compiled into core.policy. docs/policy.md describes it.
 
-Guarantees: an unknown field, a duplicate key or caller, a role or project that doesn't exist, and a power without its
-conditions are errors with a line; a file that loads is complete.
+Guarantees: an unknown field, a duplicate key or caller, a role or project that doesn't exist, a power without its
+conditions and text that no request could hold are errors with a line; a file that loads is complete.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
     StrictStr,
+    Tag,
     create_model,
     model_validator,
 )
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from livekit_auth_server.adapters.yaml_file import Location, YamlFile
 from livekit_auth_server.core.grants import (
@@ -42,13 +45,14 @@ from livekit_auth_server.core.policy import (
     Matcher,
     Policy,
 )
-from livekit_auth_server.service.validation import MAX_TTL
+from livekit_auth_server.service.convert import grants_message
+from livekit_auth_server.service.validation import MAX_TTL, RULES, violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_DURATION = re.compile(r"(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,7})m)?(?:(?P<s>\d{1,9})s)?\Z")
+_DURATION = re.compile(r"(?:(?P<h>[0-9]{1,5})h)?(?:(?P<m>[0-9]{1,7})m)?(?:(?P<s>[0-9]{1,9})s)?\Z")
 
 
 def seconds(value: object) -> int:
@@ -73,21 +77,88 @@ def _one_of(names: frozenset[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _matching(pattern: str, what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"isn't {what}, at most 63 characters, with a letter or digit at both ends")
+        return name
+
+    return AfterValidator(check)
+
+
+def _flag(value: object) -> object:
+    if not isinstance(value, (bool, ScalarBoolean)):
+        raise ValueError("should be true or false")  # noqa: TRY004 - what pydantic takes
+    return bool(value)
+
+
+def _any(value: object) -> object:
+    if value != "any":
+        raise ValueError("should be a list, or the word any")
+    return value
+
+
+def _one(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int) or value != 1:
+        raise ValueError("should be 1, the one version of this form")
+    return value
+
+
+def _unicode(text: str) -> str:
+    """YAML's escapes can write half of a character, which no request can hold and no answer can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a surrogate, which is half of a character") from None
+    return text
+
+
+def _identifier(text: str) -> str:
+    """A room or an identity, or the beginning of one, as a request could hold it."""
+    if wrong := RULES["IssueTokenRequest.room"](text):
+        raise ValueError(wrong)
+    return text
+
+
+T = TypeVar("T")
 Seconds = Annotated[int, BeforeValidator(seconds)]
-Name = Annotated[StrictStr, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+Version = Annotated[int, BeforeValidator(_one)]
+Flag = Annotated[StrictBool, BeforeValidator(_flag)]
+Text = Annotated[StrictStr, AfterValidator(_unicode)]
+Identifier = Annotated[Text, AfterValidator(_identifier)]
+RoleName = Annotated[
+    StrictStr, _matching(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 'a role\'s name: a-z, 0-9, "-" and "_"')
+]
+ProjectName = Annotated[
+    StrictStr, _matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", 'a project\'s name: a-z, 0-9 and "-"')
+]
 OrdinaryGrant = Annotated[StrictStr, _one_of(ORDINARY_GRANTS, "ordinary grant")]
 Power = Annotated[StrictStr, _one_of(POWERS, "power")]
+
+# `any` or a list. Told apart by what is written, so that a mistake in a list is reported as one.
+_ANY, _LIST = "[any]", "[list]"
+AnyOr = Annotated[
+    Annotated[Literal["any"], BeforeValidator(_any), Tag(_ANY)] | Annotated[list[T], Tag(_LIST)],
+    Discriminator(lambda value: _ANY if isinstance(value, str) else _LIST),
+]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError(f"should be a mapping with the fields {', '.join(cls.model_fields)}")  # noqa: TRY004 - what pydantic takes
+        return value
+
 
 class Matching(_Model):
     """One matcher: `exact` or `prefix`, a whole value or its beginning, byte for byte."""
 
-    exact: StrictStr | None = None
-    prefix: StrictStr | None = None
+    exact: Identifier | None = None
+    prefix: Identifier | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Matching:
@@ -109,21 +180,21 @@ class Ttl(_Model):
 class Allow(_Model):
     """One entry: it permits a request only as a whole. What isn't written permits nothing."""
 
-    name: StrictStr | None = Field(default=None, min_length=1, max_length=64)
-    projects: Literal["any"] | list[Name]
-    roles: list[Name] = Field(default_factory=list)
-    grants: Literal["any"] | list[OrdinaryGrant] = Field(default_factory=list)
+    name: Annotated[Identifier, Field(min_length=1, max_length=64)] = ""
+    projects: AnyOr[ProjectName]
+    roles: list[RoleName] = Field(default_factory=list)
+    grants: AnyOr[OrdinaryGrant] = Field(default_factory=list)
     powers: list[Power] = Field(default_factory=list)
-    rooms: Literal["any"] | list[Matching] = Field(default_factory=list)
-    identities: Literal["any"] | list[Matching] = Field(default_factory=list)
+    rooms: AnyOr[Matching] = Field(default_factory=list)
+    identities: AnyOr[Matching] = Field(default_factory=list)
     ttl: Ttl = Field(default_factory=Ttl)
 
 
 class Verify(_Model):
     """The projects whose webhooks and tokens a caller may verify."""
 
-    webhooks: Literal["any"] | list[Name] = Field(default_factory=list)
-    tokens: Literal["any"] | list[Name] = Field(default_factory=list)
+    webhooks: AnyOr[ProjectName] = Field(default_factory=list)
+    tokens: AnyOr[ProjectName] = Field(default_factory=list)
 
 
 class CallerEntry(_Model):
@@ -138,7 +209,7 @@ def _strict(hint: Any, name: str) -> Any:  # noqa: ANN401 - types
     """The type of a role's field: no "yes" for true, and no null."""
     if name == "can_publish_sources":
         return list[Literal[TRACK_SOURCES]]  # type: ignore[valid-type]
-    return {str: StrictStr, tuple[str, ...]: list[StrictStr]}.get(hint, StrictBool)
+    return {str: Text, tuple[str, ...]: list[Text]}.get(hint, Flag)
 
 
 def _grant_models() -> Iterator[tuple[str, Any]]:
@@ -149,7 +220,7 @@ def _grant_models() -> Iterator[tuple[str, Any]]:
             f.name: (_strict(hints[f.name], f.name), list(f.default) if isinstance(f.default, tuple) else f.default)
             for f in fields(group)
         }
-        yield name, (create_model(group.__name__, __base__=_Model, **members) | None, None)
+        yield name, (create_model(group.__name__, __base__=_Model, **members), None)
 
 
 Role: Any = create_model("Role", __base__=_Model, **dict(_grant_models()))
@@ -158,20 +229,25 @@ Role: Any = create_model("Role", __base__=_Model, **dict(_grant_models()))
 class PolicyFile(_Model):
     """The whole file."""
 
-    version: Literal[1]
-    roles: dict[Name, Role] = Field(default_factory=dict)
+    version: Version
+    roles: dict[RoleName, Role] = Field(default_factory=dict)
     callers: list[CallerEntry]
 
 
 def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
-    """Reads and compiles a policy. `projects` are the configured ones; None takes any name. Raises ConfigError."""
+    """Reads and compiles a policy. `projects` are the configured ones. Raises ConfigError.
+
+    None, where they aren't known, takes any name; then `any` stands for those that the file names, or "default".
+    """
     return compile_policy(YamlFile.read(path), projects)
 
 
 def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
     """Compiles a parsed policy. Raises ConfigError with a line."""
     document = file.validated(PolicyFile)
-    roles = {name: _role(role) for name, role in document.roles.items()}
+    roles = {name: _role(file, name, role) for name, role in document.roles.items()}
+    if projects is None:
+        projects = _named_projects(document)
     callers: dict[str, CallerPolicy] = {}
     for index, caller in enumerate(document.callers):
         place: Location = ("callers", index)
@@ -192,7 +268,24 @@ def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
     return Policy(hashlib.sha256(file.content).hexdigest()[:16], roles, callers)
 
 
-def _role(role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
+def _named_projects(document: PolicyFile) -> frozenset[str]:
+    lists = [
+        projects
+        for caller in document.callers
+        for projects in (*(a.projects for a in caller.allow), caller.verify.webhooks, caller.verify.tokens)
+    ]
+    return frozenset(name for names in lists if names != "any" for name in names) or frozenset({"default"})
+
+
+def _role(file: YamlFile, name: str, role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
+    """The role's grants, which keep the rules that spelled-out grants keep."""
+    grants = _grants(role)
+    for violation in violations(grants_message(grants)):
+        raise file.error(("roles", name, *violation.field.split(".")), violation.description)
+    return grants
+
+
+def _grants(role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
     groups = {}
     for name, group in GROUPS.items():
         model = getattr(role, name)
@@ -203,7 +296,7 @@ def _role(role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
 
 
 def _entry(
-    file: YamlFile, place: Location, allow: Allow, roles: dict[str, Grants], projects: frozenset[str] | None
+    file: YamlFile, place: Location, allow: Allow, roles: dict[str, Grants], projects: frozenset[str]
 ) -> AllowEntry:
     entry = AllowEntry(
         name=allow.name or f"allow[{place[-1]}]",
@@ -221,7 +314,8 @@ def _entry(
         names = ", ".join(sorted(unscoped))
         raise file.error((*place, "powers"), f"LiveKit doesn't scope {names} to a room; write `rooms: any` beside it")
     if entry.default_ttl > entry.max_ttl:
-        raise file.error((*place, "ttl"), "the default is longer than the max")
+        message = f"the default ({entry.default_ttl} s) is longer than the max ({entry.max_ttl} s); write both"
+        raise file.error((*place, "ttl"), message)
     if entry.max_ttl > TTL_LIMIT and "long_ttl" not in entry.powers:
         raise file.error((*place, "ttl", "max"), "over 1h needs the power long_ttl")
     return entry
@@ -244,12 +338,12 @@ def _check_roles(
 
 
 def _projects(
-    file: YamlFile, place: Location, named: Literal["any"] | list[str], projects: frozenset[str] | None
+    file: YamlFile, place: Location, named: Literal["any"] | list[str], projects: frozenset[str]
 ) -> frozenset[str]:
     if named == "any":
-        return projects or frozenset()
+        return projects
     for index, name in enumerate(named):
-        if projects is not None and name not in projects:
+        if name not in projects:
             known = ", ".join(sorted(projects)) or "none"
             raise file.error((*place, index), f'there is no project "{name}"; configured are: {known}')
     return frozenset(named)

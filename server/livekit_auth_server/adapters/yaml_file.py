@@ -6,7 +6,9 @@ names of fields are taken from it.
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,26 +24,43 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
 
-_UNION_BRANCH = re.compile(r"[\[\](){}]|^(?:Matching|str|list|literal)$")
+_UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.policy_file and pydantic put into a location
 _MAX_BYTES = 32 * 1024 * 1024
+_UNKNOWN_FIELD = "extra_forbidden"
+
+# pydantic's kinds of mistakes whose own words speak of Python.
+_WORDS = {
+    _UNKNOWN_FIELD: "there is no such field; check its spelling",
+    "missing": "is required",
+    **dict.fromkeys(("model_type", "dict_type"), "should hold fields, written `name: value` and indented below it"),
+    "list_type": "should be a list: [a, b], or one `- a` a line",
+    "string_type": "should be text; put it in quotes",
+    "path_type": "should be the path of a file or folder",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "should be true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "should be a whole number, without a unit"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "should be a number, without a unit"),
+    "too_short": "needs at least one entry",
+    "recursion_loop": "contains itself",
+}
 
 
 class ConfigError(Exception):
-    """A file or setting that can't be used: where, why and what to do, in one message without a secret."""
+    """A file or setting that can't be used: where, why and what to do, in one line without a secret."""
 
     def __init__(self, where: Path | str, message: str, line: int | None = None) -> None:
-        place = f"{where}:{line}" if line else str(where)
-        super().__init__(f"{place}: {message}")
-        self.where, self.line, self.message = str(where), line, message
+        self.where, self.line, self.message = _printable(str(where)), line, _printable(message)
+        place = f"{self.where}:{line}" if line else self.where
+        super().__init__(f"{place}: {self.message}")
 
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """A parsed file: its path, its bytes and its data, which remembers its lines."""
+    """A parsed file: its path, its bytes and its data, which remembers its lines. `secret` hides text in errors."""
 
     path: Path
     content: bytes
     data: Any
+    secret: bool = False
 
     @classmethod
     def read(cls, path: Path, *, secret: bool = False) -> YamlFile:
@@ -57,19 +76,24 @@ class YamlFile:
         except UnicodeDecodeError:
             raise ConfigError(path, "isn't UTF-8 text") from None
         try:
-            return cls(path, content, YAML(typ="rt").load(StringIO(text)))
+            with warnings.catch_warnings():  # a warning would print the text that it is about
+                warnings.simplefilter("error", YAMLWarning)
+                return cls(path, content, YAML(typ="rt").load(StringIO(text)), secret)
         except DuplicateKeyError as error:
             raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
         except MarkedYAMLError as error:
             problem = "" if secret else f" ({error.problem})"
-            raise ConfigError(path, f"isn't valid YAML{problem}", _line(error)) from None
-        except (YAMLError, ValueError, RecursionError):
+            message = f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
+            raise ConfigError(path, message, _line(error)) from None
+        except YAMLWarning:
+            message = "isn't plain YAML (an anchor that is defined twice, or a number in YAML 1.1's form)"
+            raise ConfigError(path, message) from None
+        except Exception:  # noqa: BLE001 - ruamel lets KeyError and others escape, with the text that they are about
             raise ConfigError(path, "isn't valid YAML") from None
 
     def error(self, location: Location, message: str) -> ConfigError:
         """An error at a place in the data."""
-        name = ".".join(str(part) for part in location)
-        return ConfigError(self.path, f"{name}: {message}" if name else message, self.line(location))
+        return ConfigError(self.path, _placed(location, message), self.line(location))
 
     def line(self, location: Location) -> int | None:
         """The line of a place in the data, or of the nearest thing around it that has one."""
@@ -93,25 +117,37 @@ class YamlFile:
 
     def first_error(self, error: ValidationError) -> ConfigError:
         """A validation error as a ConfigError; the input stays out of it."""
-        mistakes = error.errors(include_input=False, include_url=False, include_context=False)
-        first = mistakes[0]
-        message = readable(first["type"], first["msg"])
-        more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        return self.error(shown(first["loc"]), message + more)
+        kind, location, message = first_mistake(error)
+        line = self.line(location)
+        if self.secret and kind == _UNKNOWN_FIELD:
+            location = location[:-1]  # the name may be a secret in the wrong place
+        return ConfigError(self.path, _placed(location, message), line)
+
+
+def _placed(location: Location, message: str) -> str:
+    name = ".".join(str(part) for part in location)
+    return f"{name}: {message}" if name else message
+
+
+def first_mistake(error: ValidationError) -> tuple[str, Location, str]:
+    """The kind, place and words of the mistake to show: a misspelt field before what is missing because of it."""
+    mistakes = error.errors(include_input=False, include_url=False, include_context=False)
+    first = next((mistake for mistake in mistakes if mistake["type"] == _UNKNOWN_FIELD), mistakes[0])
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    return first["type"], shown(first["loc"]), readable(first["type"], first["msg"]) + more
 
 
 def shown(location: Location) -> Location:
     """A location without the names that pydantic gives to the branches of a union."""
-    return tuple(part for part in location if isinstance(part, int) or not _UNION_BRANCH.search(part))
+    return tuple(part for part in location if isinstance(part, int) or not _UNION_BRANCH.match(part))
 
 
 def readable(kind: str, message: str) -> str:
     """A mistake in words that say what to do."""
-    if kind == "extra_forbidden":
-        return "there is no such field; check its spelling"
-    if kind == "missing":
-        return "is required"
-    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+    if (words := _WORDS.get(kind)) is not None:
+        return words
+    message = message.removeprefix("Value error, ").replace("Input should be", "should be")
+    return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 
 
 def _line(error: MarkedYAMLError) -> int | None:
@@ -119,28 +155,34 @@ def _line(error: MarkedYAMLError) -> int | None:
     return error.problem_mark.line + 1 if error.problem_mark else None
 
 
+def _printable(text: str) -> str:
+    """The text in one line and without what a terminal would act on: a file can hold any characters in its names."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises ConfigError."""
+    return _read(path, private=False)
+
+
+def read_private(path: Path) -> bytes:
+    """The bytes of a file that holds a secret. Raises ConfigError when others than owner and group can read it."""
+    return _read(path, private=True)
+
+
+def _read(path: Path, *, private: bool) -> bytes:
     try:
         with path.open("rb") as file:
+            # Of the open file, so that what was checked is what is read; of a symbolic link that is its target.
+            if private and os.fstat(file.fileno()).st_mode & 0o007:
+                raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(path, "there is no such file") from None
     except OSError as error:
         raise ConfigError(path, f"can't be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(path, "isn't a path: it holds a NUL character") from None
     if len(content) > _MAX_BYTES:
         raise ConfigError(path, f"is over {_MAX_BYTES} bytes")
     return content
-
-
-def read_private(path: Path) -> bytes:
-    """The bytes of a file that holds a secret. Raises ConfigError when others than owner and group can read it."""
-    try:
-        mode = path.resolve(strict=True).stat().st_mode
-    except FileNotFoundError:
-        raise ConfigError(path, "there is no such file") from None
-    except OSError as error:
-        raise ConfigError(path, f"can't be read: {error.strerror}") from None
-    if mode & 0o007:
-        raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
-    return read_bytes(path)

@@ -9,12 +9,15 @@ Sources: SPIFFE-ID.md section 2, X509-SVID.md sections 2 to 5, RFC 5280 section 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -34,10 +37,21 @@ _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+"
 _SPIFFE_ID = re.compile(rf"spiffe://(?P<domain>{_TRUST_DOMAIN})(?:/{_SEGMENT})+\Z")
 _SPIFFE_ID_LIMIT = 2048  # bytes, SPIFFE-ID section 2.3
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?(?<!\.)\Z")
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _LAST_LABEL_IS_NUMERIC = re.compile(r"(?:.*\.)?[0-9]+\Z")
 _MAX_CHAIN_BYTES = 64 * 1024
 _CACHED_CERTIFICATES = 4096
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_LEAST_RSA_BITS = 2048
+
+# What cryptography raises for a certificate that it can't read, when it is loaded or when a part of it is first used.
+_UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 CertificateBundle = tuple[x509.Certificate, ...]
 
@@ -104,35 +118,36 @@ class Identifier:
     """
 
     bundles: TrustBundles
-    _verified: dict[tuple[bytes, bytes], Identified] = field(default_factory=dict)
+    _verified: dict[bytes, Identified] = field(default_factory=dict)
 
     def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
         """The caller with this certificate. Times are checked at every call, the rest once a certificate.
 
         Raises IDENTITY_INVALID or CERTIFICATE_EXPIRED.
         """
-        known = self._verified.get((leaf_pem, chain_pem))
-        if known is None:
+        # By digest: a caller may send what chain it likes, and its bytes aren't worth keeping.
+        key = hashlib.sha256(leaf_pem).digest() + hashlib.sha256(chain_pem).digest()
+        known = self._verified.get(key)
+        if known is None or not known.valid_from <= now <= known.valid_until:  # then another path may still hold
             known = self._verify(leaf_pem, chain_pem, now)
             if len(self._verified) >= _CACHED_CERTIFICATES:
                 self._verified.clear()  # rare, and dearer to track use at every call than to verify again
-            self._verified[leaf_pem, chain_pem] = known
-        if not known.valid_from <= now <= known.valid_until:
-            raise Refusal(Reason.CERTIFICATE_EXPIRED, "your certificate isn't valid at this time; renew it")
+            self._verified[key] = known
         return known
 
     def _verify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
         if len(leaf_pem) + len(chain_pem) > _MAX_CHAIN_BYTES:
             raise _invalid("the certificates are too large")
         try:
-            leaf = x509.load_pem_x509_certificate(leaf_pem)
+            (leaf,) = x509.load_pem_x509_certificates(leaf_pem)
             intermediates = x509.load_pem_x509_certificates(chain_pem) if chain_pem.strip() else []
-            extensions = leaf.extensions
-        except (ValueError, x509.DuplicateExtension):
+            extensions, public_key = leaf.extensions, leaf.public_key()
+        except _UNREADABLE:
             raise _invalid("the certificate can't be read") from None
         _check_leaf(extensions)
+        _check_key(public_key)
         identity = _identity(extensions, dns_enabled=self.bundles.dns is not None)
-        if not _seconds(leaf.not_valid_before_utc) <= now <= _seconds(leaf.not_valid_after_utc):
+        if not _valid_at(leaf, now):
             raise Refusal(Reason.CERTIFICATE_EXPIRED, "your certificate isn't valid at this time; renew it")
         bundle = self.bundles.for_identity(identity)
         if not bundle:
@@ -148,6 +163,8 @@ class Identifier:
 
 def _check_leaf(extensions: x509.Extensions) -> None:
     """X509-SVID section 4: a leaf is no CA, allows clients, signs digitally and never certificates or CRLs."""
+    if any(e.critical and isinstance(e.value, x509.UnrecognizedExtension) for e in extensions):
+        raise _invalid("it has a critical extension that this server doesn't know")  # RFC 5280 section 4.2
     try:
         if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             raise _invalid("it is a CA certificate")
@@ -165,6 +182,13 @@ def _check_leaf(extensions: x509.Extensions) -> None:
         return
     if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
         raise _invalid("its key usage isn't a workload's: digitalSignature, and no signing of certificates or CRLs")
+
+
+def _check_key(key: object) -> None:
+    """What the verifier asks of a CA's key goes for the leaf's as well; TLS would take an RSA key of 1024 bits."""
+    curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
+    if not curve and not (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS):
+        raise _invalid("its key is neither ECDSA on P-256, P-384 or P-521 nor RSA of 2048 bits or more")
 
 
 def _identity(extensions: x509.Extensions, *, dns_enabled: bool) -> WorkloadId:
@@ -200,8 +224,11 @@ def _verified_chain(
     builder = builder.extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
     try:
         return builder.build_client_verifier().verify(leaf, intermediates).chain
-    except VerificationError:
-        raise _invalid("its chain doesn't lead to a CA of its own trust domain") from None
+    except (VerificationError, *_UNREADABLE):
+        if not all(_valid_at(certificate, now) for certificate in intermediates):
+            message = "a certificate of the chain that you sent isn't valid at this time; renew it"
+            raise Refusal(Reason.CERTIFICATE_EXPIRED, message) from None
+        raise _invalid("its chain doesn't lead to a CA of its own trust domain that is valid now") from None
 
 
 @lru_cache(maxsize=64)
@@ -213,6 +240,11 @@ def _store(bundle: CertificateBundle) -> Store:
 # in _check_leaf.
 _CA_POLICY = ExtensionPolicy.webpki_defaults_ca()
 _LEAF_POLICY = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+
+
+def _valid_at(certificate: x509.Certificate, now: int) -> bool:
+    """Whether this is within the certificate's time, both ends included (RFC 5280 section 4.1.2.5)."""
+    return _seconds(certificate.not_valid_before_utc) <= now <= _seconds(certificate.not_valid_after_utc)
 
 
 def _seconds(time: dt.datetime) -> int:

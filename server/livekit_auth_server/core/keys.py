@@ -35,6 +35,9 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret can't be pickled or copied")
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a secret has no state to show")
+
     def sign(self, message: bytes) -> bytes:
         """HMAC-SHA256 of the message (RFC 2104): 32 bytes."""
         return hmac.digest(self._value, message, "sha256")

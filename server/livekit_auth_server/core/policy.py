@@ -10,7 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, final
 
 from livekit_auth_server.core.grants import Grants, Needs, RoomConfig, needs
 from livekit_auth_server.core.refusal import Reason, Violation
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 AGENT_TTL_LIMIT = 600
 TTL_LIMIT = 3600
+_NAMED_PROJECTS = 16  # an answer's trailers are bounded, the number of projects isn't
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,13 @@ class Lack:
 
 
 _SEAL = object()
+_ONLY_DECIDE = "a Grant comes from policy.decide only"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to mint one token. Only `decide` can make one: the constructor refuses everybody else."""
+    """Leave to mint one token. Only `decide` can make one: nobody else constructs, copies, unpickles or derives it."""
 
     project: str
     request: TokenRequest
@@ -117,7 +120,16 @@ class Grant:
 
     def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
-            raise TypeError("a Grant comes from policy.decide only")
+            raise TypeError(_ONLY_DECIDE)
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError(_ONLY_DECIDE)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(_ONLY_DECIDE)
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise TypeError(_ONLY_DECIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +151,9 @@ def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decis
     """Permits the request by the first entry that permits all of it, or says what the closest entry lacked."""
     project = request.project or (next(iter(caller.projects)) if len(caller.projects) == 1 else "")
     if not project and caller.projects:
-        names = ", ".join(sorted(caller.projects))
-        return Denial(Reason.PROJECT_REQUIRED, f"name one of your projects: {names}", "")
+        names = ", ".join(sorted(caller.projects)[:_NAMED_PROJECTS])
+        more = " and others" if len(caller.projects) > _NAMED_PROJECTS else ""
+        return Denial(Reason.PROJECT_REQUIRED, f"name one of your projects: {names}{more}", "")
     grants = policy.roles.get(request.access) if isinstance(request.access, str) else request.access
     needed = needs(grants) if grants is not None else None
     lacked: list[tuple[str, tuple[Lack, ...]]] = []
@@ -231,8 +244,8 @@ def _scope_lacks(entry: AllowEntry, request: TokenRequest, grants: Grants) -> li
     if request.identity and not entry.identities.covers(request.identity):
         lacks.append(Lack(Reason.IDENTITY_NOT_PERMITTED, "this identity isn't one that you may issue this access for"))
     longest = entry.max_ttl
-    if grants.video and grants.video.agent and "long_ttl" not in entry.powers:
-        longest = min(longest, AGENT_TTL_LIMIT)
+    if "long_ttl" not in entry.powers:
+        longest = min(longest, AGENT_TTL_LIMIT if grants.video and grants.video.agent else TTL_LIMIT)
     if (entry.default_ttl if request.ttl is None else request.ttl) > longest:
         message = f"the ttl may be at most {longest} s here"
         lacks.append(Lack(Reason.TTL_NOT_PERMITTED, message, {"max_ttl_seconds": str(longest)}))

@@ -57,7 +57,7 @@ class Violation:
     description: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # an exception is itself and hashable
 class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call it
     """A request that isn't granted. `message` and `metadata` reach the caller, so they never hold a secret."""
 

@@ -7,7 +7,7 @@ caller may verify with; "exp" must be there; a webhook's token is never taken fo
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.keys import ApiKey, KeySet, Project
 
 LEEWAY = 60  # seconds, as in livekit/protocol and livekit-api
+LAST_SECOND = 253_402_300_799  # of the year 9999, where a google.protobuf.Timestamp ends
 
 _PART = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PARTS = 3
@@ -82,7 +83,7 @@ def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) 
     expires, not_before = _time(claims, "exp"), _time(claims, "nbf")
     if expires is None:
         raise _malformed('it never expires (no "exp")')
-    if now > expires + LEEWAY:
+    if now >= expires + LEEWAY:  # RFC 7519 section 4.1.4: not "on or after"
         raise Refusal(Reason.TOKEN_EXPIRED, "the token has expired")
     if not_before is not None and now < not_before - LEEWAY:
         raise Refusal(Reason.TOKEN_EXPIRED, "the token isn't valid yet")
@@ -93,14 +94,14 @@ def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now:
     """Checks an access token. Raises as `verify_signed` does, and NOT_AN_ACCESS_TOKEN for a webhook's token."""
     signed = verify_signed(token, keys, projects, now)
     claims = signed.claims
-    if claims.get("sha256"):
+    if _typed(claims, "sha256", str):
         raise Refusal(Reason.NOT_AN_ACCESS_TOKEN, "the token signs a webhook and gives no access")
     groups = {name: _group(claims, name, cls) for name, cls in GROUPS.items()}
     video = claims.get("video") or {}
     attributes = _typed(claims, "attributes", dict) or {}
     if not all(isinstance(value, str) for value in attributes.values()):
         raise _malformed('"attributes" holds a value that isn\'t a string')
-    kind = _typed(claims, "kind", str) or ""
+    kind = (_typed(claims, "kind", str) or "").lower()  # LiveKit takes any case (auth/grants.go, kindToProto)
     return VerifiedToken(
         signed=signed,
         grants=Grants(**groups),
@@ -121,14 +122,18 @@ _MODELLED = frozenset(
 )
 
 
+_SOURCES = camel("can_publish_sources")
+
+
 def _unmodelled(claims: Mapping[str, Any]) -> list[str]:
-    """The names of claims, and of members of grant claims, that this service doesn't model."""
+    """The names of claims, and of members of grant claims, that this service doesn't model, or not all of."""
     groups = {camel(name): {camel(f.name) for f in fields(cls)} for name, cls in GROUPS.items()}
     groups["video"].add("room")
     names = [name for name in claims if name not in _MODELLED and name not in groups]
     for name, members in groups.items():
         names += [f"{name}.{member}" for member in claims.get(name) or {} if member not in members]
-    return names
+    sources = (claims.get("video") or {}).get(_SOURCES) or ()
+    return [*names, f"video.{_SOURCES}"] if set(sources) - set(TRACK_SOURCES) else names
 
 
 def _group(claims: Mapping[str, Any], name: str, cls: type[Any]) -> Any:  # noqa: ANN401 - an instance of cls
@@ -149,6 +154,8 @@ def _group(claims: Mapping[str, Any], name: str, cls: type[Any]) -> Any:  # noqa
                 raise _malformed(f'"{camel(name)}.{camel(f.name)}" isn\'t a list of strings')
             allowed = TRACK_SOURCES if f.name == "can_publish_sources" else value
             values[f.name] = tuple(item for item in value if item in allowed)
+            if value and not values[f.name]:  # an empty list is every source to LiveKit, a list of unknown ones none
+                values["can_publish"] = False
             continue
         if not isinstance(value, type(f.default)):
             raise _malformed(f'"{camel(name)}.{camel(f.name)}" has the wrong type')
@@ -166,15 +173,19 @@ def _typed(claims: Mapping[str, Any], name: str, kind: type[Any]) -> Any:  # noq
 def _check_header(header: Mapping[str, Any]) -> None:
     if header.get("alg") != "HS256":
         raise _malformed("it isn't signed with HS256, the one algorithm that LiveKit uses")
-    if "crit" in header or str(header.get("typ", "JWT")).upper() != "JWT":
+    if header.keys() & {"crit", "b64"} or str(header.get("typ", "JWT")).upper() != "JWT":
         raise _malformed("its header has extensions that LiveKit doesn't use")
 
 
 def _decoded(part: str) -> bytes:
+    """The part's bytes. Base64 with other bits than zero at its end is refused, so that a token has one spelling."""
     try:
-        return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except Base64Error:
-        raise _malformed("it isn't base64url") from None
+        data = b""
+    if urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+        raise _malformed("it isn't base64url (RFC 4648 section 5)")
+    return data
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -192,7 +203,7 @@ def _time(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 38:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LAST_SECOND:
         raise _malformed(f'"{name}" isn\'t a time')
     return int(value)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import orjson
 
 from livekit_auth_server.core.grants import GROUPS, camel
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.core.tokens import verify_signed
+from livekit_auth_server.core.tokens import LAST_SECOND, verify_signed
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.keys import KeySet
@@ -28,7 +28,6 @@ _TEXT_LIMIT = 256  # bytes, for everything in the summary
 _GRANT_CLAIMS = (*(camel(name) for name in GROUPS), "roomPreset", "roomConfig")
 _BEARER = re.compile(r"[Bb]earer ")
 _SHA256_BYTES = 32
-_LAST_SECOND = 253_402_300_799  # of the year 9999, where a Timestamp ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def verify_webhook(body: bytes, authorization: str, keys: KeySet, projects: froz
     bearer = _BEARER.match(authorization)
     signed = verify_signed(authorization[bearer.end() :] if bearer else authorization, keys, projects, now)
     claims = signed.claims
-    if claims.get("sub") or any(claims.get(name) is not None for name in _GRANT_CLAIMS):
+    if claims.get("sub") not in (None, "") or any(claims.get(name) is not None for name in _GRANT_CLAIMS):
         raise Refusal(
             Reason.NOT_A_WEBHOOK_TOKEN, "the token carries a subject or grants: it gives access, signs no body"
         )
@@ -87,7 +86,7 @@ def _signed_digest(claim: object) -> bytes:
         digest = b64decode(claim, validate=True)
     except (Base64Error, ValueError):
         digest = b""
-    if len(digest) != _SHA256_BYTES:
+    if len(digest) != _SHA256_BYTES or b64encode(digest).decode() != claim:
         raise Refusal(Reason.TOKEN_MALFORMED, '"sha256" isn\'t a SHA-256 in strict base64')
     return digest
 
@@ -119,6 +118,6 @@ def _id(event: dict[str, Any]) -> str:
 
 def _seconds(value: object) -> int | None:
     """A time in seconds: protojson writes an int64 as a string, and a number is taken too."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LAST_SECOND)):
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(LAST_SECOND)):
         value = int(value)
-    return value if type(value) is int and 0 < value <= _LAST_SECOND else None
+    return value if type(value) is int and 0 < value <= LAST_SECOND else None

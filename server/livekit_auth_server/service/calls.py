@@ -7,6 +7,7 @@ is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault a
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -29,6 +30,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_TOLD = 16  # broken rules in one answer
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -130,7 +132,7 @@ class Calls:
             self._refused(finished, refusal)
             raise
         except Exception:  # noqa: BLE001 - the error boundary
-            _log.exception("unexpected fault", method=method.name, trace_id=context.trace_id)
+            _log_fault("unexpected fault", method=method.name, trace_id=context.trace_id)
             fault = Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
             self._refused(finished, fault)
             raise fault from None
@@ -139,7 +141,7 @@ class Calls:
             raise
         finally:
             finished.seconds = self.clock.monotonic() - started
-            self.observer.finished(finished)
+            self._tell(finished)
 
     async def _handle(
         self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes, finished: Finished
@@ -157,10 +159,23 @@ class Calls:
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
         return (await method.handle(known, decoded(method.request, data))).SerializeToString()
 
+    def _tell(self, finished: Finished) -> None:
+        """Tells the observer. What goes wrong with it changes nothing for the caller."""
+        try:
+            self.observer.finished(finished)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log_fault("the observer failed", method=finished.method, trace_id=finished.trace_id)
+
     @staticmethod
     def _refused(finished: Finished, refusal: Refusal) -> None:
         finished.code, finished.reason = CODE_OF[refusal.reason], refusal.reason
         finished.message, finished.decision_id = refusal.message, refusal.metadata.get("decision_id", "")
+
+
+def _log_fault(event: str, **fields: str) -> None:
+    """Logs the exception that is being handled. A log that can't be written doesn't become the call's answer."""
+    with suppress(Exception):
+        _log.exception(event, **fields)
 
 
 def decoded(message_type: type[Q], data: bytes) -> Q:
@@ -179,6 +194,6 @@ def decoded(message_type: type[Q], data: bytes) -> Q:
 
 
 def require_valid(message: Message) -> None:
-    """Raises INVALID_REQUEST with every rule that the message breaks."""
-    if found := violations(message):
+    """Raises INVALID_REQUEST with the rules that the message breaks; the first few, since trailers are bounded."""
+    if found := violations(message, _TOLD):
         raise invalid(*found)

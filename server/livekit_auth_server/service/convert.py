@@ -144,7 +144,7 @@ def _from_claim(claim: Mapping[str, Any], message: Message) -> None:
         try:
             _set(message, field, value)
         except (TypeError, ValueError, AttributeError):
-            continue  # another type than LiveKit's: not this field
+            message.ClearField(field.name)  # another type than LiveKit's: nothing of this field
 
 
 def _set(message: Message, field: Field, value: Any) -> None:  # noqa: ANN401 - JSON

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from livekit_auth_server.core.grants import Grants
-    from livekit_auth_server.core.keys import Project
+    from livekit_auth_server.core.keys import ApiKey, Project
     from livekit_auth_server.service.calls import ListedCaller
     from livekit_auth_server.service.ports import AuditSink
 
 MAX_RESPONSE = 3 * KIB * KIB
 MAX_BATCH_REQUEST = KIB * KIB
 _REST_OF_RESPONSE = 2 * KIB  # the most that a response holds beside token, url and grants
+_LEAST_RESULT = 256  # what RESPONSE_TOO_LARGE takes in a batch's response: kept free for every entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,15 @@ class Issuer:
         if request.ByteSize() > MAX_BATCH_REQUEST:
             raise invalid(Violation("requests", f"a batch is limited to {MAX_BATCH_REQUEST} bytes"))
         response = pb.BatchIssueTokensResponse()
-        left = MAX_RESPONSE
+        left = MAX_RESPONSE - _LEAST_RESULT * len(request.requests)
         for entry in request.requests:
             result = response.results.add()
             try:
                 result.response.CopyFrom(await self._issue(caller, entry, "BatchIssueTokens", left))
             except Refusal as refusal:
-                result.error.CopyFrom(to_status(refusal))
-            left -= result.ByteSize() + 8  # with room for the field's tag and length
+                error = to_status(refusal)
+                result.error.CopyFrom(error if error.ByteSize() <= left else to_status(_too_large()))
+            left -= max(0, result.ByteSize() + 8 - _LEAST_RESULT)  # 8: the field's tag and length
         return response
 
     async def _issue(
@@ -71,33 +72,32 @@ class Issuer:
         if isinstance(decision, Denial):
             await self.audit.record(record)
             raise _refusal(decision, record.decision_id)
-        project = caller.keys.projects.get(decision.project)
-        if project is None:
-            raise Refusal(Reason.NO_SIGNING_KEY, f'project "{decision.project}" has no keys')
-        return await self._permit(caller, decision, project, record, room_left)
+        try:
+            project, key = _signer(caller, decision)
+            _check_size(decision, project, key, caller.now, room_left)
+        except Refusal as refusal:
+            await self.audit.record(replace(record, permitted=False, reason=refusal.reason))
+            raise Refusal(refusal.reason, refusal.message, {"decision_id": record.decision_id}) from None
+        return await self._permit(caller, decision, project, key, record)
 
     async def _permit(
-        self, caller: ListedCaller, grant: Grant, project: Project, record: AuditRecord, room_left: int
+        self, caller: ListedCaller, grant: Grant, project: Project, key: ApiKey, record: AuditRecord
     ) -> pb.IssueTokenResponse:
-        key = project.signing_key(caller.now)
-        grants = grants_message(grant.grants)
-        overhead = _REST_OF_RESPONSE + len(project.url) + grants.ByteSize()
-        if overhead + token_size(grant, key, caller.now) > room_left:
-            raise Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes")
         token = "" if record.dry_run else mint(grant, key, caller.now)
         digest = token_digest(token) if token else ""
         await self.audit.record(replace(record, key_id=key.id, token_sha256=digest))
-        return pb.IssueTokenResponse(
+        response = pb.IssueTokenResponse(
             token=token,
             url=project.url,
-            expire_time=Timestamp(seconds=caller.now + grant.ttl),
-            issue_time=Timestamp(seconds=caller.now),
-            grants=grants,
+            grants=grants_message(grant.grants),
             key_id=key.id,
             policy_revision=grant.policy_revision,
             decision_id=record.decision_id,
             project=project.name,
         )
+        response.issue_time.seconds = caller.now
+        response.expire_time.seconds = caller.now + grant.ttl
+        return response
 
     def _record(
         self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
@@ -123,6 +123,25 @@ class Issuer:
             policy_revision=caller.state_policy.revision,
             trace_id=caller.trace_id,
         )
+
+
+def _signer(caller: ListedCaller, grant: Grant) -> tuple[Project, ApiKey]:
+    """The granted project and its key that signs now. Raises NO_SIGNING_KEY."""
+    project = caller.keys.projects.get(grant.project)
+    if project is None:
+        raise Refusal(Reason.NO_SIGNING_KEY, f'project "{grant.project}" has no keys')
+    return project, project.signing_key(caller.now)
+
+
+def _check_size(grant: Grant, project: Project, key: ApiKey, now: int, room_left: int) -> None:
+    """Raises RESPONSE_TOO_LARGE when the response would take more than `room_left` bytes."""
+    overhead = _REST_OF_RESPONSE + len(project.url) + grants_message(grant.grants).ByteSize()
+    if overhead + token_size(grant, key, now) > room_left:
+        raise _too_large()
+
+
+def _too_large() -> Refusal:
+    return Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes")
 
 
 def _access(access: str | Grants) -> str:

@@ -7,6 +7,7 @@ and another sees that no string, bytes, map or enum field is without a rule.
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -162,9 +163,12 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 _KEYS: dict[Field, str] = {}
 
 
-def violations(message: Message) -> tuple[Violation, ...]:
-    """Every rule that the message breaks; empty when it keeps them all. Entries of a batch are judged one by one."""
-    return tuple(_walk(message, ""))
+def violations(message: Message, limit: int | None = None) -> tuple[Violation, ...]:
+    """Every rule that the message breaks, or the first `limit`; empty when it keeps them all.
+
+    Entries of a batch are judged one by one.
+    """
+    return tuple(islice(_walk(message, ""), limit))
 
 
 def _walk(message: Message, path: str) -> Iterator[Violation]:

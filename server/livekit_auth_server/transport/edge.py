@@ -51,13 +51,13 @@ def _context(context: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
     peer = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
     if peer.get("ssl_tls_version") != [b"TLSv1.3"]:
         raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
-    chain = peer.get("x509_pem_cert_chain")
+    leaf, chain = peer.get("x509_pem_cert"), peer.get("x509_pem_cert_chain")
     traceparent = ""
     for key, value in context.invocation_metadata() or ():
         if key == "traceparent" and isinstance(value, str):
             traceparent = value
     return CallContext(
-        leaf_pem=peer["x509_pem_cert"][0],
+        leaf_pem=leaf[0] if leaf else b"",
         chain_pem=chain[0] if chain else b"",
         peer=context.peer(),
         traceparent=traceparent,

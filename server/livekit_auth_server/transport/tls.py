@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _RSA_ONLY = "ECDHE-RSA-AES256-GCM-SHA384"
+_CURVES = ("secp256r1", "secp384r1")  # gRPC's clients take no other
 
 
 def pin_tls13() -> None:
@@ -45,21 +47,24 @@ class ServerIdentity:
     def check(self) -> None:
         """Raises ValueError with what to do when the pair can't serve TLS 1.3 here."""
         try:
-            leaf = x509.load_pem_x509_certificate(self.certificate)
-        except ValueError:
+            leaf = x509.load_pem_x509_certificates(self.certificate)[0]
+            extensions = leaf.extensions
+        except (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
             raise ValueError("the certificate isn't PEM: put the server's certificate first, then its chain") from None
         try:
             key = load_pem_private_key(self.key, password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ValueError("the key isn't an unencrypted PEM private key") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError(  # noqa: TRY004 - the file's content is wrong, not a type in the program
                 "the key isn't ECDSA: TLS 1.2 can only be shut out with one; issue a P-256 key"
             )
+        if key.curve.name not in _CURVES:
+            raise ValueError(f"the key is on the curve {key.curve.name}, which no gRPC client takes; issue a P-256 key")
         if _spki(key.public_key()) != _spki(leaf.public_key()):
             raise ValueError("the key doesn't belong to the certificate")
         try:
-            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             names = x509.SubjectAlternativeName([])
         if not names.get_values_for_type(x509.DNSName) and not names.get_values_for_type(x509.IPAddress):

@@ -1,0 +1,40 @@
+"""What a user of any version does, in one program: run by the tests with the client of one version or another."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import livekit_auth
+from livekit_auth import AuthClient, Denied, VerificationFailed
+
+
+async def main(directory: Path, address: str) -> None:
+    def client(name: str) -> AuthClient:
+        return AuthClient(
+            address, ca=directory / "server-ca.pem", cert=directory / f"{name}.pem", key=directory / f"{name}.key"
+        )
+
+    async with client("web") as web, client("hooks") as hooks:
+        assert (await web.get_caller()).known
+        issued = await web.issue_token(room="consult-1", identity="user-1", role="guest", attributes={"a": "b"})
+        assert (await hooks.verify_token(issued.token)).identity == "user-1"
+        try:
+            await web.issue_token(room="board", identity="user-1", role="guest")
+        except Denied as denied:
+            assert denied.reason == "ROOM_NOT_PERMITTED"
+            assert denied.decision_id
+        else:
+            raise AssertionError("a room that isn't permitted was permitted")
+        body, authorization = (directory / "body").read_bytes(), (directory / "authorization").read_text()
+        await hooks.ack_webhook(await hooks.verify_webhook(body, authorization))
+        assert (await hooks.verify_webhook(body, authorization)).duplicate
+        try:
+            await hooks.verify_webhook(body + b" ", authorization)
+        except VerificationFailed as failed:
+            assert failed.reason == "BODY_ALTERED"
+        else:
+            raise AssertionError("an altered body verified")
+    print("done with", Path(livekit_auth.__file__).parent)  # noqa: T201
+
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,166 @@
+"""A throwaway deployment that works, and that keeps its secrets to its owner."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from livekit_auth_server import devkit
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.core.identity import Identifier
+from livekit_auth_server.settings import load_settings
+from livekit_auth_server.transport.tls import ServerIdentity
+from livekit_auth_server.wiring import load_state
+
+URL = "ws://127.0.0.1:7880"
+FILES = {
+    *("ca.pem", "server.pem", "server.key", "server.yaml", "keys.yaml", "policy.yaml", "policy.test.yaml"),
+    *(f"{client}.{suffix}" for client in ("web", "agents", "webhooks") for suffix in ("pem", "key")),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("devkit") / "below" / "dev"
+    before = os.umask(0)  # the worst that a user can have
+    try:
+        devkit.write(folder, "127.0.0.1:7443", URL)
+    finally:
+        os.umask(before)
+    return folder
+
+
+def test_these_are_the_files(made: Path) -> None:
+    assert {path.name for path in made.iterdir()} == FILES
+
+
+def test_every_key_is_its_owners_alone(made: Path) -> None:
+    secret = [path for path in made.iterdir() if path.suffix == ".key" or path.name == "keys.yaml"]
+    assert len(secret) == 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
+
+
+def test_no_other_file_holds_a_key(made: Path) -> None:
+    secret = (made / "keys.yaml").read_text().split(": ")[1].strip()
+    assert len(secret) >= 43
+    for path in made.iterdir():
+        if path.suffix != ".key":
+            assert "PRIVATE KEY" not in path.read_text()
+        if path.name != "keys.yaml":
+            assert secret not in path.read_text()
+
+
+def test_the_cas_key_is_thrown_away(made: Path) -> None:
+    ca = x509.load_pem_x509_certificate((made / "ca.pem").read_bytes())
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    for path in made.glob("*.key"):
+        assert load_pem_private_key(path.read_bytes(), None).public_key() != ca.public_key()
+
+
+def test_the_server_loads_it(made: Path) -> None:
+    settings = load_settings(made / "server.yaml")
+    state = load_state(settings)
+    assert (settings.listen, settings.projects["default"].url) == ("127.0.0.1:7443", URL)
+    assert set(state.policy.callers) == {f"spiffe://dev.example.org/{client}" for client in devkit.CLIENTS}
+    assert len(state.keys.projects["default"].keys) == 1
+    ServerIdentity((made / "server.pem").read_bytes(), (made / "server.key").read_bytes()).check()
+
+
+@pytest.mark.parametrize("client", devkit.CLIENTS)
+def test_its_clients_are_who_the_policy_lists(made: Path, client: str) -> None:
+    state = load_state(load_settings(made / "server.yaml"))
+    leaf = (made / f"{client}.pem").read_bytes()
+    now = int(x509.load_pem_x509_certificate(leaf).not_valid_before_utc.timestamp())
+    identified = state.identifier.identify(leaf, b"", now + 600)
+    assert identified.identity.text in state.policy.callers
+    assert identified.valid_until - now == 30 * 86400 + 300
+
+
+def test_its_server_certificate_is_no_client(made: Path) -> None:
+    usage = x509.load_pem_x509_certificate((made / "server.pem").read_bytes())
+    purposes = usage.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert [purpose._name for purpose in purposes] == ["serverAuth"]
+
+
+@pytest.mark.parametrize(
+    ("address", "dns", "ip"),
+    [
+        ("127.0.0.1:1", ["localhost"], ["127.0.0.1"]),
+        ("[::1]:7443", ["localhost"], ["::1"]),
+        ("0.0.0.0:7443", ["localhost"], ["0.0.0.0"]),
+        ("localhost:7443", ["localhost"], []),
+        ("auth.example.org:443", ["localhost", "auth.example.org"], []),
+    ],
+)
+def test_the_server_can_be_called_by_its_address(tmp_path: Path, address: str, dns: list[str], ip: list[str]) -> None:
+    devkit.write(tmp_path / "dev", address, URL)
+    assert load_settings(tmp_path / "dev" / "server.yaml").listen == address
+    certificate = x509.load_pem_x509_certificate((tmp_path / "dev" / "server.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == dns
+    assert [str(value) for value in names.get_values_for_type(x509.IPAddress)] == ip
+
+
+@pytest.mark.parametrize("url", ["wss://x.livekit.cloud", "https://x.example.org/path", "ws://[::1]:7880", "ws://x/'#"])
+def test_the_url_is_kept_whatever_it_holds(tmp_path: Path, url: str) -> None:
+    if "#" in url:
+        with pytest.raises(ConfigError, match="^url: should be the url"):
+            devkit.write(tmp_path / "dev", "127.0.0.1:1", url)
+        return
+    devkit.write(tmp_path / "dev", "127.0.0.1:1", url)
+    assert load_settings(tmp_path / "dev" / "server.yaml").projects["default"].url == url
+
+
+@pytest.mark.parametrize("address", ["7443", "::1:7443", "bücher.example:1", "a:1\nreflection: true", 'a:1" #', ""])
+def test_an_address_that_the_server_wouldnt_take_writes_nothing(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ConfigError, match="^address: should be HOST:PORT"):
+        devkit.write(tmp_path / "dev", address, URL)
+    assert not (tmp_path / "dev").exists()
+
+
+@pytest.mark.parametrize("name", ["keys.yaml", "something", ".hidden"])
+def test_a_folder_that_isnt_empty_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="isn't empty"):
+        devkit.write(tmp_path, "127.0.0.1:7443", URL)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_a_file_in_the_folders_place_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "dev").write_text("mine")
+    with pytest.raises(FileExistsError):
+        devkit.write(tmp_path / "dev", "127.0.0.1:7443", URL)
+
+
+def test_a_planted_link_isnt_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the folder and the writing, somebody puts a link where a key will be."""
+    target, folder = tmp_path / "target", tmp_path / "dev"
+    folder.mkdir()
+    real = devkit._authority
+
+    def plant(now: object) -> object:
+        (folder / "keys.yaml").symlink_to(target)
+        return real(now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(devkit, "_authority", plant)
+    with pytest.raises(FileExistsError):
+        devkit.write(folder, "127.0.0.1:7443", URL)
+    assert not target.exists()
+
+
+def test_two_deployments_share_nothing(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        devkit.write(tmp_path / name, "127.0.0.1:7443", URL)
+    for file in ("ca.pem", "server.key", "web.key", "keys.yaml"):
+        assert (tmp_path / "one" / file).read_bytes() != (tmp_path / "two" / file).read_bytes()
+    stranger = x509.load_pem_x509_certificate((tmp_path / "one" / "web.pem").read_bytes())
+    other = load_state(load_settings(tmp_path / "two" / "server.yaml")).identifier
+    assert isinstance(other, Identifier)
+    with pytest.raises(Exception, match="doesn't lead to a CA"):
+        other.identify(stranger.public_bytes(Encoding.PEM), b"", int(stranger.not_valid_before_utc.timestamp()) + 600)

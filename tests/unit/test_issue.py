@@ -1,0 +1,421 @@
+"""IssueToken and BatchIssueTokens: nothing leaves before its record, and each entry of a batch stands alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import asdict, replace
+
+import jwt
+import pytest
+from google.rpc import code_pb2, error_details_pb2
+
+from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth_server.core.grants import Grants, VideoGrants
+from livekit_auth_server.core.keys import KeySet, KeyState
+from livekit_auth_server.core.policy import AllowEntry, Matcher
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service import issue as issue_module
+from livekit_auth_server.service.status import to_status
+from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issuer, key, keys_of, listed
+from support.policies import ANY, CALLER, EVERYTHING, JOIN
+
+ROLES = {"guest": JOIN, "moderator": Grants(video=VideoGrants(room_join=True, room_admin=True))}
+GUESTS = AllowEntry(
+    name="guests",
+    projects=frozenset({"default"}),
+    roles=frozenset({"guest"}),
+    rooms=Matcher(prefixes=("consult-",)),
+    identities=ANY,
+)
+WEB = listed(GUESTS, roles=ROLES)
+ASKED = pb.IssueTokenRequest(role="guest", room="consult-42", identity="user-7")
+
+
+@pytest.fixture
+def audit():
+    return AuditTrail()
+
+
+def changed(**fields) -> pb.IssueTokenRequest:
+    request = pb.IssueTokenRequest()
+    request.CopyFrom(ASKED)
+    request.MergeFrom(pb.IssueTokenRequest(**fields))
+    return request
+
+
+async def refused(audit: AuditTrail, request: pb.IssueTokenRequest, caller=WEB) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await issuer(audit).issue(caller, request)
+    return caught.value
+
+
+# One token
+
+
+async def test_a_permitted_request_gets_its_token(audit):
+    response = await issuer(audit).issue(WEB, changed(ttl={"seconds": 90}))
+    read = jwt.decode(response.token, SECRET, algorithms=["HS256"], options={"verify_nbf": False})
+    assert read["sub"] == "user-7"
+    assert read["video"] == {
+        "roomJoin": True,
+        "room": "consult-42",
+        "canPublish": True,
+        "canSubscribe": True,
+        "canPublishData": True,
+    }
+    assert (read["iss"], read["nbf"], read["exp"]) == (KEY.id, NOW, NOW + 90)
+    response.token = ""
+    grants = {"video": {"room_join": True, "can_publish": True, "can_subscribe": True, "can_publish_data": True}}
+    assert response == pb.IssueTokenResponse(
+        url=URL,
+        issue_time={"seconds": NOW},
+        expire_time={"seconds": NOW + 90},
+        grants=grants,
+        key_id=KEY.id,
+        policy_revision="r1",
+        decision_id="d1",
+        project="default",
+    )
+
+
+async def test_every_field_that_is_always_set_is_set(audit):
+    response = await issuer(audit).issue(WEB, ASKED)
+    assert {field.name for field, _ in response.ListFields()} == set(response.DESCRIPTOR.fields_by_name)
+
+
+async def test_an_unset_ttl_takes_the_entrys_default(audit):
+    response = await issuer(audit).issue(WEB, ASKED)
+    assert response.expire_time.seconds - response.issue_time.seconds == GUESTS.default_ttl
+
+
+async def test_the_response_isnt_shared_between_calls(audit):
+    first = await issuer(audit).issue(WEB, ASKED)
+    first.grants.video.room_admin = True
+    assert not (await issuer(audit).issue(WEB, ASKED)).grants.video.room_admin
+
+
+async def test_no_token_leaves_while_its_record_is_being_written():
+    writing, written = asyncio.Event(), asyncio.Event()
+
+    class Slow(AuditTrail):
+        async def record(self, record):
+            writing.set()
+            await written.wait()
+            await super().record(record)
+
+    audit = Slow()
+    call = asyncio.create_task(issuer(audit).issue(WEB, ASKED))
+    await asyncio.wait_for(writing.wait(), 5)
+    await asyncio.sleep(0)
+    assert not call.done()
+    written.set()
+    response = await call
+    assert [record.token_sha256 for record in audit.records] == [hashlib.sha256(response.token.encode()).hexdigest()]
+
+
+async def test_a_record_says_who_got_what_and_holds_no_token(audit):
+    caller = replace(WEB, trace_id="0af7651916cd43dd8448eb211c80319c")
+    response = await issuer(audit).issue(caller, changed(ttl={"seconds": 90}, metadata="MARKER"))
+    [record] = audit.records
+    assert asdict(record) == {
+        "decision_id": "d1",
+        "time": NOW,
+        "caller": CALLER,
+        "certificate_serial": "2a",
+        "method": "IssueToken",
+        "permitted": True,
+        "dry_run": False,
+        "project": "default",
+        "access": "role:guest",
+        "room": "consult-42",
+        "identity": "user-7",
+        "ttl": 90,
+        "entry": "guests",
+        "reason": "",
+        "key_id": KEY.id,
+        "token_sha256": hashlib.sha256(response.token.encode()).hexdigest(),
+        "policy_revision": "r1",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }
+    line = record.to_json()
+    leaked = [part for part in (response.token, *response.token.split("."), SECRET, "MARKER") if part in line]
+    assert not leaked
+
+
+async def test_a_record_spells_out_the_grants_that_were_asked_for(audit):
+    request = pb.IssueTokenRequest(grants={"video": {"room_join": True, "can_publish": False}}, room="r", identity="i")
+    await issuer(audit).issue(listed(), request)
+    kind, _, claims = audit.records[0].access.partition(":")
+    assert kind == "grants"
+    assert json.loads(claims) == {
+        "video": {"roomJoin": True, "canPublish": False, "canSubscribe": True, "canPublishData": True}
+    }
+
+
+async def test_an_audit_trail_that_cant_be_written_stops_the_token():
+    refusal = await refused(AuditTrail(room=0), ASKED)
+    assert refusal.reason is Reason.AUDIT_UNAVAILABLE
+    assert to_status(refusal).code == code_pb2.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("fields", "caller", "reason"),
+    [
+        ({"role": "moderator"}, WEB, Reason.ROLE_NOT_PERMITTED),
+        ({"role": "gone"}, WEB, Reason.ROLE_NOT_PERMITTED),
+        ({"project": "other"}, WEB, Reason.PROJECT_NOT_PERMITTED),
+        ({"room": "lobby"}, WEB, Reason.ROOM_NOT_PERMITTED),
+        ({"ttl": {"seconds": 3601}}, WEB, Reason.TTL_NOT_PERMITTED),
+        ({"kind": "PARTICIPANT_KIND_AGENT"}, WEB, Reason.POWER_NOT_PERMITTED),
+        ({"room_config": {}}, WEB, Reason.POWER_NOT_PERMITTED),
+        ({"grants": {}}, WEB, Reason.GRANTS_NOT_PERMITTED),
+    ],
+)
+async def test_a_denial_is_recorded_and_carries_its_decision(audit, fields, caller, reason):
+    refusal = await refused(audit, changed(**fields), caller)
+    assert (refusal.reason, refusal.metadata["decision_id"]) == (reason, "d1")
+    [record] = audit.records
+    assert (record.permitted, record.reason, record.entry, record.token_sha256) == (False, reason, "", "")
+    assert record.key_id == ""
+
+
+async def test_a_denial_for_a_missing_field_names_it(audit):
+    refusal = await refused(audit, pb.IssueTokenRequest(role="guest", identity="i"))
+    assert refusal.reason is Reason.INVALID_REQUEST
+    assert [violation.field for violation in refusal.violations] == ["room"]
+    assert refusal.metadata == {"decision_id": "d1"}
+
+
+async def test_a_denial_whose_record_cant_be_written_is_unavailable_too():
+    assert (await refused(AuditTrail(room=0), changed(room="lobby"))).reason is Reason.AUDIT_UNAVAILABLE
+
+
+async def test_a_request_that_breaks_a_rule_is_no_decision(audit):
+    refusal = await refused(audit, changed(room="a\nb"))
+    assert (refusal.reason, refusal.metadata, audit.records) == (Reason.INVALID_REQUEST, {}, [])
+
+
+# Keys
+
+
+async def test_the_first_active_key_signs(audit):
+    keys = keys_of(key("APIold", KeyState.VERIFY_ONLY), key("APInew"), key("APInext"))
+    response = await issuer(audit).issue(listed(GUESTS, roles=ROLES, keys=keys), ASKED)
+    read = jwt.decode(response.token, options={"verify_signature": False})
+    assert (response.key_id, read["iss"], audit.records[0].key_id) == ("APInew", "APInew", "APInew")
+
+
+WITHOUT_A_SIGNING_KEY = {
+    "revoked and verify-only": keys_of(key("APIa", KeyState.REVOKED), key("APIb", KeyState.VERIFY_ONLY)),
+    "out of time": keys_of(replace(key("APIa"), not_after=NOW), replace(key("APIb"), not_before=NOW + 1)),
+    "no keys at all": keys_of(),
+    "no such project": KeySet([]),
+}
+
+
+@pytest.mark.parametrize("keys", WITHOUT_A_SIGNING_KEY.values(), ids=WITHOUT_A_SIGNING_KEY)
+@pytest.mark.parametrize("validate_only", [False, True])
+async def test_a_project_without_a_key_that_signs_issues_nothing(audit, keys, validate_only):
+    refusal = await refused(audit, changed(validate_only=validate_only), listed(GUESTS, roles=ROLES, keys=keys))
+    assert (refusal.reason, refusal.metadata) == (Reason.NO_SIGNING_KEY, {"decision_id": "d1"})
+    [record] = audit.records  # a decision like every other
+    assert (record.permitted, record.reason, record.entry) == (False, Reason.NO_SIGNING_KEY, "guests")
+    assert (record.key_id, record.token_sha256, record.dry_run) == ("", "", validate_only)
+
+
+async def test_whether_a_project_has_a_key_is_told_only_to_whom_it_is_permitted(audit):
+    refusal = await refused(audit, changed(room="lobby"), listed(GUESTS, roles=ROLES, keys=keys_of()))
+    assert refusal.reason is Reason.ROOM_NOT_PERMITTED
+
+
+# Dry runs
+
+
+async def test_with_validate_only_every_check_runs_and_nothing_is_minted(audit, monkeypatch):
+    monkeypatch.setattr(issue_module, "mint", lambda *_: pytest.fail("a dry run mints"))
+    real = await issuer(AuditTrail()).issue(WEB, changed(validate_only=True))
+    assert real.token == ""
+    assert {field.name for field, _ in real.ListFields()} == set(real.DESCRIPTOR.fields_by_name) - {"token"}
+    response = await issuer(audit).issue(WEB, changed(validate_only=True))
+    assert response == real
+    [record] = audit.records
+    assert (record.dry_run, record.permitted, record.token_sha256, record.key_id) == (True, True, "", KEY.id)
+
+
+async def test_a_dry_run_answers_as_the_real_thing_would(audit):
+    dry = await issuer(audit).issue(WEB, changed(validate_only=True))
+    real = await issuer(AuditTrail()).issue(WEB, ASKED)
+    real.token = ""
+    assert dry == real
+
+
+@pytest.mark.parametrize("fields", [{"role": "gone"}, {"room": "lobby"}, {"ttl": {"seconds": 3601}}, {"room": "\n"}])
+async def test_a_dry_run_is_refused_as_the_real_thing_would_be(audit, fields):
+    dry = await refused(audit, changed(**fields, validate_only=True))
+    real = await refused(AuditTrail(), changed(**fields))
+    assert to_status(dry) == to_status(real)
+    assert all(record.dry_run for record in audit.records)
+
+
+async def test_a_dry_run_stops_when_it_cant_be_recorded():
+    assert (await refused(AuditTrail(room=0), changed(validate_only=True))).reason is Reason.AUDIT_UNAVAILABLE
+
+
+# Sizes
+
+HEAVY = "\x01" * 64 * 1024  # six characters of JSON each, eight of the token
+
+
+async def test_a_token_over_3_mib_is_refused_before_it_is_minted(audit, monkeypatch):
+    monkeypatch.setattr(issue_module, "mint", lambda *_: pytest.fail("it is minted"))
+    refusal = await refused(audit, changed(metadata="\x01" * 512 * 1024))
+    assert (refusal.reason, refusal.metadata) == (Reason.RESPONSE_TOO_LARGE, {"decision_id": "d1"})
+    assert [(record.permitted, record.reason) for record in audit.records] == [(False, Reason.RESPONSE_TOO_LARGE)]
+
+
+async def test_a_token_just_under_3_mib_is_issued(audit):
+    response = await issuer(audit).issue(WEB, changed(metadata="\x01" * 392_000))
+    assert 3_130_000 < response.ByteSize() <= 3 * 1024 * 1024
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+async def test_a_dry_run_has_the_same_bound(audit, validate_only):
+    request = changed(metadata="\x01" * 512 * 1024, validate_only=validate_only)
+    assert (await refused(audit, request)).reason is Reason.RESPONSE_TOO_LARGE
+
+
+# Batches
+
+
+async def batch(audit: AuditTrail, *requests: pb.IssueTokenRequest, caller=WEB) -> pb.BatchIssueTokensResponse:
+    return await issuer(audit).issue_batch(caller, pb.BatchIssueTokensRequest(requests=requests))
+
+
+def outcome(result: pb.IssueTokenResult) -> str:
+    """ "issued", or the reason of the entry's error."""
+    if result.WhichOneof("outcome") == "response":
+        return "issued"
+    info = error_details_pb2.ErrorInfo()
+    assert result.error.details[0].Unpack(info)
+    assert info.domain == "livekit-auth"
+    return info.reason
+
+
+async def test_each_entry_of_a_batch_succeeds_or_fails_alone_and_in_order(audit):
+    response = await batch(
+        audit, ASKED, changed(room="lobby"), changed(room="\n"), changed(role="gone"), pb.IssueTokenRequest(), ASKED
+    )
+    assert [outcome(result) for result in response.results] == [
+        "issued",
+        "ROOM_NOT_PERMITTED",
+        "INVALID_REQUEST",
+        "ROLE_NOT_PERMITTED",
+        "INVALID_REQUEST",
+        "issued",
+    ]
+
+
+@pytest.mark.parametrize("request_", [ASKED, changed(room="lobby"), changed(room="\n"), changed(ttl={"nanos": 1})])
+async def test_an_entry_gets_what_issue_token_would_have_returned(request_):
+    [result] = (await batch(AuditTrail(), request_)).results
+    try:
+        alone = await issuer(AuditTrail()).issue(WEB, request_)
+    except Refusal as refusal:
+        assert result == pb.IssueTokenResult(error=to_status(refusal))  # noqa: PT017 - either way
+    else:
+        assert result == pb.IssueTokenResult(response=alone)
+
+
+async def test_every_decision_of_a_batch_has_its_record(audit):
+    response = await batch(audit, ASKED, changed(room="lobby"), changed(identity="b"), changed(room="\n"))
+    assert [(record.decision_id, record.method, record.permitted) for record in audit.records] == [
+        ("d1", "BatchIssueTokens", True),
+        ("d2", "BatchIssueTokens", False),
+        ("d3", "BatchIssueTokens", True),
+    ]
+    hashes = [hashlib.sha256(r.response.token.encode()).hexdigest() for r in response.results if r.response.token]
+    assert hashes == [record.token_sha256 for record in audit.records if record.permitted]
+
+
+async def test_an_entry_whose_record_cant_be_written_fails_and_takes_no_other_with_it(audit):
+    response = await batch(AuditTrail(room=1), ASKED, ASKED)
+    assert [outcome(result) for result in response.results] == ["issued", "AUDIT_UNAVAILABLE"]
+
+
+async def test_an_entry_of_a_batch_can_be_a_dry_run(audit):
+    response = await batch(audit, ASKED, changed(validate_only=True))
+    assert [bool(result.response.token) for result in response.results] == [True, False]
+    assert [record.dry_run for record in audit.records] == [False, True]
+
+
+@pytest.mark.parametrize("count", [0, 501, 5000])
+async def test_a_batch_has_1_to_500_entries(audit, count):
+    with pytest.raises(Refusal) as caught:
+        await batch(audit, *[pb.IssueTokenRequest()] * count)
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert [violation.field for violation in caught.value.violations] == ["requests"]
+    assert str(count) in caught.value.message
+    assert audit.records == []
+
+
+@pytest.mark.parametrize("count", [1, 500])
+async def test_a_batch_of_1_or_500_entries_is_taken(audit, count):
+    response = await batch(audit, *[ASKED] * count)
+    assert [outcome(result) for result in response.results] == ["issued"] * count
+    assert len({record.decision_id for record in audit.records}) == count
+
+
+def sized(size: int) -> list[pb.IssueTokenRequest]:
+    """Entries that take this many bytes as a batch."""
+    entries = [changed(metadata="x" * 500_000), changed(metadata="x" * 500_000), changed(metadata="x")]
+    missing = size - pb.BatchIssueTokensRequest(requests=entries).ByteSize()
+    entries[2].metadata = "x" * missing
+    missing = size - pb.BatchIssueTokensRequest(requests=entries).ByteSize()
+    entries[2].metadata = "x" * (len(entries[2].metadata) + missing)
+    assert pb.BatchIssueTokensRequest(requests=entries).ByteSize() == size
+    return entries
+
+
+async def test_a_batch_of_more_than_1_mib_is_refused(audit):
+    response = await batch(audit, *sized(1024 * 1024))
+    assert [outcome(result) for result in response.results] == ["issued"] * 3
+    with pytest.raises(Refusal) as caught:
+        await batch(AuditTrail(), *sized(1024 * 1024 + 1))
+    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert "1048576 bytes" in caught.value.message
+
+
+async def test_entries_that_would_take_the_response_past_3_mib_fail_before_they_are_minted(audit):
+    response = await batch(audit, *[changed(metadata=HEAVY)] * 8, ASKED)
+    assert [outcome(result) for result in response.results] == ["issued"] * 5 + ["RESPONSE_TOO_LARGE"] * 3 + ["issued"]
+    assert response.ByteSize() <= 3 * 1024 * 1024
+    assert [record.permitted for record in audit.records] == [True] * 5 + [False] * 3 + [True]
+
+
+async def test_a_response_stays_under_3_mib_whatever_its_entries_ask_for(audit):
+    """Errors count as well: one entry nearly fills the response, the others have as much to say as they can."""
+    wrong = pb.IssueTokenRequest()
+    wrong.grants.video.can_publish_sources.extend(range(100, 140))
+    wrong.room_config.agents.add(agent_name="\n", deployment="\n")
+    heavy = changed(metadata="\x01" * 375_000)
+    response = await batch(audit, heavy, *[wrong] * 499)
+    assert 2_900_000 < response.ByteSize() <= 3 * 1024 * 1024
+    outcomes = [outcome(result) for result in response.results]
+    assert outcomes[0] == "issued"
+    assert outcomes[1] == "INVALID_REQUEST"
+    assert set(outcomes[1:]) == {"INVALID_REQUEST", "RESPONSE_TOO_LARGE"}
+
+
+async def test_500_entries_that_all_fail_stay_within_the_response_too(audit):
+    wrong = pb.IssueTokenRequest()
+    wrong.grants.video.can_publish_sources.extend(range(100, 140))
+    response = await batch(audit, *[wrong] * 500)
+    assert {outcome(result) for result in response.results} == {"INVALID_REQUEST"}
+    assert response.ByteSize() <= 3 * 1024 * 1024
+
+
+async def test_a_batch_of_a_caller_that_may_everything(audit):
+    response = await batch(audit, pb.IssueTokenRequest(grants={"sip": {"call": True}}), caller=listed(EVERYTHING))
+    assert response.results[0].response.grants.sip.call
