@@ -47,7 +47,7 @@ demo: setup ## The main job end to end, on this machine
 
 .PHONY: demo-livekit
 demo-livekit: setup ## The same against a real LiveKit server (needs Go)
-	@python tests/e2e/demo.py
+	@PYTHONPATH=tests python -m e2e.demo
 
 # --- tests ---
 

@@ -185,3 +185,8 @@ def test_claims_that_arent_modelled_are_named_and_credentials_left_out(hooks: Au
     assert answer.room_config.max_participants == 5
     assert answer.room_config.egress.tracks.filepath == "p"
     assert "HIDDEN" not in str(answer)
+
+
+def test_a_token_without_a_subject_is_its_jtis_as_livekit_reads_it(hooks: AuthServiceStub) -> None:
+    answer = hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token(sub=None, jti="user-9")))
+    assert (answer.identity, list(answer.other_claims)) == ("user-9", [])

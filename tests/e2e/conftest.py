@@ -96,7 +96,7 @@ def pytest_configure() -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keeps tokens and secrets out of what a failing test prints: arguments, messages, captured output."""
     report = yield
-    if report.failed:
-        report.longrepr = secrecy.redacted(str(report.longrepr))
+    if report.failed and (clean := secrecy.redacted(str(report.longrepr))) != str(report.longrepr):
+        report.longrepr = clean
     report.sections = [(title, secrecy.redacted(text)) for title, text in report.sections]
     return report

@@ -1,4 +1,4 @@
-"""Whether this service and a real LiveKit server agree about tokens: never is it laxer than LiveKit."""
+"""Whether this service and a real LiveKit server agree about the form, key, signature and times of tokens."""
 
 from __future__ import annotations
 

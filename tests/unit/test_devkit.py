@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from livekit_auth_server import devkit
 from livekit_auth_server.adapters.yaml_file import ConfigError
@@ -16,6 +16,9 @@ from livekit_auth_server.core.identity import Identifier
 from livekit_auth_server.settings import load_settings
 from livekit_auth_server.transport.tls import ServerIdentity
 from livekit_auth_server.wiring import load_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URL = "ws://127.0.0.1:7880"
 FILES = {
@@ -57,8 +60,6 @@ def test_no_other_file_holds_a_key(made: Path) -> None:
 
 def test_the_cas_key_is_thrown_away(made: Path) -> None:
     ca = x509.load_pem_x509_certificate((made / "ca.pem").read_bytes())
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
     for path in made.glob("*.key"):
         assert load_pem_private_key(path.read_bytes(), None).public_key() != ca.public_key()
 
@@ -110,7 +111,7 @@ def test_the_server_can_be_called_by_its_address(tmp_path: Path, address: str, d
 @pytest.mark.parametrize("url", ["wss://x.livekit.cloud", "https://x.example.org/path", "ws://[::1]:7880", "ws://x/'#"])
 def test_the_url_is_kept_whatever_it_holds(tmp_path: Path, url: str) -> None:
     if "#" in url:
-        with pytest.raises(ConfigError, match="^url: should be the url"):
+        with pytest.raises(ConfigError, match="url: should be the url"):
             devkit.write(tmp_path / "dev", "127.0.0.1:1", url)
         return
     devkit.write(tmp_path / "dev", "127.0.0.1:1", url)
@@ -119,7 +120,7 @@ def test_the_url_is_kept_whatever_it_holds(tmp_path: Path, url: str) -> None:
 
 @pytest.mark.parametrize("address", ["7443", "::1:7443", "bücher.example:1", "a:1\nreflection: true", 'a:1" #', ""])
 def test_an_address_that_the_server_wouldnt_take_writes_nothing(tmp_path: Path, address: str) -> None:
-    with pytest.raises(ConfigError, match="^address: should be HOST:PORT"):
+    with pytest.raises(ConfigError, match="address: should be HOST:PORT"):
         devkit.write(tmp_path / "dev", address, URL)
     assert not (tmp_path / "dev").exists()
 

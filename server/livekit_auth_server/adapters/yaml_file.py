@@ -83,7 +83,9 @@ class YamlFile:
             raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
         except MarkedYAMLError as error:
             problem = "" if secret else f" ({error.problem})"
-            message = f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
+            message = (
+                f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
+            )
             raise ConfigError(path, message, _line(error)) from None
         except YAMLWarning:
             message = "isn't plain YAML (an anchor that is defined twice, or a number in YAML 1.1's form)"

@@ -106,7 +106,7 @@ def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now:
         signed=signed,
         grants=Grants(**groups),
         room=_typed(video, "room", str) or "",
-        identity=_typed(claims, "sub", str) or "",
+        identity=_typed(claims, "sub", str) or _typed(claims, "jti", str) or "",  # as livekit/protocol auth/verifier.go
         name=_typed(claims, "name", str) or "",
         metadata=_typed(claims, "metadata", str) or "",
         attributes=attributes,
@@ -118,7 +118,7 @@ def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now:
 
 
 _MODELLED = frozenset(
-    {"iss", "sub", "nbf", "exp", "name", "kind", "metadata", "attributes", "sha256", "roomPreset", "roomConfig"}
+    {"iss", "sub", "jti", "nbf", "exp", "name", "kind", "metadata", "attributes", "sha256", "roomPreset", "roomConfig"}
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
 from livekit_auth_server.core.grants import claims_text
