@@ -18,11 +18,14 @@ from livekit_auth.v1 import grants_pb2
 from livekit_auth.v1.grants_pb2 import Grants as GrantsMessage
 from livekit_auth.v1.room_config_pb2 import RoomConfig as RoomConfigMessage
 from livekit_auth_server.core.grants import (
+    CACHED_GRANTS,
     GROUPS,
     PARTICIPANT_KINDS,
     TRACK_SOURCES,
     Grants,
     VideoGrants,
+    claims_template,
+    needs,
 )
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import (
@@ -145,6 +148,18 @@ def test_what_a_verified_token_is_silent_about_stays_unset():
     assert not message.video.HasField("can_publish")
     assert message.video.HasField("can_subscribe")
     assert message.video.can_publish_data is True
+
+
+def test_what_callers_spell_out_fills_no_memory():
+    """Each cache of grants is bounded well below what the largest grants, each different, would make of it."""
+    for number in range(CACHED_GRANTS + 50):
+        ids = [f"{number:06}{place:03}{'x' * 247}" for place in range(100)]
+        grants = grants_from_bytes(GrantsMessage(agent_thread={"thread_ids": ids}).SerializeToString())
+        assert needs(grants)
+        assert claims_template(grants)
+        assert grants_message(grants)
+    for cache in (grants_from_bytes, needs, claims_template, grants_message):
+        assert cache.cache_info().currsize <= CACHED_GRANTS <= 256
 
 
 # Room configurations

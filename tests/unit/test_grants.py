@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,6 +195,12 @@ def test_the_powers_are_these():
         "room_config_agents",
         "long_ttl",
     } == POWERS
+
+
+def test_the_contract_names_each_power_beside_the_field_that_needs_it():
+    protos = (Path(__file__).parents[2] / "protos/livekit_auth/v1").glob("*.proto")
+    text = " ".join(re.sub(r"\s*//", "", path.read_text()) for path in protos)
+    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS - {"long_ttl"}
 
 
 def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():

@@ -679,6 +679,12 @@ def test_a_chain_over_64_kib_is_refused_unread() -> None:
     assert "too large" in message(EXAMPLE.issue(uris=[WEB]), chain=b"x" * 65536)
 
 
+def test_more_than_eight_certificates_beside_the_leaf_are_refused() -> None:
+    credential = EXAMPLE.issue(uris=[WEB])
+    assert identify(credential, chain=EXAMPLE.leaf_pem * 8).identity.text == WEB
+    assert "more than 8 other certificates" in message(credential, chain=EXAMPLE.leaf_pem * 9)
+
+
 def tangle(names: int, copies: int) -> tuple[Authority, bytes]:
     """CAs that all sign one another and lead nowhere, within the 64 KiB."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(names)]
@@ -703,17 +709,17 @@ def tangle(names: int, copies: int) -> tuple[Authority, bytes]:
     return Authority(made[0], keys[0]), b"".join(c.public_bytes(Encoding.PEM) for c in made)
 
 
-@pytest.mark.parametrize(("names", "copies"), [(1, 60), (3, 10), (8, 1)])
+@pytest.mark.parametrize(("names", "copies"), [(1, 8), (2, 4), (3, 1)])
 def test_a_tangle_of_cas_is_refused_fast(names: int, copies: int) -> None:
     issuer, chain = tangle(names, copies)
     credential = issuer.issue(uris=[WEB])
     started = time.perf_counter()
-    assert reason(credential, chain=chain) is Reason.IDENTITY_INVALID
-    assert time.perf_counter() - started < 1
+    assert "doesn't lead to a CA" in message(credential, chain=chain)
+    assert time.perf_counter() - started < 0.5
 
 
 def test_impostors_of_the_ca_dont_keep_a_caller_out() -> None:
-    impostors = b"".join(Authority.create("example.org CA").leaf_pem for _ in range(40))
+    impostors = b"".join(Authority.create("example.org CA").leaf_pem for _ in range(8))
     assert identify(EXAMPLE.issue(uris=[WEB]), chain=impostors).identity.text == WEB
 
 

@@ -13,7 +13,7 @@ from google.rpc import code_pb2, error_details_pb2
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.grants import Grants, VideoGrants
-from livekit_auth_server.core.keys import KeySet, KeyState
+from livekit_auth_server.core.keys import KeySet, KeyState, Project
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service import issue as issue_module
@@ -179,6 +179,25 @@ async def test_a_denial_is_recorded_and_carries_its_decision(audit, fields, call
     [record] = audit.records
     assert (record.permitted, record.reason, record.entry, record.token_sha256) == (False, reason, "", "")
     assert record.key_id == ""
+
+
+async def answer(caller, request: pb.IssueTokenRequest) -> bytes:
+    return to_status(await refused(AuditTrail(), request, caller)).SerializeToString(deterministic=True)
+
+
+async def test_an_unknown_role_and_one_that_isnt_permitted_get_the_same_bytes():
+    with_it, without_it = listed(GUESTS, roles=ROLES), listed(GUESTS, roles={"guest": JOIN})
+    for fields in ({}, {"room": "lobby"}, {"ttl": {"seconds": 86400}}, {"project": "other"}, {"kind": 5}):
+        request = changed(role="moderator", **fields)
+        assert await answer(with_it, request) == await answer(without_it, request)
+
+
+async def test_an_unknown_project_and_one_that_isnt_permitted_get_the_same_bytes():
+    with_it = listed(
+        GUESTS, roles=ROLES, keys=KeySet([Project(n, URL, (key(f"API{n}"),)) for n in ("default", "other")])
+    )
+    for request in (changed(project="other"), changed(project="other", role="moderator")):
+        assert await answer(with_it, request) == await answer(WEB, request)
 
 
 async def test_a_denial_for_a_missing_field_names_it(audit):

@@ -375,6 +375,7 @@ def mounted(folder: Path, **files: str) -> Path:
 def test_in_a_directory_each_file_is_a_key(tmp_path: Path) -> None:
     directory = mounted(tmp_path, APItwo=f"{OTHER}\n", APIone=f"{SECRET}\r\n", APIthree=SECRET)
     (directory / "folder").mkdir()
+    write(directory, "not a secret", ".hidden", 0o644)
     keys = keys_from_directory(directory)
     assert [key.id for key in keys] == ["APIone", "APIthree", "APItwo"]
     assert holds(keys[0], SECRET)

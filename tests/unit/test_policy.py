@@ -514,7 +514,7 @@ grants = st.builds(
         room_admin=st.booleans(),
         agent=st.booleans(),
         destination_room=st.sampled_from(("", "a", "b")),
-        can_publish=st.booleans(),
+        can_publish=st.sampled_from((True, False, None)),
         can_subscribe=st.just(False),
         can_publish_data=st.just(False),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import string
+import tracemalloc
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,15 @@ def test_a_verify_only_key_still_verifies() -> None:
 )
 def test_what_isnt_three_parts_of_base64url_is_no_token(text: str) -> None:
     assert reason(text) is Reason.TOKEN_MALFORMED
+
+
+def test_a_long_token_of_dots_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        assert reason("ab." * 1_000_000) is Reason.TOKEN_MALFORMED
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 GOOD = token()
@@ -481,6 +491,7 @@ WRONG_TYPES = [
 @pytest.mark.parametrize(("name", "value"), WRONG_TYPES)
 def test_a_claim_of_another_type_is_malformed(name: str, value: object) -> None:
     assert reason(token(**{name: value})) is Reason.TOKEN_MALFORMED
+    assert reason(token(sub=None, jti=1)) is Reason.TOKEN_MALFORMED
 
 
 def test_what_isnt_modelled_is_named_and_nothing_more() -> None:
@@ -501,12 +512,26 @@ def test_what_isnt_modelled_is_named_and_nothing_more() -> None:
         "aud",
         "futureClaim",
         "iat",
-        "jti",
         "kindDetails",
         "sip.future",
         "video.futureGrant",
     )
     assert got.grants.sip == SipGrants(admin=True)
+
+
+@pytest.mark.parametrize(
+    ("claims", "identity"),
+    [
+        ({"sub": None, "jti": "user-9"}, "user-9"),
+        ({"sub": "", "jti": "user-9"}, "user-9"),
+        ({"sub": "user-1", "jti": "user-9"}, "user-1"),
+        ({"sub": "user-1", "jti": 9}, "user-1"),
+        ({"sub": None, "jti": None}, ""),
+    ],
+)
+def test_without_a_subject_the_jti_is_the_identity_as_in_livekit(claims: dict[str, Any], identity: str) -> None:
+    """livekit/protocol auth/verifier.go, ParseAPIToken: whoever holds such a token joins under its jti."""
+    assert verify(token(**claims)).identity == identity
 
 
 def test_snake_case_is_not_what_livekit_reads() -> None:

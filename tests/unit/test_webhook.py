@@ -446,6 +446,13 @@ def test_livekits_node_vector_holds() -> None:
     assert (got.type, got.room, got.id) == ("room_started", "mytestroom", "")
 
 
+def test_livekits_python_tests_sign_webhooks_that_hold() -> None:
+    """python-sdks tests/api/test_webhook.py: an access token's class with nothing but a hash."""
+    made = api.AccessToken("APIalpha", SECRET.decode()).with_sha256(digest(BODY)).to_jwt()
+    now = jwt.decode(made, options={"verify_signature": False})["nbf"]
+    assert verify_webhook(BODY, made, KEYS, ALPHA, now).id == "EV_1"
+
+
 # Beside livekit-api
 
 

@@ -29,6 +29,9 @@ ORDINARY_GRANTS = frozenset(
     }
 )
 
+# How many different grants a cache remembers. Few: callers may spell out grants of 25 KiB, each different, to fill it.
+CACHED_GRANTS = 128
+
 TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
 PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent")
 
@@ -170,7 +173,7 @@ class Needs:
     carries_room: bool
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHED_GRANTS)
 def needs(grants: Grants) -> Needs:
     """What these grants need. A join token names its room: LiveKit reads an empty one as any room."""
     video = grants.video
@@ -193,7 +196,7 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHED_GRANTS)
 def claims_template(grants: Grants) -> tuple[str, str, str]:
     """The grants' claims as compact JSON members, cut where a video grant's room goes.
 

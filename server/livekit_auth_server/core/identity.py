@@ -40,6 +40,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _LAST_LABEL_IS_NUMERIC = re.compile(r"(?:.*\.)?[0-9]+\Z")
 _MAX_CHAIN_BYTES = 64 * 1024
+_MAX_INTERMEDIATES = 8  # the verifier takes no longer chain, and looking for a path costs more with each
 _CACHED_CERTIFICATES = 4096
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _LEAST_RSA_BITS = 2048
@@ -144,6 +145,8 @@ class Identifier:
             extensions, public_key = leaf.extensions, leaf.public_key()
         except _UNREADABLE:
             raise _invalid("the certificate can't be read") from None
+        if len(intermediates) > _MAX_INTERMEDIATES:
+            raise _invalid(f"it comes with more than {_MAX_INTERMEDIATES} other certificates")
         _check_leaf(extensions)
         _check_key(public_key)
         identity = _identity(extensions, dns_enabled=self.bundles.dns is not None)

@@ -68,7 +68,7 @@ def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) 
 
     Raises TOKEN_MALFORMED, KEY_UNKNOWN, SIGNATURE_INVALID or TOKEN_EXPIRED.
     """
-    parts = token.split(".")
+    parts = token.split(".", _PARTS)  # no more, or a long token of dots would take far more memory than it has
     if len(parts) != _PARTS or not all(_PART.match(part) for part in parts):
         raise _malformed("it isn't three base64url parts")
     header, payload, signature = (_decoded(part) for part in parts)
