@@ -244,3 +244,13 @@ def test_get_caller_shows_what_the_policy_allows(web: AuthServiceStub) -> None:
     assert (entry.name, list(entry.projects), list(entry.roles)) == ("consult", ["alpha"], ["guest"])
     assert entry.rooms[0].prefix == "consult-"
     assert entry.default_ttl.seconds == 600
+
+
+def test_the_audit_trail_says_which_powers_a_token_took(server: Deployment, admin: AuthServiceStub) -> None:
+    config = room_config_pb2.RoomConfig(agents=[room_config_pb2.RoomAgentDispatch(agent_name="helper")])
+    answer = admin.IssueToken(
+        ask(project="alpha", room_config=config, room_preset="big", kind=grants_pb2.PARTICIPANT_KIND_SIP)
+    )
+    record = server.audit(answer.decision_id)
+    assert record["powers"] == "kind,room_config,room_config_agents,room_preset"
+    assert (record["kind"], record["room_preset"]) == ("sip", "big")

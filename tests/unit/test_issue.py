@@ -138,6 +138,9 @@ async def test_a_record_says_who_got_what_and_holds_no_token(audit):
         "token_sha256": hashlib.sha256(response.token.encode()).hexdigest(),
         "policy_revision": "r1",
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "kind": "",
+        "powers": "",
+        "room_preset": "",
     }
     line = record.to_json()
     leaked = [part for part in (response.token, *response.token.split("."), SECRET, "MARKER") if part in line]

@@ -11,7 +11,10 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One decision. `time` is seconds since the epoch, `ttl` seconds; what doesn't apply is empty, 0 or None."""
+    """One decision. `time` is seconds since the epoch, `ttl` seconds; what doesn't apply is empty, 0 or None.
+
+    `powers` are the names of the powers that the token took, sorted, with commas between.
+    """
 
     decision_id: str
     time: int
@@ -31,6 +34,9 @@ class AuditRecord:
     token_sha256: str
     policy_revision: str
     trace_id: str
+    kind: str = ""
+    powers: str = ""
+    room_preset: str = ""
 
     def to_json(self) -> str:
         """One line of JSON in ASCII: control characters, bidirectional marks and all else beyond it are escaped."""

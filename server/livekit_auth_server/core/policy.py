@@ -201,7 +201,7 @@ def _lacks(
         lacks.append(Lack(Reason.GRANTS_NOT_PERMITTED, message, {"grants": names.replace(" ", "")}))
     if needed is None or grants is None:
         return tuple(lacks)
-    if missing := _powers(needed, request) - entry.powers:
+    if missing := required_powers(needed, request) - entry.powers:
         names = ",".join(sorted(missing))
         lacks.append(Lack(Reason.POWER_NOT_PERMITTED, f"powers that you don't have: {names}", {"powers": names}))
     lacks += _shape_lacks(needed, request)
@@ -209,7 +209,7 @@ def _lacks(
     return tuple(lacks)
 
 
-def _powers(needed: Needs, request: TokenRequest) -> frozenset[str]:
+def required_powers(needed: Needs, request: TokenRequest) -> frozenset[str]:
     """The powers that the grants and the request's other fields need together."""
     powers = needed.powers
     if request.kind not in ("", "standard"):

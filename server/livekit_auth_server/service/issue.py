@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
-from livekit_auth_server.core.grants import claims_text
+from livekit_auth_server.core.grants import claims_text, needs
 from livekit_auth_server.core.mint import mint, token_size
-from livekit_auth_server.core.policy import Denial, Grant, TokenRequest, decide
+from livekit_auth_server.core.policy import Denial, Grant, TokenRequest, decide, required_powers
 from livekit_auth_server.core.refusal import Reason, Refusal, Violation, invalid
 from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import grants_message, token_request
@@ -121,6 +121,9 @@ class Issuer:
             token_sha256="",
             policy_revision=caller.state_policy.revision,
             trace_id=caller.trace_id,
+            kind=wanted.kind,
+            powers=",".join(sorted(required_powers(needs(grant.grants), wanted))) if grant else "",
+            room_preset=wanted.room_preset,
         )
 
 
