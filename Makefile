@@ -77,7 +77,7 @@ check: setup ## Format, lint, types, import contracts, contract, generated code,
 	@lint-imports | tail -n 2
 	@buf format --diff --exit-code protos
 	@buf lint
-	@for image in protos/released/*.binpb; do buf breaking --against "$$image"; done
+	@for image in protos/released/*.binpb; do buf breaking protos --against "$$image"; done
 	@python tools/check_generated.py
 	@python tools/unasync.py --check
 	@pytest tests/docs --quiet
