@@ -36,12 +36,14 @@ def serve(config: Config, as_json: Json = False) -> None:
     import uvloop
 
     from livekit_auth_server.adapters import logs
+    from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.settings import load_settings
     from livekit_auth_server.wiring import serve as run
 
     settings = load_settings(config)
-    logs.configure("json" if as_json else settings.log.format, settings.log.level)
-    uvloop.run(run(settings))
+    stream = LineStream(sys.stderr.fileno())
+    logs.configure("json" if as_json else settings.log.format, settings.log.level, stream)
+    uvloop.run(run(settings, stream))
 
 
 @app.command()

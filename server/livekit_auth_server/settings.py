@@ -120,7 +120,7 @@ class WebhookSettings(_Model):
 
     max_body: int = Field(default=1024 * 1024, ge=1024, le=3 * 1024 * 1024)
     remember: int = Field(default=24 * 3600, ge=60, le=30 * 24 * 3600)
-    remember_per_caller: int = Field(default=100_000, ge=100, le=10_000_000)
+    remember_per_caller: int = Field(default=20_000, ge=100, le=10_000_000)
 
 
 class LogSettings(_Model):

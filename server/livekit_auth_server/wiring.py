@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
 
 from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.adapters.audit_log import AuditLog
@@ -32,8 +38,10 @@ from livekit_auth_server.transport.tls import ServerIdentity, credentials
 if TYPE_CHECKING:
     import grpc
 
+    from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.settings import KeysSettings, Settings
 
+_LAST_LINES = 0.5  # seconds that a slow reader of the log is given
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -91,11 +99,11 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-async def start(settings: Settings, state: State, registry: CollectorRegistry) -> Running:
+async def start(settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
     acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
-    issuer = Issuer(AuditLog(sys.stderr.buffer), new_decision_id)
+    issuer = Issuer(AuditLog(stream), new_decision_id)
     calls = Calls(state, clock, Observer(registry))
     limits = Limits(**settings.limits.model_dump())
     server = Server(
@@ -111,6 +119,13 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
     return Running(server, port)
 
 
+async def _flush(stream: LineStream) -> None:
+    """Hands on lines that waited for a slow reader, also when nothing new is logged."""
+    while True:
+        await asyncio.sleep(_LAST_LINES)
+        stream.flush()
+
+
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
     host, _, port = address.rpartition(":")
     try:
@@ -124,13 +139,15 @@ def new_decision_id() -> str:
     return secrets.token_hex(12)
 
 
-async def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves."""
+async def serve(settings: Settings, stream: LineStream) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines."""
     state = load_state(settings)
     registry = new_registry()
+    dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
+    dropped.set_function(lambda: stream.dropped)
     if settings.metrics:
         _serve_metrics(settings.metrics, registry)
-    running = await start(settings, state, registry)
+    running = await start(settings, state, registry, stream)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -143,7 +160,10 @@ async def serve(settings: Settings) -> None:
         callers=len(state.policy.callers),
         projects=sorted(state.keys.projects),
     )
+    flushing = asyncio.create_task(_flush(stream))
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)
     await running.server.stop(settings.drain)
+    flushing.cancel()
     _log.info("stopped")
+    await stream.drain(_LAST_LINES)

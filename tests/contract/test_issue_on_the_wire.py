@@ -215,7 +215,11 @@ def test_a_batch_answers_each_entry_in_order(server: Deployment, web: AuthServic
 
 
 def test_a_batch_is_bounded(web: AuthServiceStub) -> None:
-    for requests in ([], [ask()] * 501, [ask(metadata="x" * 300_000)] * 4):
+    too_large = pb.BatchIssueTokensRequest(requests=[ask(metadata="x" * 300_000)] * 4)
+    got = refusal(lambda: web.BatchIssueTokens(too_large))
+    assert (got.code, got.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert "over this request's limit of 1048576" in got.message
+    for requests in ([], [ask()] * 501):
         got = refusal(lambda r=requests: web.BatchIssueTokens(pb.BatchIssueTokensRequest(requests=r)))
         assert (got.code, got.reason, got.fields) == ("INVALID_ARGUMENT", "INVALID_REQUEST", ("requests",))
     results = web.BatchIssueTokens(pb.BatchIssueTokensRequest(requests=[ask()] * 500)).results

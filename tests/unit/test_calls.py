@@ -62,10 +62,10 @@ class Handler:
 
     @property
     def method(self) -> Method[Any, Any]:
-        return Method("VerifyToken", pb.VerifyTokenRequest, self)
+        return Method("VerifyToken", pb.VerifyTokenRequest, self, 1 << 20)
 
 
-OPEN = OpenMethod("GetCaller", pb.GetCallerRequest, get_caller)
+OPEN = OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 1 << 20)
 GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
 
 
@@ -126,7 +126,7 @@ async def test_a_call_sees_one_state_even_if_it_is_replaced_meanwhile():
         runner.state.keys = keys_of(KEY, project="other")
         return await handler(caller, request)
 
-    await runner.run(Method("VerifyToken", pb.VerifyTokenRequest, replacing), CONTEXT, GOOD)
+    await runner.run(Method("VerifyToken", pb.VerifyTokenRequest, replacing, 1 << 20), CONTEXT, GOOD)
     assert handler.callers[0].state_policy is before
     assert set(handler.callers[0].keys.projects) == {"default"}
 
@@ -285,7 +285,7 @@ UNKNOWN: Mapping[str, tuple[type[Message], bytes]] = {
 @pytest.mark.parametrize(("request_type", "data"), UNKNOWN.values(), ids=UNKNOWN)
 def test_an_unknown_field_is_refused_wherever_it_is(request_type, data):
     with pytest.raises(Refusal) as caught:
-        decoded(request_type, data)
+        decoded(request_type, data, 1 << 20)
     assert caught.value.reason is Reason.UNKNOWN_FIELD
     assert caught.value.message == "the request has a field that this server doesn't know"
 
@@ -305,7 +305,7 @@ def test_an_unknown_field_is_refused_wherever_it_is(request_type, data):
     ],
 )
 def test_every_encoding_of_known_fields_is_taken(data):
-    assert isinstance(decoded(pb.IssueTokenRequest, data), pb.IssueTokenRequest)
+    assert isinstance(decoded(pb.IssueTokenRequest, data, 1 << 20), pb.IssueTokenRequest)
 
 
 def test_deeply_nested_bytes_are_malformed_and_no_fault():
@@ -313,7 +313,7 @@ def test_deeply_nested_bytes_are_malformed_and_no_fault():
     for _ in range(500):
         data = sub(7, data)
     with pytest.raises(Refusal):
-        decoded(pb.IssueTokenRequest, data)
+        decoded(pb.IssueTokenRequest, data, 1 << 20)
 
 
 def test_a_message_that_breaks_rules_is_refused_with_each():
@@ -377,7 +377,7 @@ async def test_an_answer_that_cant_be_encoded_is_a_fault():
         return MARKER
 
     with capture_logs():
-        refusal, _ = await refused(None, Method("VerifyToken", pb.VerifyTokenRequest, answers_nonsense), GOOD)
+        refusal, _ = await refused(None, Method("VerifyToken", pb.VerifyTokenRequest, answers_nonsense, 1 << 20), GOOD)
     assert refusal.reason is Reason.INTERNAL
 
 
@@ -409,7 +409,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_told():
         await asyncio.sleep(60)
 
     runner, log = calls()
-    task = asyncio.create_task(runner.run(Method("VerifyToken", pb.VerifyTokenRequest, waits), CONTEXT, GOOD))
+    task = asyncio.create_task(runner.run(Method("VerifyToken", pb.VerifyTokenRequest, waits, 1 << 20), CONTEXT, GOOD))
     await asyncio.wait_for(waiting.wait(), 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -465,3 +465,12 @@ async def test_a_denial_tells_the_observer_its_decision():
     issue = next(method for method in served(AuditTrail()) if method.name == "IssueToken")
     refusal, finished = await refused(None, issue, pb.IssueTokenRequest(role="gone").SerializeToString())
     assert refusal.metadata["decision_id"] == finished.decision_id == "d1"
+
+
+def test_a_request_over_its_bound_is_refused_before_it_is_parsed():
+    data = pb.VerifyTokenRequest(token="x" * 100).SerializeToString()
+    assert decoded(pb.VerifyTokenRequest, data, len(data)).token
+    for over in (data + b"\x00", b"\xff" * (len(data) + 1)):
+        with pytest.raises(Refusal) as caught:
+            decoded(pb.VerifyTokenRequest, over, len(data))
+        assert caught.value.reason is Reason.INVALID_REQUEST

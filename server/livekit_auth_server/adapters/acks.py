@@ -24,7 +24,7 @@ class MemoryAckStore:
 
     clock: Clock
     lifetime: int = 24 * 3600
-    per_caller: int = 100_000
+    per_caller: int = 20_000
     max_callers: int = 10_000
     _events: dict[str, OrderedDict[Event, int]] = field(default_factory=dict)
 

@@ -13,12 +13,17 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    from livekit_auth_server.adapters.line_stream import LineStream
+
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
-def configure(format_: Format = "auto", level: Level = "info") -> None:
-    """Sets up logging for the process. Tracebacks never show local variables: those may hold secrets."""
+def configure(format_: Format = "auto", level: Level = "info", stream: LineStream | None = None) -> None:
+    """Sets up logging for the process, to `stream` or else to stderr, which may then hold up whoever logs.
+
+    Tracebacks never show local variables: those may hold secrets. A terminal is written to directly.
+    """
     console = sys.stderr.isatty() if format_ == "auto" else format_ == "console"
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -28,16 +33,27 @@ def configure(format_: Format = "auto", level: Level = "info") -> None:
     if console:
         plain, colors = structlog.dev.plain_traceback, sys.stderr.isatty()
         processors += [_escaped, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
-        factory: Any = structlog.PrintLoggerFactory(sys.stderr)
+        factory: Any = structlog.PrintLoggerFactory(_Text(stream) if stream and not colors else sys.stderr)  # type: ignore[arg-type]
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(stream or sys.stderr.buffer)  # type: ignore[arg-type]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+class _Text:
+    """A LineStream that takes text."""
+
+    def __init__(self, stream: LineStream) -> None:
+        self._stream = stream
+        self.flush = stream.flush
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.encode(errors="backslashreplace"))
 
 
 def _dumps(event: Any, default: Any = None, **_: Any) -> bytes:  # noqa: ANN401 - structlog's signature

@@ -25,6 +25,8 @@ M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
 
 _UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.policy_file and pydantic put into a location
+_FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
+_QUOTED = re.compile(r"'[A-Za-z0-9+/=_-]{9,}'")  # a word that is long enough to be a part of a secret
 _MAX_BYTES = 32 * 1024 * 1024
 _UNKNOWN_FIELD = "extra_forbidden"
 
@@ -82,7 +84,7 @@ class YamlFile:
         except DuplicateKeyError as error:
             raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
         except MarkedYAMLError as error:
-            problem = "" if secret else f" ({error.problem})"
+            problem = "" if secret else f" ({_QUOTED.sub('…', str(error.problem))})"
             message = (
                 f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
             )
@@ -121,7 +123,7 @@ class YamlFile:
         """A validation error as a ConfigError; the input stays out of it."""
         kind, location, message = first_mistake(error)
         line = self.line(location)
-        if self.secret and kind == _UNKNOWN_FIELD:
+        if kind == _UNKNOWN_FIELD and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
             location = location[:-1]  # the name may be a secret in the wrong place
         return ConfigError(self.path, _placed(location, message), line)
 

@@ -33,6 +33,8 @@ LAST_SECOND = 253_402_300_799  # of the year 9999, where a google.protobuf.Times
 
 _PART = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PARTS = 3
+_MAX_HEADER = 1024  # bytes
+_MAX_UNSIGNED = 64 * 1024  # bytes of payload that are parsed before a signature was seen to fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,17 @@ def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) 
     if len(parts) != _PARTS or not all(_PART.match(part) for part in parts):
         raise _malformed("it isn't three base64url parts")
     header, payload, signature = (_decoded(part) for part in parts)
+    if len(header) > _MAX_HEADER:
+        raise _malformed("its header is longer than LiveKit's")
     _check_header(_object(header))
+    if len(payload) > _MAX_UNSIGNED and not keys.any_fits(signed_part(token), signature, projects, now):
+        raise Refusal(Reason.SIGNATURE_INVALID, "the signature fits no key that you may verify with")
     claims = _object(payload)
     issuer = claims.get("iss")
     if not isinstance(issuer, str) or not issuer:
         raise _malformed('it names no key ("iss")')
     project, key = keys.verifying_key(issuer, projects, now)
-    if not key.secret.fits(token[: token.rindex(".")].encode("ascii"), signature):
+    if not key.secret.fits(signed_part(token), signature):
         raise Refusal(Reason.SIGNATURE_INVALID, "the signature doesn't fit the key that the token names")
     expires, not_before = _time(claims, "exp"), _time(claims, "nbf")
     if expires is None:
@@ -170,10 +176,19 @@ def _typed(claims: Mapping[str, Any], name: str, kind: type[Any]) -> Any:  # noq
     return value
 
 
+def signed_part(token: str) -> bytes:
+    """What the signature is over (RFC 7515 section 5.1): header and payload as they stand in the token."""
+    return token[: token.rindex(".")].encode("ascii")
+
+
+def _is_jwt(kind: object) -> bool:
+    return isinstance(kind, str) and kind.upper() == "JWT"
+
+
 def _check_header(header: Mapping[str, Any]) -> None:
     if header.get("alg") != "HS256":
         raise _malformed("it isn't signed with HS256, the one algorithm that LiveKit uses")
-    if header.keys() & {"crit", "b64"} or str(header.get("typ", "JWT")).upper() != "JWT":
+    if header.keys() & {"crit", "b64"} or not _is_jwt(header.get("typ", "JWT")):
         raise _malformed("its header has extensions that LiveKit doesn't use")
 
 

@@ -85,6 +85,7 @@ class Method(Generic[Q, R]):
     name: str
     request: type[Q]
     handle: Callable[[ListedCaller, Q], Awaitable[R]]
+    max_bytes: int
     audited: bool = False
 
 
@@ -95,6 +96,7 @@ class OpenMethod(Generic[Q, R]):
     name: str
     request: type[Q]
     handle: Callable[[Caller, Q], Awaitable[R]]
+    max_bytes: int
     audited: bool = False
 
 
@@ -153,11 +155,11 @@ class Calls:
         listed = policy.callers.get(identified.identity.text)
         if isinstance(method, OpenMethod):
             caller = Caller(identified, listed, policy, state.keys, now, trace_id)
-            return (await method.handle(caller, decoded(method.request, data))).SerializeToString()
+            return (await method.handle(caller, decoded(method.request, data, method.max_bytes))).SerializeToString()
         if listed is None:
             raise Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {identified.identity.text}")
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
-        return (await method.handle(known, decoded(method.request, data))).SerializeToString()
+        return (await method.handle(known, decoded(method.request, data, method.max_bytes))).SerializeToString()
 
     def _tell(self, finished: Finished) -> None:
         """Tells the observer. What goes wrong with it changes nothing for the caller."""
@@ -178,8 +180,13 @@ def _log_fault(event: str, **fields: str) -> None:
         _log.exception(event, **fields)
 
 
-def decoded(message_type: type[Q], data: bytes) -> Q:
-    """The request. Raises MALFORMED_REQUEST or UNKNOWN_FIELD; the parser's own words don't leave the server."""
+def decoded(message_type: type[Q], data: bytes, max_bytes: int) -> Q:
+    """The request. Raises INVALID_REQUEST, MALFORMED_REQUEST or UNKNOWN_FIELD; the parser's words stay in the server.
+
+    The size comes first: two bytes of an empty message become a hundred in memory.
+    """
+    if len(data) > max_bytes:
+        raise Refusal(Reason.INVALID_REQUEST, f"{len(data)} bytes are over this request's limit of {max_bytes}")
     message = message_type()
     try:
         message.ParseFromString(data)

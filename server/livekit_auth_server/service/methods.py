@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.service.caller import get_caller
 from livekit_auth_server.service.calls import Method, OpenMethod
+from livekit_auth_server.service.issue import MAX_ISSUE_REQUEST
 from livekit_auth_server.service.tokens import verify_token
+from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
     from livekit_auth_server.service.issue import Issuer
@@ -19,10 +21,10 @@ SERVICE = pb.DESCRIPTOR.services_by_name["AuthService"].full_name
 def methods(issuer: Issuer, webhooks: Webhooks) -> tuple[Method[Any, Any] | OpenMethod[Any, Any], ...]:
     """Every RPC of livekit_auth.v1.AuthService."""
     return (
-        Method("IssueToken", pb.IssueTokenRequest, issuer.issue, audited=True),
-        Method("BatchIssueTokens", pb.BatchIssueTokensRequest, issuer.issue_batch, audited=True),
-        Method("VerifyWebhook", pb.VerifyWebhookRequest, webhooks.verify),
-        Method("AckWebhook", pb.AckWebhookRequest, webhooks.acknowledge),
-        Method("VerifyToken", pb.VerifyTokenRequest, verify_token),
-        OpenMethod("GetCaller", pb.GetCallerRequest, get_caller),
+        Method("IssueToken", pb.IssueTokenRequest, issuer.issue, MAX_ISSUE_REQUEST, audited=True),
+        Method("BatchIssueTokens", pb.BatchIssueTokensRequest, issuer.issue_batch, MAX_ISSUE_REQUEST, audited=True),
+        Method("VerifyWebhook", pb.VerifyWebhookRequest, webhooks.verify, 4 * KIB * KIB),
+        Method("AckWebhook", pb.AckWebhookRequest, webhooks.acknowledge, 4 * KIB),
+        Method("VerifyToken", pb.VerifyTokenRequest, verify_token, 4 * KIB * KIB),
+        OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 4 * KIB),
     )

@@ -31,13 +31,14 @@ def handlers(
 def _behaviour(
     method: Method[Any, Any] | OpenMethod[Any, Any], calls: Calls
 ) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    async def behave(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def behave(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:  # noqa: RET503 - abort raises
         try:
             return await calls.run(method, _context(context), request)
         except Refusal as refusal:
-            status = to_status(refusal)
-            details = ((_DETAILS, status.SerializeToString()),)
-            await context.abort(_CODES[refusal.reason], refusal.message, details)
+            code, message = _CODES[refusal.reason], refusal.message
+            details = ((_DETAILS, to_status(refusal).SerializeToString()),)
+        # Out here, so that abort's exception doesn't keep the refusal's frames alive, and with them the whole request.
+        await context.abort(code, message, details)
 
     return behave
 

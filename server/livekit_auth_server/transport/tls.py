@@ -32,6 +32,8 @@ def pin_tls13() -> None:
     if os.environ.get(_VARIABLE) != _RSA_ONLY and "grpc" in sys.modules:
         raise RuntimeError("pin_tls13 must run before grpc is imported")
     os.environ[_VARIABLE] = _RSA_ONLY
+    # gRPC writes to stderr by itself, a line for each failed handshake, and blocks when nobody reads it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 @dataclass(frozen=True, slots=True)

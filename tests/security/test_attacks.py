@@ -1,0 +1,125 @@
+"""Attacks that once worked, kept as tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from livekit_auth.v1 import auth_service_pb2 as pb
+from support.refusals import refusal
+from support.signing import access_token
+
+if TYPE_CHECKING:
+    from support.deployment import Deployment
+
+ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
+
+
+def start_with_stderr_in_a_pipe(deployment: Deployment) -> int:
+    """Starts the server with a log that only this test reads; returns the reader's descriptor."""
+    reader, writer = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "livekit_auth_server.cli",
+        "serve",
+        "--config",
+        deployment.directory / "server.yaml",
+    ]
+    deployment.process = subprocess.Popen(command, stderr=writer)
+    os.close(writer)
+    with os.fdopen(os.dup(reader), "rb", buffering=0) as log:
+        while b'"event":"serving"' not in (line := log.readline()):
+            assert line
+    deployment.port = json.loads(line)["port"]
+    return reader
+
+
+def test_a_log_that_nobody_reads_stops_neither_verification_nor_sigterm(deployment: Deployment) -> None:
+    reader = start_with_stderr_in_a_pipe(deployment)
+    stranger, hooks = (
+        deployment.caller("spiffe://example.org/stranger"),
+        deployment.caller("spiffe://example.org/hooks"),
+    )
+    for _ in range(600):  # over 64 KiB of log lines
+        assert refusal(lambda: stranger.IssueToken(ASK, timeout=5)).reason == "CALLER_NOT_LISTED"
+    assert hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token()), timeout=5).identity == "user-1"
+    web = deployment.caller("spiffe://example.org/web")
+    assert refusal(lambda: web.IssueToken(ASK, timeout=5)).reason == "AUDIT_UNAVAILABLE"
+    threading.Thread(target=lambda: [os.read(reader, 65536) for _ in range(40)], daemon=True).start()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            assert web.IssueToken(ASK, timeout=5).token
+            break
+        except Exception:  # noqa: BLE001 - until the reader has caught up
+            time.sleep(0.1)
+    else:
+        pytest.fail("issuance didn't recover")
+    assert deployment.stop() == 0
+
+
+def test_a_log_whose_reader_is_gone_doesnt_end_the_server(deployment: Deployment) -> None:
+    os.close(start_with_stderr_in_a_pipe(deployment))
+    hooks = deployment.caller("spiffe://example.org/hooks")
+    for _ in range(3):
+        assert hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token()), timeout=5).identity == "user-1"
+    got = refusal(lambda: deployment.caller("spiffe://example.org/web").IssueToken(ASK, timeout=5))
+    assert got.reason == "AUDIT_UNAVAILABLE"
+    assert deployment.stop() == 0
+
+
+def test_a_request_of_empty_messages_takes_little_memory(deployment: Deployment) -> None:
+    deployment.start()
+    assert deployment.process
+    process = psutil.Process(deployment.process.pid)
+    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
+    batch = channel.unary_unary("/livekit_auth.v1.AuthService/BatchIssueTokens")
+    assert batch(b"\x0a\x00"), "one entry, which fails alone"
+    before = process.memory_info().rss
+    assert refusal(lambda: batch(b"\x0a\x00" * 2_000_000)).reason == "INVALID_REQUEST"
+    for _ in range(6):
+        assert refusal(lambda: batch(b"\x0a\x00" * 500_000)).reason == "INVALID_REQUEST"
+    grown = (process.memory_info().rss - before) / 1024 / 1024
+    assert grown < 200, f"{grown:.0f} MiB; six requests at 95 MiB each must not add up"
+
+
+def test_a_token_with_a_monstrous_header_or_payload_is_refused_before_it_is_read(deployment: Deployment) -> None:
+    deployment.start()
+    hooks = deployment.caller("spiffe://example.org/hooks")
+    deep = 400
+    for header in ({"alg": "HS256", "typ": json.loads("[" * deep + "]" * deep)}, {"alg": "HS256", "x": "y" * 100_000}):
+        got = refusal(lambda header=header: hooks.VerifyToken(pb.VerifyTokenRequest(token=unsigned(header, {}))))
+        assert got.reason == "TOKEN_MALFORMED"
+    big = unsigned({"alg": "HS256"}, {"iss": "APIalpha", "exp": 9_999_999_999, "x": [0] * 200_000})
+    assert refusal(lambda: hooks.VerifyToken(pb.VerifyTokenRequest(token=big))).reason == "SIGNATURE_INVALID"
+    signed = access_token(metadata="x" * 200_000)
+    assert len(hooks.VerifyToken(pb.VerifyTokenRequest(token=signed)).metadata) == 200_000
+
+
+def unsigned(header: object, payload: object) -> str:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    return f"{part(header)}.{part(payload)}.{'A' * 43}"
+
+
+def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Deployment) -> None:
+    secret = "c2VjcmV0LU1BUktFUi0wMTIzNDU2Nzg5YWJj"
+    path = deployment.directory / "server.yaml"
+    original = path.read_text()
+    for line in (f"{secret}: x\n", f"extra: *{secret}\n"):
+        path.write_text(original + line)
+        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert secret not in done.stderr + done.stdout
