@@ -106,7 +106,7 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
         raise FileExistsError(f"{directory} isn't empty; name a new folder, so that nothing is overwritten")
     now = dt.datetime.now(dt.UTC)
     authority = _authority(now)
-    (directory / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    _write(directory / "ca.pem", authority.certificate.public_bytes(Encoding.PEM))
     host = address.rsplit(":", 1)[0].strip("[]")
     _write_leaf(directory, "server", _leaf(authority, now, _host_names(host), ExtendedKeyUsageOID.SERVER_AUTH))
     for client in CLIENTS:
@@ -114,10 +114,10 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
         _write_leaf(directory, client, _leaf(authority, now, [name], ExtendedKeyUsageOID.CLIENT_AUTH))
     key_id, secret = f"API{secrets.token_hex(6)}", secrets.token_urlsafe(32)
     _write_private(directory / "keys.yaml", f"{key_id}: {secret}\n".encode())
-    (directory / "policy.yaml").write_text(POLICY)
-    (directory / "policy.test.yaml").write_text(POLICY_TESTS)
+    _write(directory / "policy.yaml", POLICY.encode())
+    _write(directory / "policy.test.yaml", POLICY_TESTS.encode())
     settings = SETTINGS.format(address=address, domain=TRUST_DOMAIN, url=livekit_url)
-    (directory / "server.yaml").write_text(settings)
+    _write(directory / "server.yaml", settings.encode())
 
 
 def _check(what: str, check: Callable[[object], str], value: str) -> None:
@@ -190,12 +190,17 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
 
 def _write_leaf(directory: Path, stem: str, leaf: tuple[ec.EllipticCurvePrivateKey, x509.Certificate]) -> None:
     key, certificate = leaf
-    (directory / f"{stem}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    _write(directory / f"{stem}.pem", certificate.public_bytes(Encoding.PEM))
     _write_private(directory / f"{stem}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def _write_private(path: Path, content: bytes) -> None:
     """Creates the file for the owner alone before a byte of it is written."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    _write(path, content, mode=0o600)
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Creates the file with this mode at the most, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

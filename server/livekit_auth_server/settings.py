@@ -30,6 +30,7 @@ _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _PREFIX = "LIVEKIT_AUTH_SERVER_"
 _PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}\Z")
 _HIGHEST_PORT = 65535
 _URL = re.compile(r"(?:wss?|https?)://[^\s/?#@]+(?:/[^\s?#]*)?\Z")
 
@@ -51,6 +52,12 @@ def client_url(text: object) -> str:
 def _project_name(text: str) -> str:
     if not _PROJECT.match(text):
         raise ValueError("isn't a project's name: a-z, 0-9 and \"-\", at most 63 characters")
+    return text
+
+
+def _variable_name(text: str) -> str:
+    if not _VARIABLE.match(text):
+        raise ValueError("isn't the name of an environment variable: A-Z, 0-9 and _; the keys stand in the variable")
     return text
 
 
@@ -94,7 +101,7 @@ class KeysSettings(_Model):
 
     file: Path | None = None
     directory: Path | None = None
-    environment: str | None = None
+    environment: Annotated[str, AfterValidator(_variable_name)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,7 +144,7 @@ class LimitSettings(_Model):
     connections: int = Field(default=2000, ge=1, le=100_000)
     streams_per_connection: int = Field(default=100, ge=1, le=10_000)
     concurrent_calls: int = Field(default=4000, ge=1, le=100_000)
-    handshake: float = Field(default=10.0, ge=0.1, le=120)
+    handshake: float = Field(default=3.0, ge=0.1, le=120)
     connection_idle: float = Field(default=600.0, ge=1)
     connection_age: float = Field(default=3600.0, ge=1)
     connection_age_grace: float = Field(default=30.0, ge=0)

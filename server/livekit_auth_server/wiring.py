@@ -56,7 +56,7 @@ class Running:
 def load_keys(settings: Settings) -> KeySet:
     """Every project's keys. Raises ConfigError."""
     projects = [
-        Project(name, project.url, _keys(settings, project.keys)) for name, project in settings.projects.items()
+        Project(name, project.url, _keys(settings, name, project.keys)) for name, project in settings.projects.items()
     ]
     try:
         return KeySet(projects)
@@ -64,7 +64,11 @@ def load_keys(settings: Settings) -> KeySet:
         raise ConfigError("projects", str(error)) from None
 
 
-def _keys(settings: Settings, source: KeysSettings) -> tuple[ApiKey, ...]:
+def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKey, ...]:
+    """A source that isn't there is named by its setting: its value may be a key in the wrong place."""
+    for kind, path in (("file", source.file), ("directory", source.directory)):
+        if path is not None and not settings.at(path).exists():
+            raise ConfigError(f"projects.{project}.keys.{kind}", f"there is no such {kind}; check the path")
     if source.file is not None:
         return keys_from_file(settings.at(source.file))
     if source.directory is not None:

@@ -11,14 +11,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.refusals import refusal
 from support.signing import access_token
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from support.deployment import Deployment
 
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
@@ -55,7 +59,7 @@ def test_a_log_that_nobody_reads_stops_neither_verification_nor_sigterm(deployme
     assert hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token()), timeout=5).identity == "user-1"
     web = deployment.caller("spiffe://example.org/web")
     assert refusal(lambda: web.IssueToken(ASK, timeout=5)).reason == "AUDIT_UNAVAILABLE"
-    threading.Thread(target=lambda: [os.read(reader, 65536) for _ in range(40)], daemon=True).start()
+    threading.Thread(target=lambda: all(iter(lambda: os.read(reader, 65536), b"")), daemon=True).start()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
@@ -123,3 +127,60 @@ def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Dep
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2
         assert secret not in done.stderr + done.stdout
+
+
+def test_calls_that_never_send_a_request_lock_nobody_out(deployment: Deployment) -> None:
+    """An unlisted caller once held every place for concurrent calls with headers alone."""
+    deployment.write("limits: {concurrent_calls: 100}")
+    deployment.start()
+    waiting = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        waiting.wait(20)
+        yield b""
+
+    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/stranger"]))
+    silent = [channel.stream_unary("/livekit_auth.v1.AuthService/GetCaller").future(nothing()) for _ in range(90)]
+    try:
+        time.sleep(0.5)
+        assert deployment.caller("spiffe://example.org/web").IssueToken(ASK, timeout=5).token
+        refused = [call.exception(timeout=1).code() for call in silent if call.done()]
+        assert len(refused) >= 60, "all over a quarter of the places"
+        assert set(refused) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    finally:
+        for call in silent:
+            call.cancel()
+        waiting.set()
+
+
+def test_health_is_not_watched(deployment: Deployment) -> None:
+    deployment.start()
+    stub = health_pb2_grpc.HealthStub(
+        deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.Watch(health_pb2.HealthCheckRequest(), timeout=5))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_call_with_two_requests_or_none_is_malformed(deployment: Deployment) -> None:
+    deployment.start()
+    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
+    call = channel.stream_unary("/livekit_auth.v1.AuthService/IssueToken")
+    for requests in ([], [ASK.SerializeToString()] * 2):
+        assert refusal(lambda requests=requests: call(iter(requests), timeout=5)).reason == "MALFORMED_REQUEST"
+
+
+def test_a_policy_that_others_can_change_is_refused(deployment: Deployment) -> None:
+    (deployment.directory / "policy.yaml").chmod(0o666)
+    command = [
+        sys.executable,
+        "-m",
+        "livekit_auth_server.cli",
+        "serve",
+        "--config",
+        deployment.directory / "server.yaml",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "can be changed by others" in done.stderr

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +15,7 @@ from livekit_auth_server.adapters.line_stream import LineStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ async def test_who_waits_for_a_line_gets_it_once_the_reader_reads(pipe: tuple[in
         await stream.write_through(b"first\n", 0.02)
     os.read(reader, 65536)
     await stream.write_through(b"second\n", 1)
-    assert os.read(reader, 65536).endswith(b"\nfirst\nsecond\n")
+    assert os.read(reader, 65536).endswith(b"x\nsecond\n")
 
 
 async def test_a_reader_that_is_gone_fails_who_waits_and_nobody_else(pipe: tuple[int, LineStream]) -> None:
@@ -69,3 +73,48 @@ async def test_what_waits_is_given_a_moment_at_the_end(pipe: tuple[int, LineStre
     os.read(reader, 65536)
     await stream.drain(0.02)
     assert os.read(reader, 65536).endswith(b"x\n")
+
+
+async def test_everybody_who_waits_hears_that_the_reader_is_gone(pipe: tuple[int, LineStream]) -> None:
+    """A lost line once counted as written for all who waited behind the one that hit the error."""
+    reader, stream = pipe
+    stream.write(b"x" * 70_000 + b"\n")
+    waiting = [asyncio.create_task(stream.write_through(b"%d\n" % number, 5)) for number in range(5)]
+    await asyncio.sleep(0.02)
+    os.close(reader)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, OSError) for outcome in outcomes)
+
+
+async def test_a_line_that_timed_out_isnt_written_later(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    stream.write(b"x" * 70_000 + b"\n")
+    with pytest.raises(TimeoutError):
+        await stream.write_through(b"late\n", 0.02)
+    os.read(reader, 65536)
+    await stream.write_through(b"next\n", 1)
+    assert os.read(reader, 65536).endswith(b"x\nnext\n")
+
+
+def test_what_follows_a_torn_line_is_whole(tmp_path: Path) -> None:
+    """A file whose size limit cuts a line: the part that was written is ended before anything else is."""
+    path = tmp_path / "log"
+    program = """
+import asyncio, os, resource, signal, sys
+from livekit_auth_server.adapters.line_stream import LineStream
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+stream = LineStream(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT))
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
+    try:
+        await stream.write_through(b"torn line\\n", 1)
+    except OSError:
+        print("refused")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    await stream.write_through(b"whole\\n", 1)
+asyncio.run(main())
+""".replace("\\\\n", "\\n")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+    assert path.read_bytes() == b"torn\nwhole\n"

@@ -302,7 +302,7 @@ def test_a_projects_name_is_the_contracts(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "field"), [("{file: a}", "file"), ("{directory: a}", "directory"), ("{environment: a}", "environment")]
+    ("where", "field"), [("{file: a}", "file"), ("{directory: a}", "directory"), ("{environment: A_B}", "environment")]
 )
 def test_keys_come_from_one_place(tmp_path: Path, where: str, field: str) -> None:
     keys = load(tmp_path, with_("{file: keys.yaml}", where)).projects["default"].keys

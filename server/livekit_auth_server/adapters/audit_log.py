@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class AuditLog:
     """Writes each record as a line before its token leaves. A stream that takes none stops issuance.
 
+    A record that is followed by a "withdrawn" line of its decision_id is of a token that didn't leave.
+
     `patience` is how long a decision waits for the stream's reader, in seconds.
     """
 
@@ -28,4 +30,6 @@ class AuditLog:
         try:
             await self.stream.write_through(line, self.patience)
         except (OSError, TimeoutError):
+            withdrawn = f'{{"event":"audit","decision_id":"{record.decision_id}","withdrawn":true}}\n'
+            self.stream.write(withdrawn.encode("ascii"))  # in case a part of the record went out after all
             raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued") from None

@@ -83,7 +83,7 @@ def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
         raise ConfigError(path, f"can't be read: {getattr(error, 'strerror', error)}") from None
     if not files:
         raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
-    return tuple(_key(file, file.name, read_private(file)) for file in files)
+    return tuple(_key(path, file.name, read_private(file)) for file in files)
 
 
 def _keys(file: YamlFile) -> tuple[ApiKey, ...]:

@@ -180,6 +180,8 @@ def _read(path: Path, *, private: bool) -> bytes:
             # Of the open file, so that what was checked is what is read; of a symbolic link that is its target.
             if private and os.fstat(file.fileno()).st_mode & 0o007:
                 raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
+            if os.fstat(file.fileno()).st_mode & 0o002:
+                raise ConfigError(path, f"can be changed by others; run: chmod o-w {path}")
             content = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(path, "there is no such file") from None

@@ -106,6 +106,8 @@ def room_config(message: room_config_pb2.RoomConfig) -> RoomConfig:
     return RoomConfig(json.dumps(_to_claim(message), separators=(",", ":")), frozenset(powers))
 
 
+_MOST_MEMBERS = 64  # of a list or map in a verified token's room configuration
+
 # This contract's enums have an unspecified value before LiveKit's own first one, which protojson leaves out.
 _FIRST = 1
 
@@ -155,8 +157,12 @@ def _set(message: Message, field: Field, value: Any) -> None:  # noqa: ANN401 - 
     elif field.type != FieldDescriptor.TYPE_MESSAGE:
         setattr(message, field.name, value)
     elif field.message_type.GetOptions().map_entry:
+        if len(value) > _MOST_MEMBERS:
+            raise ValueError("more members than the contract has room for")
         getattr(message, field.name).update(value)
     elif field.is_repeated:
+        if len(value) > _MOST_MEMBERS:
+            raise ValueError("more members than the contract has room for")
         for item in value:
             _from_claim(item, getattr(message, field.name).add())
     else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -11,29 +14,74 @@ from livekit_auth_server.service.calls import CallContext
 from livekit_auth_server.service.status import CODE_OF, to_status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from livekit_auth_server.service.calls import Calls, Method, OpenMethod
 
 _CODES = {reason: grpc.StatusCode[code] for reason, code in CODE_OF.items()}
+REQUEST_TIMEOUT = 10  # seconds from a call's headers to the end of its request
 _DETAILS = "grpc-status-details-bin"
 
 
 def handlers(
-    service: str, methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]], calls: Calls
+    service: str, methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]], calls: Calls, concurrent: int
 ) -> grpc.GenericRpcHandler:
-    """The methods as gRPC serves them: no (de)serialiser, since bytes are the service's own business."""
+    """The methods as gRPC serves them: no (de)serialiser, since bytes are the service's own business.
+
+    They are registered as taking a stream, which looks the same to clients: gRPC would wait for a unary request without
+    an end, and calls that never send one would use up all of `concurrent`.
+    """
+    shares = Shares(max(1, concurrent // 4))
     return grpc.method_handlers_generic_handler(
-        service, {method.name: grpc.unary_unary_rpc_method_handler(_behaviour(method, calls)) for method in methods}
+        service,
+        {method.name: grpc.stream_unary_rpc_method_handler(_behaviour(method, calls, shares)) for method in methods},
     )
 
 
-def _behaviour(
-    method: Method[Any, Any] | OpenMethod[Any, Any], calls: Calls
-) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
-    async def behave(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:  # noqa: RET503 - abort raises
+@dataclass(slots=True)
+class Shares:
+    """How many calls each certificate has in flight, at most `most`: one caller can't use up what all need."""
+
+    most: int
+    _in_flight: dict[bytes, int] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, leaf_pem: bytes) -> Iterator[None]:
+        """Counts a call while it lasts. Raises RATE_LIMITED."""
+        count = self._in_flight.get(leaf_pem, 0)
+        if count >= self.most:
+            raise Refusal(Reason.RATE_LIMITED, f"you have {count} calls in flight, the most that one caller may have")
+        self._in_flight[leaf_pem] = count + 1
         try:
-            return await calls.run(method, _context(context), request)
+            yield
+        finally:
+            if (left := self._in_flight[leaf_pem] - 1) > 0:
+                self._in_flight[leaf_pem] = left
+            else:
+                del self._in_flight[leaf_pem]
+
+
+async def _request(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    """The call's one message. Raises MALFORMED_REQUEST when there is none, or more, or none in time."""
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            request: object = await context.read()
+            after: object = await context.read() if isinstance(request, bytes) else None
+    except TimeoutError:
+        raise Refusal(Reason.MALFORMED_REQUEST, f"no request came within {REQUEST_TIMEOUT} s") from None
+    if not isinstance(request, bytes) or after is not grpc.aio.EOF:
+        raise Refusal(Reason.MALFORMED_REQUEST, "a call has one request message")
+    return request
+
+
+def _behaviour(
+    method: Method[Any, Any] | OpenMethod[Any, Any], calls: Calls, shares: Shares
+) -> Callable[[object, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
+    async def behave(_stream: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:  # noqa: RET503 - abort raises
+        try:
+            about = _context(context)
+            with shares.of(about.leaf_pem):
+                return await calls.run(method, about, await _request(context))
         except Refusal as refusal:
             code, message = _CODES[refusal.reason], refusal.message
             details = ((_DETAILS, to_status(refusal).SerializeToString()),)

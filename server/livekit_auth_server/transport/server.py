@@ -33,7 +33,7 @@ class Limits:
     connections: int = 2000
     streams_per_connection: int = 100
     concurrent_calls: int = 4000
-    handshake: float = 10.0
+    handshake: float = 3.0
     connection_idle: float = 600.0
     connection_age: float = 3600.0
     connection_age_grace: float = 30.0
@@ -61,6 +61,14 @@ class Limits:
         ]
 
 
+class _Health(health_aio.HealthServicer):  # type: ignore[misc]  # untyped
+    """Health without Watch, whose calls last for ever and would use up those that all callers share."""
+
+    async def Watch(self, _request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
+        """Refused; health.proto lets a server leave it out, and clients then call Check."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "call Check")
+
+
 class Server:
     """Serves the methods on one address until `stop`."""
 
@@ -75,8 +83,8 @@ class Server:
     ) -> None:
         options = [*limits.options(), ("grpc.so_reuseport", int(share_port))]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.concurrent_calls)
-        self._server.add_generic_rpc_handlers((handlers(SERVICE, methods, calls),))
-        self._health = health_aio.HealthServicer()
+        self._server.add_generic_rpc_handlers((handlers(SERVICE, methods, calls, limits.concurrent_calls),))
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflect:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -10,11 +10,11 @@ import asyncio
 import copy
 import logging
 import random
-import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from livekit_auth._clock import steady
 from livekit_auth._errors import AuthError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class _Held:
 class TokenSource:
     """Gives a valid token for one request, renewing it ahead of its expiry.
 
-    Times are counted from the moment the token was asked for, by the local clock: a server whose clock differs changes
-    nothing.
+    Times are counted from the moment the token was asked for, by a clock that never goes back: neither the
+    server's clock nor a change of this machine's matters.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TokenSource:
         request: TokenRequest,
         *,
         renew_ahead: timedelta | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = steady,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Asks for nothing yet.

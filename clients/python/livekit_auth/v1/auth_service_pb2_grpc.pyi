@@ -31,10 +31,10 @@ class AuthServiceStub:
 
     Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
 
-    Errors: every failed call carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason from ErrorReason
-    (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault, and a
-    google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED from
-    every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
+    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
+    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
+    from every method but GetCaller, before its request is looked at.
 
     Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
     dropped in silence.
@@ -73,10 +73,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
     Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
 
-    Errors: every failed call carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason from ErrorReason
-    (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault, and a
-    google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED from
-    every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
+    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
+    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
+    from every method but GetCaller, before its request is looked at.
 
     Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
     dropped in silence.
@@ -111,10 +111,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
 
-    Errors: every failed call carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason from ErrorReason
-    (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault, and a
-    google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED from
-    every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
+    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
+    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
+    from every method but GetCaller, before its request is looked at.
 
     Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
     dropped in silence.
