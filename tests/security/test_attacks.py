@@ -121,8 +121,15 @@ def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Dep
     secret = "c2VjcmV0LU1BUktFUi0wMTIzNDU2Nzg5YWJj"
     path = deployment.directory / "server.yaml"
     original = path.read_text()
-    for line in (f"{secret}: x\n", f"extra: *{secret}\n"):
-        path.write_text(original + line)
+    mistakes = [original + f"{secret}: x\n", original + f"extra: *{secret}\n"]
+    mistakes += [
+        original.replace("  alpha:", f"  {secret}:"),
+        original.replace("file: alpha.yaml", f"file: 'A: {secret}'"),
+    ]
+    mistakes += [original.replace("file: alpha.yaml", f"environment: {secret}")]
+    for mistake in mistakes:
+        assert mistake != original
+        path.write_text(mistake)
         command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", path]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2

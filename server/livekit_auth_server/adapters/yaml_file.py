@@ -27,6 +27,7 @@ Location = tuple[int | str, ...]
 _UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.policy_file and pydantic put into a location
 _FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
 _QUOTED = re.compile(r"'[A-Za-z0-9+/=_-]{9,}'")  # a word that is long enough to be a part of a secret
+_LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
 _MAX_BYTES = 32 * 1024 * 1024
 _UNKNOWN_FIELD = "extra_forbidden"
 
@@ -129,7 +130,8 @@ class YamlFile:
 
 
 def _placed(location: Location, message: str) -> str:
-    name = ".".join(str(part) for part in location)
+    """The message after the place; a long name is left out of it, since a secret may stand where a name belongs."""
+    name = ".".join(str(part) if len(str(part)) <= _LONGEST_NAME else "…" for part in location)
     return f"{name}: {message}" if name else message
 
 
