@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
 
-from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.adapters.audit_log import AuditLog
 from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
@@ -26,6 +25,7 @@ from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.webhooks import Webhooks
+from livekit_auth_server.stores import Stores, open_stores
 from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import ServerIdentity, credentials
 
@@ -43,6 +43,7 @@ class Running:
 
     server: Server
     port: int
+    stores: Stores
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -94,12 +95,12 @@ def new_registry() -> CollectorRegistry:
 async def start(settings: Settings, state: State, registry: CollectorRegistry) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
-    acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
+    stores = await open_stores(settings, clock, registry)
     issuer = Issuer(AuditLog(sys.stderr.buffer), new_decision_id)
-    calls = Calls(state, clock, Observer(registry))
+    calls = Calls(state, clock, Observer(registry), stores.limits)
     limits = Limits(**settings.limits.model_dump())
     server = Server(
-        methods(issuer, Webhooks(acknowledged, settings.webhooks.max_body)),
+        methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body)),
         calls,
         limits,
         reflect=settings.reflection,
@@ -108,7 +109,7 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
         port = await server.start(settings.listen, server_credentials(settings, state))
     except OSError as error:
         raise ConfigError("listen", str(error)) from None
-    return Running(server, port)
+    return Running(server, port, stores)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
@@ -146,4 +147,5 @@ async def serve(settings: Settings) -> None:
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)
     await running.server.stop(settings.drain)
+    await running.stores.close()
     _log.info("stopped")
