@@ -108,7 +108,11 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
     try:
         port = await server.start(settings.listen, server_credentials(settings, state))
     except OSError as error:
+        await stores.close()
         raise ConfigError("listen", str(error)) from None
+    except ConfigError:
+        await stores.close()
+        raise
     return Running(server, port, stores)
 
 
@@ -143,6 +147,7 @@ async def serve(settings: Settings) -> None:
         policy_revision=state.policy.revision,
         callers=len(state.policy.callers),
         projects=sorted(state.keys.projects),
+        shared_limits=running.stores.link is not None,
     )
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)

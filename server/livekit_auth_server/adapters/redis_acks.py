@@ -30,7 +30,7 @@ class RedisAckStore:
         """Whether this caller acknowledged this event with these bytes within the lifetime. Raises StoreUnavailable."""
         key = self._key(caller, project, event_id, body_sha256)
         try:
-            return bool(await self.link.run(lambda: self.link.client.exists(key)))
+            return bool(await self.link.run("EXISTS", key))
         except RedisAway:
             raise StoreUnavailable from None
 
@@ -38,7 +38,7 @@ class RedisAckStore:
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
         key = self._key(caller, project, event_id, body_sha256)
         try:
-            await self.link.run(lambda: self.link.client.set(key, "1", ex=self.lifetime))
+            await self.link.run("SET", key, "1", "EX", self.lifetime)
         except RedisAway:
             raise StoreUnavailable from None
         return int(self.clock.now()) + self.lifetime

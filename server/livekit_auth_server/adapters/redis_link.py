@@ -1,31 +1,35 @@
-"""A Redis or Valkey that may be slow or away: no call waits for it longer than `timeout`, and few wait at all.
+"""A Redis or Valkey that may be slow or away: no command is waited for longer than `timeout`, and most not at all then.
 
 The first command that fails opens the circuit: from then on every command fails at once, and a probe in the background
-tries until Redis answers again. Loss and return are logged once each.
+tries until Redis answers again. Loss and return are logged once each. Commands that come at the same time share a round
+trip, so that a burst of calls isn't mistaken for a slow Redis.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import structlog
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from redis.asyncio import Redis
 
-T = TypeVar("T")
+Command = tuple[str | int, ...]
 
 CONNECTIONS = 8
-"""Kept open. A command takes well under a millisecond, so that more than a few are rarely busy at once."""
+"""Kept open, each with one batch of commands on its way."""
 
+_BATCH = 64  # commands
 _PROBE_TIMEOUT = 1.0  # seconds; a probe may connect, which takes longer than a command
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between probes
 _STEADY = 10.0  # seconds after which a return counts as one, and the next loss is probed quickly again
+_TURNS = 5  # of the event loop, in which what has arrived by now is read
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -37,11 +41,13 @@ class RedisLink:
     """One Redis for all who use it in this process. `timeout` is in seconds; `changed` hears whether it is there."""
 
     def __init__(self, client: Redis, prefix: str, timeout: float, changed: Callable[[bool], None]) -> None:
-        self.client, self.prefix = client, prefix
+        self._client, self.prefix = client, prefix
         self._timeout, self._changed = timeout, changed
         self._up = False
         self._since = 0.0
         self._pause = _FIRST_PAUSE
+        self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
+        self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -59,30 +65,76 @@ class RedisLink:
         """Ends the probing and every connection."""
         if self._probing is not None:
             self._probing.cancel()
-        await self.client.aclose()
+        await self._client.aclose()
 
-    async def run(self, command: Callable[[], Awaitable[T]]) -> T:
-        """What the command returns. Raises RedisAway, at once while the circuit is open."""
+    async def run(self, *command: str | int) -> Any:  # noqa: ANN401 - a command's own answer
+        """What the command returns. Raises RedisAway, at once while the circuit is open, and NoScriptError."""
         if not self._up:
             raise RedisAway
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((command, answer))
+        if len(self._sending) < CONNECTIONS:
+            task = loop.create_task(self._send())
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await answer
+
+    async def _send(self) -> None:
+        """Sends what waits, batch by batch."""
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            try:
+                results = await self._execute([command for command, _ in batch])
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+                results = [error] * len(batch)
+            for result, (_, answer) in zip(results, batch, strict=True):
+                self._answer(answer, result)
+
+    def _answer(self, answer: asyncio.Future[Any], result: object) -> None:
+        if isinstance(result, Exception) and not isinstance(result, NoScriptError):
+            self._lost(result)
+            result = RedisAway()
+        if answer.done():  # its call was cancelled
+            return
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
+
+    async def _execute(self, commands: list[Command]) -> list[Any]:
+        """The answers, of which each may be an error. Raises what goes wrong with the connection, or TimeoutError."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        task = asyncio.ensure_future(pipeline.execute(raise_on_error=False))
         try:
-            async with asyncio.timeout(self._timeout):
-                return await command()
-        except (RedisError, OSError) as error:
-            if self._up:
-                self._lost(error)
-            raise RedisAway from None
+            await asyncio.wait({task}, timeout=self._timeout)
+            for _ in range(_TURNS):  # this process may have been busy, not Redis
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            if task.done():
+                return task.result()
+            raise TimeoutError
+        finally:
+            task.cancel()
 
     def _lost(self, error: Exception) -> None:
+        """Opens the circuit, if it isn't open."""
+        if self._probing is not None:
+            return
         loop = asyncio.get_running_loop()
         self._pause = _FIRST_PAUSE if loop.time() - self._since > _STEADY else min(self._pause * 2, _LONGEST_PAUSE)
         self._up = False
+        self._probing = loop.create_task(self._probe_until_found())
+        while self._waiting:
+            self._answer(self._waiting.popleft()[1], RedisAway())
         self._changed(False)
         _log.warning("redis is away", problem=problem(error))
-        self._probing = loop.create_task(self._probe_until_found())
 
     def _found(self) -> None:
-        self._up, self._since = True, asyncio.get_running_loop().time()
+        self._up, self._since, self._probing = True, asyncio.get_running_loop().time(), None
         self._changed(True)
         _log.info("redis is there")
 
@@ -93,18 +145,17 @@ class RedisLink:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 await self._probe()
-            except (RedisError, OSError):
+            except Exception:  # noqa: BLE001, S112 - whatever it is, the next probe may fare better
                 continue
             self._found()
             return
 
     async def _probe(self) -> None:
         """Writes over every connection: a replica, or a Redis without memory, answers and is of no use."""
+        key = f"{self.prefix}probe"
         async with asyncio.timeout(_PROBE_TIMEOUT):
-            key = f"{self.prefix}probe"
-            results = await asyncio.gather(
-                *(self.client.set(key, "1", ex=60) for _ in range(CONNECTIONS)), return_exceptions=True
-            )
+            writes = (self._client.set(key, "1", ex=60) for _ in range(CONNECTIONS))
+            results = await asyncio.gather(*writes, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
