@@ -99,13 +99,14 @@ def batch(*projects: str) -> pb.BatchIssueTokensRequest:
 # --- a window ---
 
 
-TICK = 1 / 1024  # what floating point adds up exactly
+TICK = 1 / 1024  # of a window: what floating point adds up exactly; four of them are a grain
+TICKS = st.integers(0, 5) | st.integers(0, 300) | st.integers(1015, 1030)
 
 
 @given(
     amount=st.integers(1, 12),
     seconds=st.sampled_from((1, 60)),
-    calls=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 4)), max_size=150),
+    calls=st.lists(st.tuples(TICKS, st.integers(1, 4)), max_size=150),
 )
 def test_no_window_ever_holds_more_than_the_limit_and_none_refuses_what_would_fit(amount, seconds, calls):
     window, now, passed = MovingWindow(Limit(amount, seconds)), 5000.0, []
@@ -142,6 +143,14 @@ def test_a_wait_is_neither_too_long_nor_too_short(amount, calls):
             assert window.wait(cost, now) == 0
 
 
+def test_calls_close_together_leave_together_with_the_last_of_them():
+    window = MovingWindow(Limit(5, 1))
+    window.add(4, 1000.0)
+    window.add(1, 1000.0 + 3 * TICK)
+    assert window.wait(1, 1001.0) == 3 * TICK
+    assert window.wait(5, 1001.0 + 3 * TICK) == 0
+
+
 def test_a_window_is_small_whatever_its_amount():
     window = MovingWindow(Limit(9_999_999, 1))
     for number in range(20_000):
@@ -169,11 +178,11 @@ def test_a_limit_is_named_as_it_is_written(seconds, rate):
 async def test_a_caller_is_refused_over_its_limit_and_told_when_to_come_back():
     limiter, web = Limiter(), caller(per_second(3))
     assert await limiter.passes(web) == 3
-    limiter.clock.stopwatch += 0.375
+    limiter.clock.stopwatch += 0.3754
     refusal = await limiter.refuses(web)
     assert refusal is not None
     assert (refusal.reason, refusal.metadata) == (Reason.RATE_LIMITED, {"limit": "3/s", "limit_methods": "any"})
-    assert refusal.retry_after == 0.625
+    assert refusal.retry_after == 0.625  # 0.6246, rounded up
     assert "3/s" in refusal.message
     limiter.clock.stopwatch += refusal.retry_after
     assert await limiter.passes(web) == 3
