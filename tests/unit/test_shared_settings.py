@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from livekit_auth_server.adapters.acks import MemoryAckStore
+from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.redis_settings import RedisSettings
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.settings import Settings, load_settings
+from livekit_auth_server.stores import open_stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,3 +135,17 @@ def test_a_password_has_no_place_in_a_url(tmp_path, url):
 )
 def test_mistakes_say_what_to_do(tmp_path, more, message):
     assert mistake(tmp_path, more).startswith(message)
+
+
+async def test_redis_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.exceptions", None)
+    settings = load(tmp_path, "redis: {url: redis://localhost}\n")
+    with pytest.raises(ConfigError, match=r"redis: needs more than is installed: pip install '.*\[redis\]'"):
+        await open_stores(settings, SystemClock(), CollectorRegistry())
+
+
+async def test_without_redis_everything_is_in_memory(tmp_path):
+    stores = await open_stores(load(tmp_path, ""), SystemClock(), CollectorRegistry())
+    assert stores.link is None
+    assert isinstance(stores.acknowledged, MemoryAckStore)
+    await stores.close()
