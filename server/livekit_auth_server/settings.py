@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from livekit_auth_server.adapters.limit_fields import DefaultLimit, UnlistedLimit, repeated
 from livekit_auth_server.adapters.logs import Format, Level  # noqa: TC001 - pydantic reads them
+from livekit_auth_server.adapters.redis_settings import RedisSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.adapters.yaml_file import ConfigError, Location, YamlFile, first_mistake
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
@@ -67,6 +69,16 @@ def _trust_domain(text: str) -> str:
     return text
 
 
+L = TypeVar("L", bound=UnlistedLimit)
+
+
+def _different(limits: list[L]) -> list[L]:
+    if repeated(entry.limit() for entry in limits) is not None:
+        raise ValueError("a limit stands twice; remove one")
+    return limits
+
+
+Limits = Annotated[list[L], AfterValidator(_different)]
 Address = Annotated[str, BeforeValidator(listen_address)]
 ProjectName = Annotated[str, AfterValidator(_project_name)]
 TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
@@ -169,6 +181,9 @@ class Settings(BaseSettings):
     projects: dict[ProjectName, ProjectSettings] = Field(min_length=1)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    default_limits: Limits[DefaultLimit] = Field(default_factory=list)
+    unlisted_limits: Limits[UnlistedLimit] = Field(default_factory=lambda: [UnlistedLimit(rate="20/s")])
+    redis: RedisSettings | None = None
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: Address | None = None
     reflection: bool = False

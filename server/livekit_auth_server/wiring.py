@@ -18,7 +18,6 @@ from prometheus_client import (
     start_http_server,
 )
 
-from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.adapters.audit_log import AuditLog
 from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
@@ -32,6 +31,7 @@ from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.webhooks import Webhooks
+from livekit_auth_server.stores import Stores, open_stores
 from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import ServerIdentity, credentials
 
@@ -51,6 +51,7 @@ class Running:
 
     server: Server
     port: int
+    stores: Stores
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -106,12 +107,12 @@ def new_registry() -> CollectorRegistry:
 async def start(settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
-    acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
+    stores = await open_stores(settings, clock, registry)
     issuer = Issuer(AuditLog(stream), new_decision_id)
-    calls = Calls(state, clock, Observer(registry))
+    calls = Calls(state, clock, Observer(registry), stores.limits)
     limits = Limits(**settings.limits.model_dump())
     server = Server(
-        methods(issuer, Webhooks(acknowledged, settings.webhooks.max_body)),
+        methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body)),
         calls,
         limits,
         reflect=settings.reflection,
@@ -119,8 +120,12 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
     try:
         port = await server.start(settings.listen, server_credentials(settings, state))
     except OSError as error:
+        await stores.close()
         raise ConfigError("listen", str(error)) from None
-    return Running(server, port)
+    except ConfigError:
+        await stores.close()
+        raise
+    return Running(server, port, stores)
 
 
 async def _flush(stream: LineStream) -> None:
@@ -163,11 +168,13 @@ async def serve(settings: Settings, stream: LineStream) -> None:
         policy_revision=state.policy.revision,
         callers=len(state.policy.callers),
         projects=sorted(state.keys.projects),
+        shared_limits=running.stores.link is not None,
     )
     flushing = asyncio.create_task(_flush(stream))
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)
     await running.server.stop(settings.drain)
     flushing.cancel()
+    await running.stores.close()
     _log.info("stopped")
     await stream.drain(_LAST_LINES)

@@ -41,3 +41,13 @@ def hooks(server: Deployment) -> AuthServiceStub:
 def stranger(server: Deployment) -> AuthServiceStub:
     """A caller with a good certificate that the policy doesn't list."""
     return server.caller("spiffe://example.org/stranger")
+
+
+@pytest.fixture
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A deployment of the test's own, written and not started."""
+    deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+    deployment.write()
+    yield deployment
+    if deployment.process is not None:
+        deployment.stop()

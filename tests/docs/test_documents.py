@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 import pytest
 from ruamel.yaml import YAML
@@ -35,7 +37,7 @@ def test_every_reason_is_documented_with_its_code() -> None:
 
 def test_every_power_and_ordinary_grant_is_documented() -> None:
     text = (ROOT / "docs/policy.md").read_text()
-    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text.split("## powers")[1], re.MULTILINE)
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", text.split("## powers")[1].split("\n## ")[0], re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(table))) == POWERS
     ordinary = re.search(r"^Ordinary grants: (.*)$", text, re.MULTILINE)
     assert ordinary
@@ -50,7 +52,9 @@ def test_every_setting_is_documented() -> None:
     documented = set(re.findall(r"`([\w.]+)`", " ".join(rows)))
     expected: set[str] = set()
     for name, field in Settings.model_fields.items():
-        members = getattr(field.annotation, "model_fields", None)
+        optional = get_args(field.annotation) if isinstance(field.annotation, UnionType) else ()
+        groups = (kind for kind in (field.annotation, *optional) if hasattr(kind, "model_fields"))
+        members = getattr(next(groups, None), "model_fields", None)
         expected |= {f"{name}.{member}" for member in members} if members else {name}
     expected = expected - {"projects"} | {"projects.NAME.url", "projects.NAME.keys"}
     assert documented == expected

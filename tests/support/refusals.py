@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refused:
-    """A refusal's code, reason, message, metadata and the paths of the fields at fault."""
+    """A refusal's code, reason, message, metadata, the paths of the fields at fault, and when to try again."""
 
     code: str
     reason: str
     message: str
     metadata: dict[str, str]
     fields: tuple[str, ...]
+    retry_after: float | None = None
 
 
 def refusal(call: Callable[[], object]) -> Refused:
@@ -35,10 +36,11 @@ def refusal(call: Callable[[], object]) -> Refused:
 def refused(error: grpc.RpcError) -> Refused:
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
-    info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     for detail in status.details if status else ():
-        detail.Unpack(info) if detail.Is(info.DESCRIPTOR) else detail.Unpack(request)
+        assert any(detail.Unpack(message) for message in (info, request, retry))
     if status:
         assert info.domain == "livekit-auth"
     fields = tuple(violation.field for violation in request.field_violations)
-    return Refused(error.code().name, info.reason, error.details() or "", dict(info.metadata), fields)
+    wait = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    return Refused(error.code().name, info.reason, error.details() or "", dict(info.metadata), fields, wait)

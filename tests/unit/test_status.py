@@ -83,3 +83,15 @@ def test_the_summary_of_many_fields_stays_short():
 
 def test_a_refusal_shows_its_reason_and_message_and_nothing_else():
     assert str(Refusal(Reason.KEY_UNKNOWN, "no such key", {"hidden": "MARKER"})) == "KEY_UNKNOWN: no such key"
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds", "nanos"), [(0.001, 0, 1_000_000), (59.9996, 60, 0), (3600.25, 3600, 250_000_000)]
+)
+def test_a_refusal_that_will_pass_says_when(wait, seconds, nanos):
+    status = to_status(Refusal(Reason.RATE_LIMITED, "the message", {"limit": "20/s"}, retry_after=wait))
+    info, retry = status.details
+    assert info.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
+    message = error_details_pb2.RetryInfo()
+    assert retry.Unpack(message)
+    assert (message.retry_delay.seconds, message.retry_delay.nanos) == (seconds, nanos)

@@ -9,23 +9,21 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     StrictBool,
     StrictStr,
-    Tag,
     create_model,
     model_validator,
 )
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from livekit_auth_server.adapters.fields import AnyOr, Model, ProjectName, matching, one_of
+from livekit_auth_server.adapters.limit_fields import CallerLimit, caller_limits
 from livekit_auth_server.adapters.yaml_file import Location, YamlFile
 from livekit_auth_server.core.grants import (
     GROUPS,
@@ -68,34 +66,10 @@ def _workload_id(text: str) -> str:
     return WorkloadId.parse(text).text
 
 
-def _one_of(names: frozenset[str], what: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(f"there is no {what} of this name; there are: {', '.join(sorted(names))}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _matching(pattern: str, what: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if not re.fullmatch(pattern, name):
-            raise ValueError(f"isn't {what}, at most 63 characters, with a letter or digit at both ends")
-        return name
-
-    return AfterValidator(check)
-
-
 def _flag(value: object) -> object:
     if not isinstance(value, (bool, ScalarBoolean)):
         raise ValueError("should be true or false")  # noqa: TRY004 - what pydantic takes
     return bool(value)
-
-
-def _any(value: object) -> object:
-    if value != "any":
-        raise ValueError("should be a list, or the word any")
-    return value
 
 
 def _one(value: object) -> object:
@@ -120,41 +94,19 @@ def _identifier(text: str) -> str:
     return text
 
 
-T = TypeVar("T")
 Seconds = Annotated[int, BeforeValidator(seconds)]
 Version = Annotated[int, BeforeValidator(_one)]
 Flag = Annotated[StrictBool, BeforeValidator(_flag)]
 Text = Annotated[StrictStr, AfterValidator(_unicode)]
 Identifier = Annotated[Text, AfterValidator(_identifier)]
 RoleName = Annotated[
-    StrictStr, _matching(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 'a role\'s name: a-z, 0-9, "-" and "_"')
+    StrictStr, matching(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 'a role\'s name: a-z, 0-9, "-" and "_"')
 ]
-ProjectName = Annotated[
-    StrictStr, _matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", 'a project\'s name: a-z, 0-9 and "-"')
-]
-OrdinaryGrant = Annotated[StrictStr, _one_of(ORDINARY_GRANTS, "ordinary grant")]
-Power = Annotated[StrictStr, _one_of(POWERS, "power")]
-
-# `any` or a list. Told apart by what is written, so that a mistake in a list is reported as one.
-_ANY, _LIST = "[any]", "[list]"
-AnyOr = Annotated[
-    Annotated[Literal["any"], BeforeValidator(_any), Tag(_ANY)] | Annotated[list[T], Tag(_LIST)],
-    Discriminator(lambda value: _ANY if isinstance(value, str) else _LIST),
-]
+OrdinaryGrant = Annotated[StrictStr, one_of(ORDINARY_GRANTS, "ordinary grant")]
+Power = Annotated[StrictStr, one_of(POWERS, "power")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            raise ValueError(f"should be a mapping with the fields {', '.join(cls.model_fields)}")  # noqa: TRY004 - what pydantic takes
-        return value
-
-
-class Matching(_Model):
+class Matching(Model):
     """One matcher: `exact` or `prefix`, a whole value or its beginning, byte for byte."""
 
     exact: Identifier | None = None
@@ -170,14 +122,14 @@ class Matching(_Model):
         return self
 
 
-class Ttl(_Model):
+class Ttl(Model):
     """How long tokens live: `default` where the request doesn't say, `max` at most."""
 
     default: Seconds = AGENT_TTL_LIMIT
     max: Seconds = TTL_LIMIT
 
 
-class Allow(_Model):
+class Allow(Model):
     """One entry: it permits a request only as a whole. What isn't written permits nothing."""
 
     name: Annotated[Identifier, Field(min_length=1, max_length=64)] = ""
@@ -190,19 +142,20 @@ class Allow(_Model):
     ttl: Ttl = Field(default_factory=Ttl)
 
 
-class Verify(_Model):
+class Verify(Model):
     """The projects whose webhooks and tokens a caller may verify."""
 
     webhooks: AnyOr[ProjectName] = Field(default_factory=list)
     tokens: AnyOr[ProjectName] = Field(default_factory=list)
 
 
-class CallerEntry(_Model):
+class CallerEntry(Model):
     """What one workload identity may do."""
 
     id: Annotated[StrictStr, AfterValidator(_workload_id)]
     allow: list[Allow] = Field(default_factory=list)
     verify: Verify = Field(default_factory=Verify)
+    limits: Annotated[list[CallerLimit], Field(min_length=1)] = Field(default_factory=list)
 
 
 def _strict(hint: Any, name: str) -> Any:  # noqa: ANN401 - types
@@ -220,13 +173,13 @@ def _grant_models() -> Iterator[tuple[str, Any]]:
             f.name: (_strict(hints[f.name], f.name), list(f.default) if isinstance(f.default, tuple) else f.default)
             for f in fields(group)
         }
-        yield name, (create_model(group.__name__, __base__=_Model, **members), None)
+        yield name, (create_model(group.__name__, __base__=Model, **members), None)
 
 
-Role: Any = create_model("Role", __base__=_Model, **dict(_grant_models()))
+Role: Any = create_model("Role", __base__=Model, **dict(_grant_models()))
 
 
-class PolicyFile(_Model):
+class PolicyFile(Model):
     """The whole file."""
 
     version: Version
@@ -264,6 +217,7 @@ def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
             entries,
             _projects(file, (*place, "verify", "webhooks"), caller.verify.webhooks, projects),
             _projects(file, (*place, "verify", "tokens"), caller.verify.tokens, projects),
+            caller_limits(file, (*place, "limits"), caller.limits, projects),
         )
     return Policy(hashlib.sha256(file.content).hexdigest()[:16], roles, callers)
 

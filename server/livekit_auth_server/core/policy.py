@@ -18,6 +18,8 @@ from livekit_auth_server.core.refusal import Reason, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from livekit_auth_server.core.limits import Limit
+
 AGENT_TTL_LIMIT = 600
 TTL_LIMIT = 3600
 _NAMED_PROJECTS = 16  # an answer's trailers are bounded, the number of projects isn't
@@ -70,12 +72,13 @@ class AllowEntry:
 
 @dataclass(frozen=True, slots=True)
 class CallerPolicy:
-    """What one workload identity may do."""
+    """What one workload identity may do, and how often."""
 
     id: str
     entries: tuple[AllowEntry, ...] = ()
     verify_webhooks: frozenset[str] = frozenset()
     verify_tokens: frozenset[str] = frozenset()
+    limits: tuple[Limit, ...] = ()
     projects: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

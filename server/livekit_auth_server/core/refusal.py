@@ -47,6 +47,7 @@ class Reason(StrEnum):
     ACK_STORE_UNAVAILABLE = auto()
     INTERNAL = auto()
     TLS_VERSION = auto()
+    LIMITS_UNAVAILABLE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,16 @@ class Violation:
 
 @dataclass(slots=True, eq=False)  # an exception is itself and hashable
 class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call it
-    """A request that isn't granted. `message` and `metadata` reach the caller, so they never hold a secret."""
+    """A request that isn't granted. `message` and `metadata` reach the caller, so they never hold a secret.
+
+    `retry_after` is in seconds, where waiting helps and for how long is known.
+    """
 
     reason: Reason
     message: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.identity import Identified, Identifier
     from livekit_auth_server.core.keys import KeySet
     from livekit_auth_server.core.policy import CallerPolicy, Policy
+    from livekit_auth_server.service.limits import RateLimits
     from livekit_auth_server.service.ports import CallObserver, Clock
 
 Q = TypeVar("Q", bound=Message)
@@ -118,11 +119,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """Runs calls against the current state and tells the observer how each ended."""
+    """Runs calls against the current state and tells the observer how each ended. Without `limits` none is charged."""
 
     state: State
     clock: Clock
     observer: CallObserver
+    limits: RateLimits | None = None
 
     async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
         """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
@@ -153,13 +155,27 @@ class Calls:
         identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
         finished.caller, finished.trace_id = identified.identity.text, trace_id
         listed = policy.callers.get(identified.identity.text)
+        if listed is None and self.limits is not None:
+            await self.limits.charge_unlisted(method.name)
         if isinstance(method, OpenMethod):
             caller = Caller(identified, listed, policy, state.keys, now, trace_id)
-            return (await method.handle(caller, decoded(method.request, data, method.max_bytes))).SerializeToString()
+            return (await method.handle(caller, await self._read(method, listed, data))).SerializeToString()
         if listed is None:
             raise Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {identified.identity.text}")
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
-        return (await method.handle(known, decoded(method.request, data, method.max_bytes))).SerializeToString()
+        return (await method.handle(known, await self._read(method, listed, data))).SerializeToString()
+
+    async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], listed: CallerPolicy | None, data: bytes) -> Q:
+        """The request, charged to its caller if the policy lists it, which one that can't be read is too."""
+        if listed is None or self.limits is None:
+            return decoded(method.request, data, method.max_bytes)
+        try:
+            request = decoded(method.request, data, method.max_bytes)
+        except Refusal:
+            await self.limits.charge(listed, method.name, None)
+            raise
+        await self.limits.charge(listed, method.name, request)
+        return request
 
     def _tell(self, finished: Finished) -> None:
         """Tells the observer. What goes wrong with it changes nothing for the caller."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from livekit_auth_server.core.audit import AuditRecord
+    from livekit_auth_server.core.limits import Charge, Excess
 
 
 class Clock(Protocol):
@@ -33,6 +36,20 @@ class AckStore(Protocol):
 
     async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
+
+
+class LimitStore(Protocol):
+    """What callers have used of their limits."""
+
+    async def take(self, caller: str, charges: Sequence[Charge]) -> Excess | None:
+        """Counts all of a caller's charges, or none and names the limit to wait for. Raises StoreUnavailable."""
+
+
+class LimitObserver(Protocol):
+    """Hears of calls that went over a limit, for metrics."""
+
+    def limited(self, method: str) -> None:
+        """A call of this method was refused."""
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of the program

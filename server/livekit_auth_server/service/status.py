@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from livekit_auth_server.core.refusal import Reason
@@ -49,7 +50,7 @@ _CODES = {
     ),
     "FAILED_PRECONDITION": (Reason.NO_SIGNING_KEY,),
     "RESOURCE_EXHAUSTED": (Reason.RESPONSE_TOO_LARGE, Reason.RATE_LIMITED),
-    "UNAVAILABLE": (Reason.AUDIT_UNAVAILABLE, Reason.ACK_STORE_UNAVAILABLE),
+    "UNAVAILABLE": (Reason.AUDIT_UNAVAILABLE, Reason.ACK_STORE_UNAVAILABLE, Reason.LIMITS_UNAVAILABLE),
     "INTERNAL": (Reason.INTERNAL,),
 }
 CODE_OF = {reason: code for code, reasons in _CODES.items() for reason in reasons}
@@ -65,6 +66,10 @@ def to_status(refusal: Refusal) -> status_pb2.Status:
             for v in refusal.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if refusal.retry_after is not None:
+        seconds, milliseconds = divmod(round(refusal.retry_after * 1000), 1000)
+        delay = Duration(seconds=seconds, nanos=milliseconds * 1_000_000)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     status = status_pb2.Status(code=code_pb2.Code.Value(CODE_OF[refusal.reason]), message=refusal.message)
     status.details.extend(_packed(detail) for detail in details)
     return status

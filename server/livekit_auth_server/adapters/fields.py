@@ -1,0 +1,71 @@
+"""Field types that the policy file and the settings share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    StrictStr,
+    Tag,
+    model_validator,
+)
+
+
+def one_of(names: frozenset[str], what: str) -> AfterValidator:
+    """Checks that a name is one of these."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"there is no {what} of this name; there are: {', '.join(sorted(names))}")
+        return name
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, what: str) -> AfterValidator:
+    """Checks a name's form."""
+
+    def check(name: str) -> str:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"isn't {what}, at most 63 characters, with a letter or digit at both ends")
+        return name
+
+    return AfterValidator(check)
+
+
+def _any(value: object) -> object:
+    if value != "any":
+        raise ValueError("should be a list, or the word any")
+    return value
+
+
+T = TypeVar("T")
+ProjectName = Annotated[
+    StrictStr, matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", 'a project\'s name: a-z, 0-9 and "-"')
+]
+
+# `any` or a list. Told apart by what is written, so that a mistake in a list is reported as one.
+_ANY, _LIST = "[any]", "[list]"
+AnyOr = Annotated[
+    Annotated[Literal["any"], BeforeValidator(_any), Tag(_ANY)] | Annotated[list[T], Tag(_LIST)],
+    Discriminator(lambda value: _ANY if isinstance(value, str) else _LIST),
+]
+
+
+class Model(BaseModel):
+    """A mapping with these fields and no others. Its values stay out of errors."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError(f"should be a mapping with the fields {', '.join(cls.model_fields)}")  # noqa: TRY004 - what pydantic takes
+        return value

@@ -1,0 +1,49 @@
+"""Acknowledged webhooks in Redis, so that every server that shares it knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from livekit_auth_server.adapters.redis_link import RedisAway
+from livekit_auth_server.service.ports import StoreUnavailable
+
+if TYPE_CHECKING:
+    from livekit_auth_server.adapters.redis_link import RedisLink
+    from livekit_auth_server.service.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAckStore:
+    """A key for each acknowledgement, which Redis forgets after `lifetime` seconds.
+
+    There is no bound a caller here. A limit on AckWebhook is one: no more acknowledgements live than it lets through in
+    a lifetime.
+    """
+
+    link: RedisLink
+    clock: Clock
+    lifetime: int
+
+    async def is_acknowledged(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> bool:
+        """Whether this caller acknowledged this event with these bytes within the lifetime. Raises StoreUnavailable."""
+        key = self._key(caller, project, event_id, body_sha256)
+        try:
+            return bool(await self.link.run("EXISTS", key))
+        except RedisAway:
+            raise StoreUnavailable from None
+
+    async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:
+        """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
+        key = self._key(caller, project, event_id, body_sha256)
+        try:
+            await self.link.run("SET", key, "1", "EX", self.lifetime)
+        except RedisAway:
+            raise StoreUnavailable from None
+        return int(self.clock.now()) + self.lifetime
+
+    def _key(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> str:
+        """A hash: event ids are LiveKit's, of any form. Only the last of the parts can hold the character between."""
+        parts = body_sha256 + f"{caller}\0{project}\0{event_id}".encode()
+        return f"{self.link.prefix}ack:{sha256(parts).hexdigest()}"

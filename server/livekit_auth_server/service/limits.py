@@ -1,0 +1,123 @@
+"""What a call costs, and its refusal when that is too much.
+
+Guarantees: a call is counted before it is decided or verified, whatever comes of it, and a call that can't be read as
+well; a refused call counts nowhere; no method is without a rule for what it costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from livekit_auth_server.core.limits import Charge, Limit
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.service.validation import MAX_BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+    from livekit_auth_server.core.policy import CallerPolicy
+    from livekit_auth_server.service.ports import LimitObserver, LimitStore
+
+Projects = dict[str | None, int]
+"""How much a call costs in which project. None where that isn't known before the work, "" where there is none."""
+
+UNLISTED = "(unlisted)"
+"""The one name under which all callers are counted that the policy doesn't list. No workload identity looks so."""
+
+_UNKNOWN: Projects = {None: 1}
+
+
+def _named(project: str, permitted: frozenset[str]) -> str | None:
+    """The project that a request means: the one it names, or the caller's only one."""
+    return project or (next(iter(permitted)) if len(permitted) == 1 else None)
+
+
+def _batch(request: Any, caller: CallerPolicy) -> Projects:  # noqa: ANN401 - by the method's name a batch
+    if not 1 <= len(request.requests) <= MAX_BATCH:
+        return _UNKNOWN  # no entry will be looked at
+    return Counter(_named(entry.project, caller.projects) for entry in request.requests)
+
+
+_RULES: Mapping[str, tuple[str, Callable[[Any, CallerPolicy], Projects]]] = {
+    "IssueToken": ("IssueToken", lambda request, caller: {_named(request.project, caller.projects): 1}),
+    "BatchIssueTokens": ("IssueToken", _batch),
+    "VerifyWebhook": ("VerifyWebhook", lambda request, caller: {_named(request.project, caller.verify_webhooks): 1}),
+    "AckWebhook": ("AckWebhook", lambda request, _: {request.project or None: 1}),
+    "VerifyToken": ("VerifyToken", lambda _, caller: {_named("", caller.verify_tokens): 1}),
+    "GetCaller": ("GetCaller", lambda *_: {"": 1}),
+}
+"""For each method: what it counts as, and how much in which project."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Charges calls. `default` is for calls that no limit of their caller counts, `unlisted` for unknown callers.
+
+    `local` counts unlisted callers: in this process, whatever `store` is, so that they can't keep a shared store busy.
+    """
+
+    store: LimitStore
+    local: LimitStore
+    observer: LimitObserver
+    default: Sequence[Limit] = ()
+    unlisted: Sequence[Limit] = ()
+
+    async def charge(self, caller: CallerPolicy, method: str, request: Message | None) -> None:
+        """Counts a listed caller's call; None is a request that couldn't be read.
+
+        Raises RATE_LIMITED, or LIMITS_UNAVAILABLE.
+        """
+        if not caller.limits and not self.default:
+            return
+        counted, projects = _RULES[method]
+        costs = _UNKNOWN if request is None else projects(request, caller)
+        charges = self._charges(caller, counted, costs)
+        if charges:
+            await self._take(self.store, caller.id, method, charges)
+
+    async def charge_unlisted(self, method: str) -> None:
+        """Counts a call of a caller that the policy doesn't list. Raises RATE_LIMITED."""
+        if self.unlisted:
+            await self._take(self.local, UNLISTED, method, [Charge(limit, 1) for limit in self.unlisted])
+
+    def _charges(self, caller: CallerPolicy, method: str, costs: Projects) -> list[Charge]:
+        limits = caller.limits
+        charges = [Charge(limit, cost) for limit in limits if (cost := _cost(limit, method, costs))]
+        if not self.default:
+            return charges
+        rest = {name: cost for name, cost in costs.items() if not any(limit.counts(method, name) for limit in limits)}
+        return charges + [Charge(limit, cost) for limit in self.default if (cost := _cost(limit, method, rest))]
+
+    async def _take(self, store: LimitStore, caller: str, method: str, charges: list[Charge]) -> None:
+        for limit, cost in charges:
+            if cost > limit.amount:
+                self.observer.limited(method)
+                message = f"this counts as {cost} calls and the limit is {limit.rate}: ask for fewer at once"
+                raise Refusal(Reason.RATE_LIMITED, message, _metadata(limit))
+        try:
+            excess = await store.take(caller, charges)
+        except StoreUnavailable:
+            message = "rate limits can't be checked now, and this server answers nothing without them"
+            raise Refusal(Reason.LIMITS_UNAVAILABLE, message) from None
+        if excess is not None:
+            self.observer.limited(method)
+            wait = math.ceil(excess.retry_after * 1000) / 1000
+            message = f"over the limit of {excess.limit.rate}; try again in {wait:.3f} s"
+            raise Refusal(Reason.RATE_LIMITED, message, _metadata(excess.limit), retry_after=wait)
+
+
+def _cost(limit: Limit, method: str, costs: Projects) -> int:
+    """What the call costs this limit; 0 when the limit doesn't count it."""
+    return sum(cost for project, cost in costs.items() if limit.counts(method, project))
+
+
+def _metadata(limit: Limit) -> dict[str, str]:
+    """The limit's own words, so that a caller can tell which of several it met."""
+    methods = ",".join(sorted(limit.methods)) if limit.methods is not None else "any"
+    return {"limit": limit.rate, "limit_methods": methods} | ({"limit_project": limit.project} if limit.project else {})

@@ -1,0 +1,91 @@
+"""Puts together what callers' limits and acknowledgements are kept in: Redis where it is configured, else memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from livekit_auth_server.adapters.acks import MemoryAckStore
+from livekit_auth_server.adapters.limiter_memory import MemoryLimits
+from livekit_auth_server.adapters.limiter_metrics import LimitMetrics
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.service.limits import RateLimits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+    from livekit_auth_server.adapters.redis_link import RedisLink
+    from livekit_auth_server.adapters.redis_settings import RedisSettings
+    from livekit_auth_server.service.ports import AckStore, Clock, LimitStore
+    from livekit_auth_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores, and the Redis behind them if there is one."""
+
+    limits: RateLimits
+    acknowledged: AckStore
+    link: RedisLink | None
+
+    async def close(self) -> None:
+        """Ends what runs for them."""
+        if self.link is not None:
+            await self.link.close()
+
+
+async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegistry) -> Stores:
+    """Connects to Redis if it is configured; one that is away is waited for in the background. Raises ConfigError."""
+    metrics, local = LimitMetrics(registry), MemoryLimits(clock)
+    store: LimitStore = local
+    remember = settings.webhooks.remember
+    acknowledged: AckStore = MemoryAckStore(clock, remember, settings.webhooks.remember_per_caller)
+    link = None
+    if settings.redis is not None:
+        link = await _open_link(settings, settings.redis, metrics)
+        store, acknowledged = _shared(link, settings.redis, local, clock, remember)
+    limits = RateLimits(
+        store,
+        local,
+        metrics,
+        tuple(limit.limit() for limit in settings.default_limits),
+        tuple(limit.limit() for limit in settings.unlisted_limits),
+    )
+    return Stores(limits, acknowledged, link)
+
+
+async def _open_link(settings: Settings, redis: RedisSettings, metrics: LimitMetrics) -> RedisLink:
+    # Imported here: the library is an extra, and who doesn't use Redis needn't hold it in memory.
+    try:
+        from redis.exceptions import AuthenticationError  # noqa: PLC0415
+    except ImportError:
+        raise ConfigError("redis", "needs more than is installed: pip install 'livekit-auth-server[redis]'") from None
+    from livekit_auth_server.adapters.redis_client import TlsFiles, new_client  # noqa: PLC0415
+    from livekit_auth_server.adapters.redis_link import RedisLink  # noqa: PLC0415
+
+    def at(path: Path | None) -> Path | None:
+        return settings.at(path) if path is not None else None
+
+    client = new_client(
+        redis.url, at(redis.password_file), TlsFiles(at(redis.ca), at(redis.certificate), at(redis.key))
+    )
+    gauges = metrics.redis()
+    link = RedisLink(client, redis.prefix, redis.timeout, lambda up: gauges.changed(up, redis.when_unavailable))
+    try:
+        await link.open()
+    except AuthenticationError:
+        await link.close()
+        raise ConfigError("redis", "Redis refuses the user or the password; check url and password_file") from None
+    return link
+
+
+def _shared(
+    link: RedisLink, redis: RedisSettings, local: LimitStore, clock: Clock, remember: int
+) -> tuple[LimitStore, AckStore]:
+    from livekit_auth_server.adapters.limiter_redis import RedisLimits  # noqa: PLC0415
+    from livekit_auth_server.adapters.redis_acks import RedisAckStore  # noqa: PLC0415
+
+    fallback = local if redis.when_unavailable == "local" else None
+    return RedisLimits(link, fallback), RedisAckStore(link, clock, remember)
