@@ -24,6 +24,14 @@ def make(directory: Path, address: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def without_audit_file(directory: Path) -> None:
+    """Lets the folder's server write its audit trail to its log."""
+    settings = directory / "server.yaml"
+    text = settings.read_text()
+    assert "audit: {path: audit}\n" in text
+    settings.write_text(text.replace("audit: {path: audit}\n", ""))
+
+
 def signing_key(directory: Path) -> tuple[str, str]:
     """The id and the secret of the folder's one API key."""
     key_id, _, secret = (directory / "keys.yaml").read_text().strip().partition(": ")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
 
 from livekit_auth_server.adapters.acks import MemoryAckStore
-from livekit_auth_server.adapters.audit_log import AuditLog
+from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
@@ -39,10 +38,16 @@ _log = structlog.get_logger("livekit_auth_server")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves; `port` is the one it got."""
+    """A server that serves; `port` is the one it got. `audit.ready()` says why nothing can be issued."""
 
     server: Server
     port: int
+    audit: AuditTrail
+
+    async def stop(self, grace: float) -> None:
+        """Drains, then completes the audit trail."""
+        await self.server.stop(grace)
+        await self.audit.close()
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -95,8 +100,10 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
     acknowledged = MemoryAckStore(clock, settings.webhooks.remember, settings.webhooks.remember_per_caller)
-    issuer = Issuer(AuditLog(sys.stderr.buffer), new_decision_id)
-    calls = Calls(state, clock, Observer(registry))
+    directory = settings.at(settings.audit.path) if settings.audit.path else None
+    audit = await open_trail(directory, settings.audit.patience, clock, registry)
+    issuer = Issuer(audit, new_decision_id)
+    calls = Calls(state, clock, Observer(registry), issuer.deny_unlisted)
     limits = Limits(**settings.limits.model_dump())
     server = Server(
         methods(issuer, Webhooks(acknowledged, settings.webhooks.max_body)),
@@ -107,8 +114,12 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
     try:
         port = await server.start(settings.listen, server_credentials(settings, state))
     except OSError as error:
+        await audit.close()
         raise ConfigError("listen", str(error)) from None
-    return Running(server, port)
+    except ConfigError:
+        await audit.close()
+        raise
+    return Running(server, port, audit)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
@@ -145,5 +156,5 @@ async def serve(settings: Settings) -> None:
     )
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)
-    await running.server.stop(settings.drain)
+    await running.stop(settings.drain)
     _log.info("stopped")

@@ -11,6 +11,7 @@ import pytest
 from livekit_auth_server.adapters.audit_log import AuditLog
 from livekit_auth_server.core.audit import AuditRecord
 from livekit_auth_server.core.refusal import Reason, Refusal
+from support.handlers import AuditWatch
 
 RECORD = AuditRecord(
     **{name: name for name in AuditRecord.__slots__ if name not in {"time", "ttl", "permitted", "dry_run"}},
@@ -23,13 +24,16 @@ RECORD = AuditRecord(
 
 async def test_each_record_is_a_line() -> None:
     stream = io.BytesIO()
-    log = AuditLog(stream)
-    await log.record(RECORD)
-    await log.record(replace(RECORD, room="a\nb\u2028", permitted=False))
+    log = AuditLog(stream, AuditWatch())
+    await log.record([RECORD])
+    await log.record([replace(RECORD, room="a\nb\u2028"), RECORD])
+    log.note('"kind":"denials","count":3')
     lines = stream.getvalue().decode("ascii").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"event": "audit", **asdict(RECORD)},
-        {"event": "audit", **asdict(RECORD), "room": "a\nb\u2028", "permitted": False},
+        {"event": "audit", "kind": "decision", **asdict(RECORD)},
+        {"event": "audit", "kind": "decision", **asdict(RECORD), "room": "a\nb\u2028"},
+        {"event": "audit", "kind": "decision", **asdict(RECORD)},
+        {"event": "audit", "kind": "denials", "count": 3},
     ]
     assert stream.getvalue().endswith(b"\n")
 
@@ -37,7 +41,7 @@ async def test_each_record_is_a_line() -> None:
 async def test_a_record_is_flushed_before_the_answer() -> None:
     raw = io.BytesIO()
     buffered = io.BufferedWriter(raw, 1 << 20)  # type: ignore[arg-type]
-    await AuditLog(buffered).record(RECORD)
+    await AuditLog(buffered, AuditWatch()).record([RECORD])
     assert raw.getvalue().endswith(b"}\n")
 
 
@@ -56,7 +60,15 @@ def closed() -> io.BytesIO:
 
 @pytest.mark.parametrize("stream", [Full(), closed()])
 async def test_what_cant_be_recorded_stops_issuance(stream: io.BytesIO) -> None:
+    log = AuditLog(stream, watch := AuditWatch())
+    assert log.ready() == []
     with pytest.raises(Refusal) as caught:
-        await AuditLog(stream).record(RECORD)
+        await log.record([RECORD])
     assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
     assert "device" not in caught.value.message
+    assert (log.ready(), watch.ups) == (["the audit trail can't be written to the log"], [False])
+    log.note('"kind":"denials"')
+    assert watch.lost == 1
+    log.stream = io.BytesIO()
+    await log.record([RECORD])
+    assert (log.ready(), watch.ups) == ([], [False, True])

@@ -121,6 +121,7 @@ class Calls:
     state: State
     clock: Clock
     observer: CallObserver
+    deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
 
     async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
         """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
@@ -151,13 +152,19 @@ class Calls:
         identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
         finished.caller, finished.trace_id = identified.identity.text, trace_id
         listed = policy.callers.get(identified.identity.text)
-        if isinstance(method, OpenMethod):
+        if listed is None or isinstance(method, OpenMethod):
             caller = Caller(identified, listed, policy, state.keys, now, trace_id)
+            if not isinstance(method, OpenMethod):
+                raise self._not_listed(caller, method)
             return (await method.handle(caller, decoded(method.request, data))).SerializeToString()
-        if listed is None:
-            raise Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {identified.identity.text}")
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
         return (await method.handle(known, decoded(method.request, data))).SerializeToString()
+
+    def _not_listed(self, caller: Caller, method: Method[Q, R]) -> Refusal:
+        metadata = {}
+        if method.audited and self.deny_unlisted is not None:
+            metadata["decision_id"] = self.deny_unlisted(caller, method.name)
+        return Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller.identified.identity.text}", metadata)
 
     def _tell(self, finished: Finished) -> None:
         """Tells the observer. What goes wrong with it changes nothing for the caller."""
