@@ -16,5 +16,5 @@ async def _nothing(_self: Any, _records: Sequence[Any]) -> None:  # noqa: ANN401
 
 
 if __name__ == "__main__":
-    audit_log.AuditLog.record = _nothing  # type: ignore[method-assign]
+    audit_log.AuditLog.record = _nothing  # type: ignore[method-assign, assignment]
     cli.main()

@@ -92,7 +92,7 @@ class AuditWatch:
     lost: int = 0
     shared: int = 0
 
-    def up(self, up: bool) -> None:
+    def up(self, *, up: bool) -> None:
         if not self.ups or self.ups[-1] is not up:
             self.ups.append(up)
 

@@ -9,17 +9,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from livekit_auth_server.adapters.audit_log import AuditLog
-from livekit_auth_server.core.audit import AuditRecord
 from livekit_auth_server.core.refusal import Reason, Refusal
 from support.handlers import AuditWatch
-
-RECORD = AuditRecord(
-    **{name: name for name in AuditRecord.__slots__ if name not in {"time", "ttl", "permitted", "dry_run"}},
-    time=1,
-    ttl=60,
-    permitted=True,
-    dry_run=False,
-)
+from support.records import RECORD
 
 
 async def test_each_record_is_a_line() -> None:

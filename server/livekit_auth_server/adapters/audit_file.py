@@ -209,7 +209,7 @@ class AuditFile:
         if self._failure:
             _log.warning("the audit trail goes on", path=str(self._file.path), after=self._failure)
             self._failure = ""
-        self._observer.up(True)
+        self._observer.up(up=True)
         for lines in batch:
             if lines.done is None:
                 continue
@@ -247,7 +247,7 @@ class AuditFile:
         if why != self._failure and self._opened:
             _log.error("the audit trail can't be written: nothing is issued", path=str(self._file.path), why=why)
         self._failure = why
-        self._observer.up(False)
+        self._observer.up(up=False)
 
     def _withhold(self, lines: _Lines) -> None:
         """Says in the trail that the tokens of these lines didn't leave."""

@@ -56,9 +56,9 @@ class AuditLog:
             self.stream.flush()
         except (OSError, ValueError):
             self._failed = True
-            self.observer.up(False)
+            self.observer.up(up=False)
             return False
         if self._failed:
             self._failed = False
-            self.observer.up(True)
+            self.observer.up(up=True)
         return True

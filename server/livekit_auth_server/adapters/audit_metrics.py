@@ -29,7 +29,7 @@ class AuditMetrics:
         self._is_up = True
         self._up.set(1)
 
-    def up(self, up: bool) -> None:  # noqa: FBT001 - a state
+    def up(self, *, up: bool) -> None:
         """Whether the trail can be written."""
         if up is not self._is_up:
             self._is_up = up

@@ -31,7 +31,7 @@ class AuditSink(Protocol):
 class AuditObserver(Protocol):
     """Hears of the audit trail's state, for metrics."""
 
-    def up(self, up: bool) -> None:  # noqa: FBT001 - a state
+    def up(self, *, up: bool) -> None:
         """Whether the trail can be written."""
 
     def head(self, sequence: int) -> None:
