@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import time
@@ -190,13 +191,19 @@ def last_lines(path: Path, count: int) -> list[bytes]:
     if path.suffix == ".gz":
         return list(deque((line for line, whole in _lines(path) if whole), count))
     with _open(path) as file:
-        position = file.seek(0, os.SEEK_END)
-        data = b""
-        while position > 0 and data.count(b"\n") <= count:
-            step = min(_BLOCK, position)
-            position -= step
-            file.seek(position)
-            data = file.read(step) + data
+        return _last_of(file, count)
+
+
+def _last_of(file: IO[bytes], count: int) -> list[bytes]:
+    """The last whole lines; leaves the file at the end that it had."""
+    position = end = file.seek(0, os.SEEK_END)
+    data = b""
+    while position > 0 and data.count(b"\n") <= count:
+        step = min(_BLOCK, position)
+        position -= step
+        file.seek(position)
+        data = file.read(step) + data
+    file.seek(end)
     lines = data.split(b"\n")[:-1]
     return lines[-count:] if count else []
 
@@ -205,21 +212,21 @@ def follow(
     paths: Sequence[Path], count: int, sleep: Callable[[float], None] = time.sleep, turns: int | None = None
 ) -> Iterator[bytes]:
     """The last lines of each file, then new ones as they come, through rotation. Ends after `turns` looks, if given."""
-    open_files = [(path, _open(path)) for path in paths]
-    for path, file in open_files:
-        yield from last_lines(path, count)
-        file.seek(0, os.SEEK_END)
-    rests = dict.fromkeys(paths, b"")
-    while turns is None or turns > 0:
-        for index, (path, file) in enumerate(open_files):
-            replaced = _replaced(path, file)  # before reading: what is read then is all that the old file ever gets
-            *lines, rests[path] = (rests[path] + file.read()).split(b"\n")
-            yield from lines
-            if replaced:
-                file.close()
-                open_files[index], rests[path] = (path, _open(path)), b""
-        turns = turns - 1 if turns is not None else None
-        sleep(0.2)
+    with contextlib.ExitStack() as stack:
+        files = {path: stack.enter_context(_open(path)) for path in paths}
+        rests = dict.fromkeys(paths, b"")
+        for file in files.values():
+            yield from _last_of(file, count)
+        while turns is None or turns > 0:
+            for path, file in files.items():
+                replaced = _replaced(path, file)  # asked first: what is read then is all that the old file ever gets
+                *lines, rests[path] = (rests[path] + file.read()).split(b"\n")
+                yield from lines
+                if replaced:
+                    file.close()
+                    files[path], rests[path] = stack.enter_context(_open(path)), b""
+            turns = turns - 1 if turns is not None else None
+            sleep(0.2)
 
 
 def _replaced(path: Path, file: IO[bytes]) -> bool:
