@@ -126,7 +126,7 @@ def measure_calls(work: Path, cpus: Cpus, effort: Effort, connections: int, agai
 
         def start(name: str, environment: Mapping[str, str] | None = None) -> Server:
             directory, address = work / name.replace(" ", "-"), free_address()
-            devfolder.make(directory, address)
+            devfolder.make(directory, address, environment)
             peer = PEERS.get(name)
             command = peer_command(peer, directory, address) if peer else server_command(directory, name)
             return stack.enter_context(serving(cpus.server, command, address, directory / "log", environment))

@@ -323,6 +323,23 @@ async def test_a_folder_that_cant_be_used_is_an_error_with_its_place(tmp_path: P
         await open_trail(tmp_path / "file", 1.0, SystemClock(), new_registry())
 
 
+async def test_the_metrics_say_how_the_trail_is(tmp_path: Path) -> None:
+    registry = new_registry()
+    trail = await open_trail(tmp_path, 1.0, SystemClock(), registry)
+    for _ in range(30):
+        trail.deny(replace(RECORD, permitted=False, reason="ROOM_NOT_PERMITTED"))
+    value = registry.get_sample_value
+    assert value("livekit_auth_audit_up") == 1
+    assert value("livekit_auth_audit_sequence") == 1
+    assert value("livekit_auth_audit_coalesced_denials_total") == 20
+    trail.observer.up(up=False)
+    trail.observer.dropped(3)
+    assert value("livekit_auth_audit_up") == 0
+    assert value("livekit_auth_audit_dropped_denials_total") == 3
+    await trail.close()
+    assert value("livekit_auth_audit_sequence") == 12  # ten lines and a counted one
+
+
 async def test_workers_have_files_of_their_own(tmp_path: Path) -> None:
     trails = [await open_trail(tmp_path / "audit", 1.0, SystemClock(), new_registry(), worker) for worker in (0, 1)]
     for trail in trails:

@@ -107,11 +107,11 @@ class ChainedFile:
     def _open(self) -> int:
         if self.head is None:
             self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        new = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         try:
-            self._adopt(descriptor, _locked(descriptor, self.path))
-            if new:
+            status = _locked(descriptor, self.path)
+            self._adopt(descriptor, status)
+            if status.st_size == 0:  # new, whoever created it
                 _sync_directory(self.path)
         except BaseException:
             os.close(descriptor)
