@@ -59,6 +59,10 @@ test: setup ## The fast suite
 e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 	@pytest tests/e2e --quiet
 
+.PHONY: campaign
+campaign: setup ## Kill the server under load, many times: no token may be without its record
+	@PYTHONPATH=tests python -m campaign.kill
+
 .PHONY: compat
 compat: setup ## The released wheels against today's code, and back
 	@pytest tests/compat --quiet

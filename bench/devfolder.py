@@ -6,22 +6,35 @@ import base64
 import datetime as dt
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 BIN = Path(sys.executable).parent
 
 
-def make(directory: Path, address: str) -> None:
-    """Writes PKI, keys, policy and settings of a server that will listen on the address."""
+def make(directory: Path, address: str, environment: Mapping[str, str] | None = None) -> None:
+    """Writes PKI, keys, policy and settings of a server that will listen on the address, in its own environment."""
     command = [str(BIN / "livekit-auth-server"), "dev", "--dir", str(directory), "--address", address]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+
+
+def without_audit_file(directory: Path) -> None:
+    """Lets the folder's server write its audit trail to its log."""
+    settings = directory / "server.yaml"
+    text = settings.read_text()
+    assert "audit: {path: audit}\n" in text
+    settings.write_text(text.replace("audit: {path: audit}\n", ""))
 
 
 def signing_key(directory: Path) -> tuple[str, str]:

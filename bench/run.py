@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOAD = ROOT / ".cache" / "bench" / "load"
 SERVER, EMPTY, LIVEKIT_API, AGAINST = "livekit-auth", "empty handler", "livekit-api", "against"
 PEERS = {EMPTY: "empty", LIVEKIT_API: "livekit-api"}
+AUDIT_LOG, AUDIT_OFF = "audit in a log", "audit off"  # what is left of SERVER, whose audit trail is in a file
 CLIENT_OF = {"IssueToken": "web", "VerifyWebhook": "webhooks"}
 
 
@@ -101,9 +102,12 @@ def build_load() -> None:
         raise SystemExit("bench: the load generator needs Go 1.26 or later") from None
 
 
-def server_command(directory: Path) -> list[str | Path]:
-    """The real server on the dev folder."""
-    return [devfolder.BIN / "livekit-auth-server", "serve", "--config", directory / "server.yaml"]
+def server_command(directory: Path, name: str = SERVER) -> list[str | Path]:
+    """The real server on the dev folder; one without a durable audit trail for the two names that say so."""
+    if name in (AUDIT_LOG, AUDIT_OFF):
+        devfolder.without_audit_file(directory)
+    program = "bench.audit_off" if name == AUDIT_OFF else "livekit_auth_server.cli"
+    return [devfolder.BIN / "python", "-m", program, "serve", "--config", directory / "server.yaml"]
 
 
 def peer_command(kind: str, directory: Path, address: str) -> list[str | Path]:
@@ -122,9 +126,9 @@ def measure_calls(work: Path, cpus: Cpus, effort: Effort, connections: int, agai
 
         def start(name: str, environment: Mapping[str, str] | None = None) -> Server:
             directory, address = work / name.replace(" ", "-"), free_address()
-            devfolder.make(directory, address)
+            devfolder.make(directory, address, environment)
             peer = PEERS.get(name)
-            command = peer_command(peer, directory, address) if peer else server_command(directory)
+            command = peer_command(peer, directory, address) if peer else server_command(directory, name)
             return stack.enter_context(serving(cpus.server, command, address, directory / "log", environment))
 
         def series(name: str, method: str, target: Server) -> Series:
@@ -148,10 +152,15 @@ def measure_calls(work: Path, cpus: Cpus, effort: Effort, connections: int, agai
             stack.callback(load.close)
             return Series(name, method, target, load)
 
-        servers = {name: start(name) for name in (SERVER, EMPTY, LIVEKIT_API)}
+        servers = {name: start(name) for name in (SERVER, AUDIT_LOG, AUDIT_OFF, EMPTY, LIVEKIT_API)}
         if against is not None:
             servers[AGAINST] = start(AGAINST, environment_of(against))
-        every = [series(name, method, target) for method in CLIENT_OF for name, target in servers.items()]
+        every = [
+            series(name, method, target)
+            for method in CLIENT_OF
+            for name, target in servers.items()
+            if method == "IssueToken" or name not in (AUDIT_LOG, AUDIT_OFF)
+        ]
         for _ in range(effort.rounds):
             for one in every:
                 one.measure(effort.calls)

@@ -84,6 +84,7 @@ projects:
   default:
     url: "{url}"
     keys: {{file: keys.yaml}}
+audit: {{path: audit}}
 reflection: true
 """
 

@@ -142,6 +142,23 @@ class WebhookSettings(_Model):
     remember_per_caller: int = Field(default=20_000, ge=100, le=10_000_000)
 
 
+class AuditSettings(_Model):
+    """Where the audit trail is kept: a folder with a file for each worker, or the log without one.
+
+    `patience` is how long a decision waits for the disk, in seconds.
+    """
+
+    path: Path | None = None
+    required: bool = False
+    patience: float = Field(default=5.0, ge=0.1, le=60)
+
+    @model_validator(mode="after")
+    def _a_path_where_it_is_required(self) -> AuditSettings:
+        if self.required and self.path is None:
+            raise ValueError("required needs a path: log lines are best effort")
+        return self
+
+
 class LogSettings(_Model):
     """How to log: "json", "console", or "auto" for console on a terminal and JSON elsewhere."""
 
@@ -184,6 +201,7 @@ class Settings(BaseSettings):
     default_limits: Limits[DefaultLimit] = Field(default_factory=list)
     unlisted_limits: Limits[UnlistedLimit] = Field(default_factory=lambda: [UnlistedLimit(rate="20/s")])
     redis: RedisSettings | None = None
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: Address | None = None
     reflection: bool = False

@@ -18,7 +18,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from livekit_auth_server.adapters.audit_log import AuditLog
+from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
@@ -47,11 +47,18 @@ _log = structlog.get_logger("livekit_auth_server")
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves; `port` is the one it got."""
+    """A server that serves; `port` is the one it got. `audit.ready()` says why nothing can be issued."""
 
     server: Server
     port: int
     stores: Stores
+    audit: AuditTrail
+
+    async def stop(self, grace: float) -> None:
+        """Drains, then completes the audit trail and lets go of the stores."""
+        await self.server.stop(grace)
+        await self.audit.close()
+        await self.stores.close()
 
 
 def load_keys(settings: Settings) -> KeySet:
@@ -108,8 +115,14 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
     stores = await open_stores(settings, clock, registry)
-    issuer = Issuer(AuditLog(stream), new_decision_id)
-    calls = Calls(state, clock, Observer(registry), stores.limits)
+    directory = settings.at(settings.audit.path) if settings.audit.path else None
+    try:
+        audit = await open_trail(directory, settings.audit.patience, clock, registry, stream=stream)
+    except ConfigError:
+        await stores.close()
+        raise
+    issuer = Issuer(audit, new_decision_id)
+    calls = Calls(state, clock, Observer(registry), stores.limits, issuer.deny_unlisted)
     limits = Limits(**settings.limits.model_dump())
     server = Server(
         methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body)),
@@ -120,12 +133,14 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
     try:
         port = await server.start(settings.listen, server_credentials(settings, state))
     except OSError as error:
+        await audit.close()
         await stores.close()
         raise ConfigError("listen", str(error)) from None
     except ConfigError:
+        await audit.close()
         await stores.close()
         raise
-    return Running(server, port, stores)
+    return Running(server, port, stores, audit)
 
 
 async def _flush(stream: LineStream) -> None:
@@ -173,8 +188,7 @@ async def serve(settings: Settings, stream: LineStream) -> None:
     flushing = asyncio.create_task(_flush(stream))
     await stopping.wait()
     _log.info("draining", seconds=settings.drain)
-    await running.server.stop(settings.drain)
+    await running.stop(settings.drain)
     flushing.cancel()
-    await running.stores.close()
     _log.info("stopped")
     await stream.drain(_LAST_LINES)

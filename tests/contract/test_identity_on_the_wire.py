@@ -56,6 +56,8 @@ def test_an_unlisted_caller_learns_nothing_about_its_request(server: Deployment)
     bad = refusal(lambda: stub.IssueToken(pb.IssueTokenRequest(identity="x" * 300)))
     channel = server.channel(server.example_ca.issue(uris=["spiffe://example.org/stranger"]))
     garbage = refusal(lambda: channel.unary_unary("/livekit_auth.v1.AuthService/IssueToken")(b"\xff\xff"))
+    decisions = {answer.metadata.pop("decision_id") for answer in (good, bad, garbage)}
+    assert len(decisions) == 3
     assert good == bad == garbage
     assert (good.code, good.reason) == ("PERMISSION_DENIED", "CALLER_NOT_LISTED")
 

@@ -257,4 +257,4 @@ def test_the_audit_trail_says_which_powers_a_token_took(server: Deployment, admi
     )
     record = server.audit(answer.decision_id)
     assert record["powers"] == "kind,room_config,room_config_agents,room_preset"
-    assert (record["kind"], record["room_preset"]) == ("sip", "big")
+    assert (record["participant_kind"], record["room_preset"]) == ("sip", "big")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
-import socket
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import SECRETS
+from support.ports import free_port
 from support.refusals import refusal
 from support.signing import access_token, event, webhook_token
 
@@ -52,10 +52,3 @@ def test_a_busy_server_writes_no_secret_and_no_token(deployment: Deployment) -> 
         assert secret not in everything
         assert base64.b64encode(secret.encode()).decode() not in everything
     assert not ANY_JWT.search(everything)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -68,15 +68,42 @@ class FakeIdentifier:
 
 @dataclass
 class AuditTrail:
-    """Keeps records; after `room` of them it can take no more."""
+    """Keeps records in the order of their decisions; after `room` of them it can take no more permits."""
 
     records: list[AuditRecord] = field(default_factory=list)
     room: float = float("inf")
+    unlisted: list[AuditRecord] = field(default_factory=list)
 
-    async def record(self, record: AuditRecord) -> None:
-        if len(self.records) >= self.room:
+    async def record(self, *records: AuditRecord) -> None:
+        if len(self.records) + len(records) > self.room:
             raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued")
-        self.records.append(record)
+        self.records.extend(records)
+
+    def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
+        (self.records if listed else self.unlisted).append(record)
+
+
+@dataclass
+class AuditWatch:
+    """An observer of the audit trail that remembers."""
+
+    ups: list[bool] = field(default_factory=list)
+    heads: list[int] = field(default_factory=list)
+    lost: int = 0
+    shared: int = 0
+
+    def up(self, *, up: bool) -> None:
+        if not self.ups or self.ups[-1] is not up:
+            self.ups.append(up)
+
+    def head(self, sequence: int) -> None:
+        self.heads.append(sequence)
+
+    def dropped(self, count: int) -> None:
+        self.lost += count
+
+    def coalesced(self, count: int) -> None:
+        self.shared += count
 
 
 @dataclass

@@ -11,27 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.audit import AuditRecord, token_digest
-
-RECORD = AuditRecord(
-    decision_id="d" * 24,
-    time=1_800_000_000,
-    caller="spiffe://example.org/web",
-    certificate_serial="1f",
-    method="IssueToken",
-    permitted=True,
-    dry_run=False,
-    project="alpha",
-    access="role:guest",
-    room="consult-1",
-    identity="user-1",
-    ttl=600,
-    entry="consult",
-    reason="",
-    key_id="APIalpha",
-    token_sha256="0" * 64,
-    policy_revision="a" * 16,
-    trace_id="",
-)
+from support.records import RECORD
 
 
 def test_a_record_is_one_object_with_every_field_in_order() -> None:

@@ -181,6 +181,22 @@ async def test_an_unlisted_caller_learns_nothing_about_its_request(data):
     assert finished.caller == "spiffe://example.org/stranger"
 
 
+async def test_an_unlisted_caller_that_wants_a_token_is_recorded_before_its_request_is_read():
+    audit = AuditTrail()
+    runner = Calls(stranger(), FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
+    for method in served(audit):
+        if isinstance(method, Method):
+            with pytest.raises(Refusal) as caught:
+                await runner.run(method, CONTEXT, b"\xff")
+            assert caught.value.reason is Reason.CALLER_NOT_LISTED
+            assert set(caught.value.metadata) == ({"decision_id"} if method.audited else set())
+    assert [(record.method, record.caller) for record in audit.unlisted] == [
+        ("IssueToken", "spiffe://example.org/stranger"),
+        ("BatchIssueTokens", "spiffe://example.org/stranger"),
+    ]
+    assert audit.records == []
+
+
 @pytest.mark.parametrize("reason", [Reason.IDENTITY_INVALID, Reason.CERTIFICATE_EXPIRED])
 @pytest.mark.parametrize("method", [Handler().method, OPEN])
 async def test_nobody_is_looked_up_without_an_identity(method, reason):

@@ -100,10 +100,10 @@ async def test_no_token_leaves_while_its_record_is_being_written():
     writing, written = asyncio.Event(), asyncio.Event()
 
     class Slow(AuditTrail):
-        async def record(self, record):
+        async def record(self, *records):
             writing.set()
             await written.wait()
-            await super().record(record)
+            await super().record(*records)
 
     audit = Slow()
     call = asyncio.create_task(issuer(audit).issue(WEB, ASKED))
@@ -138,7 +138,7 @@ async def test_a_record_says_who_got_what_and_holds_no_token(audit):
         "token_sha256": hashlib.sha256(response.token.encode()).hexdigest(),
         "policy_revision": "r1",
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
-        "kind": "",
+        "participant_kind": "",
         "powers": "",
         "room_preset": "",
     }
@@ -210,8 +210,16 @@ async def test_a_denial_for_a_missing_field_names_it(audit):
     assert refusal.metadata == {"decision_id": "d1"}
 
 
-async def test_a_denial_whose_record_cant_be_written_is_unavailable_too():
-    assert (await refused(AuditTrail(room=0), changed(room="lobby"))).reason is Reason.AUDIT_UNAVAILABLE
+async def test_a_denial_doesnt_wait_for_its_record():
+    assert (await refused(AuditTrail(room=0), changed(room="lobby"))).reason is Reason.ROOM_NOT_PERMITTED
+
+
+def test_a_caller_that_isnt_listed_has_its_denial_recorded_apart(audit):
+    decision = issuer(audit).deny_unlisted(WEB, "BatchIssueTokens")
+    [record] = audit.unlisted
+    assert (record.decision_id, record.caller, record.method) == (decision, CALLER, "BatchIssueTokens")
+    assert (record.permitted, record.reason, record.time) == (False, Reason.CALLER_NOT_LISTED, NOW)
+    assert audit.records == []
 
 
 async def test_a_request_that_breaks_a_rule_is_no_decision(audit):
@@ -352,7 +360,7 @@ async def test_an_entry_gets_what_issue_token_would_have_returned(request_):
 
 async def test_every_decision_of_a_batch_has_its_record(audit):
     response = await batch(audit, ASKED, changed(room="lobby"), changed(identity="b"), changed(room="\n"))
-    assert [(record.decision_id, record.method, record.permitted) for record in audit.records] == [
+    assert sorted((record.decision_id, record.method, record.permitted) for record in audit.records) == [
         ("d1", "BatchIssueTokens", True),
         ("d2", "BatchIssueTokens", False),
         ("d3", "BatchIssueTokens", True),
@@ -361,9 +369,27 @@ async def test_every_decision_of_a_batch_has_its_record(audit):
     assert hashes == [record.token_sha256 for record in audit.records if record.permitted]
 
 
-async def test_an_entry_whose_record_cant_be_written_fails_and_takes_no_other_with_it(audit):
-    response = await batch(AuditTrail(room=1), ASKED, ASKED)
-    assert [outcome(result) for result in response.results] == ["issued", "AUDIT_UNAVAILABLE"]
+async def test_permits_that_cant_be_recorded_fail_and_take_no_denial_with_them():
+    response = await batch(AuditTrail(room=0), ASKED, changed(room="lobby"), changed(room="\n"), ASKED)
+    assert [outcome(result) for result in response.results] == [
+        "AUDIT_UNAVAILABLE",
+        "ROOM_NOT_PERMITTED",
+        "INVALID_REQUEST",
+        "AUDIT_UNAVAILABLE",
+    ]
+    assert not any(result.response.token for result in response.results)
+
+
+async def test_the_permits_of_a_batch_are_recorded_together(monkeypatch):
+    together = []
+
+    class Counting(AuditTrail):
+        async def record(self, *records):
+            together.append(len(records))
+
+    await batch(Counting(), ASKED, changed(room="lobby"), ASKED)
+    await batch(Counting(), changed(room="lobby"))
+    assert together == [2]
 
 
 async def test_an_entry_of_a_batch_can_be_a_dry_run(audit):
@@ -409,7 +435,7 @@ async def test_entries_that_would_take_the_response_past_3_mib_fail_before_they_
     response = await batch(audit, *[changed(metadata=HEAVY)] * 8, ASKED)
     assert [outcome(result) for result in response.results] == ["issued"] * 5 + ["RESPONSE_TOO_LARGE"] * 3 + ["issued"]
     assert response.ByteSize() <= 3 * 1024 * 1024
-    assert [record.permitted for record in audit.records] == [True] * 5 + [False] * 3 + [True]
+    assert sorted(record.permitted for record in audit.records) == [False] * 3 + [True] * 6
 
 
 async def test_a_response_stays_under_3_mib_whatever_its_entries_ask_for(audit):

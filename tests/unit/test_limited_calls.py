@@ -85,7 +85,7 @@ async def test_a_call_over_the_limit_does_not_reach_its_handler():
 
 async def test_a_request_that_can_not_be_read_counts_as_well():
     served = calls()
-    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting())
+    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting(), 1 << 20)
     assert [await reason(served, method, UNREADABLE) for _ in range(2)] == ["MALFORMED_REQUEST", "RATE_LIMITED"]
     assert await reason(served, method, GOOD) == "RATE_LIMITED"
 
@@ -97,7 +97,7 @@ async def test_a_listed_callers_open_calls_count():
 
 async def test_unlisted_callers_share_a_budget_over_all_methods():
     served = calls(identified=STRANGER)
-    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting())
+    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting(), 1 << 20)
     assert await reason(served, method, GOOD) == "CALLER_NOT_LISTED"
     assert await reason(served, OPEN, b"") == "RATE_LIMITED"
 
@@ -105,7 +105,7 @@ async def test_unlisted_callers_share_a_budget_over_all_methods():
 async def test_the_request_of_an_unlisted_caller_over_the_limit_is_not_read():
     served = calls(identified=STRANGER)
     assert await reason(served, OPEN, b"") == "OK"
-    assert await reason(served, OpenMethod("GetCaller", Unread, get_caller), b"") == "RATE_LIMITED"
+    assert await reason(served, OpenMethod("GetCaller", Unread, get_caller, 1 << 20), b"") == "RATE_LIMITED"
 
 
 async def test_who_can_not_be_identified_costs_nobody_anything():

@@ -9,6 +9,7 @@ import pytest
 
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.settings import (
+    AuditSettings,
     IdentitySettings,
     KeysSettings,
     LimitSettings,
@@ -86,6 +87,22 @@ def test_the_server_listens_on_loopback_unless_told(tmp_path: Path) -> None:
 def test_reflection_and_metrics_are_off_unless_told(tmp_path: Path) -> None:
     settings = load(tmp_path, BASE + "reflection: true\nmetrics: 127.0.0.1:9090\n")
     assert (settings.reflection, settings.metrics) == (True, "127.0.0.1:9090")
+
+
+def test_the_audit_trail_is_in_the_log_unless_told(tmp_path: Path) -> None:
+    assert load(tmp_path).audit == AuditSettings(path=None, required=False, patience=5.0)
+    settings = load(tmp_path, BASE + "audit: {path: audit, required: true, patience: 1.5}\n")
+    assert settings.audit == AuditSettings(path=Path("audit"), required=True, patience=1.5)
+
+
+def test_a_required_audit_trail_needs_a_place(tmp_path: Path) -> None:
+    expected = "11: audit: required needs a path: log lines are best effort"
+    assert mistake(tmp_path, BASE + "audit: {required: true}\n") == expected
+
+
+@pytest.mark.parametrize("patience", ["0", "61", ".inf", "soon"])
+def test_the_patience_with_a_disk_is_bounded(tmp_path: Path, patience: str) -> None:
+    assert "audit.patience: should be" in mistake(tmp_path, BASE + f"audit: {{path: a, patience: {patience}}}\n")
 
 
 # Paths

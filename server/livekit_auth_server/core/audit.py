@@ -34,7 +34,7 @@ class AuditRecord:
     token_sha256: str
     policy_revision: str
     trace_id: str
-    kind: str = ""
+    participant_kind: str = ""
     powers: str = ""
     room_preset: str = ""
 

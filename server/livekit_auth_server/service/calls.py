@@ -125,6 +125,7 @@ class Calls:
     clock: Clock
     observer: CallObserver
     limits: RateLimits | None = None
+    deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
 
     async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
         """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
@@ -157,11 +158,11 @@ class Calls:
         listed = policy.callers.get(identified.identity.text)
         if listed is None and self.limits is not None:
             await self.limits.charge_unlisted(method.name)
-        if isinstance(method, OpenMethod):
+        if listed is None or isinstance(method, OpenMethod):
             caller = Caller(identified, listed, policy, state.keys, now, trace_id)
+            if not isinstance(method, OpenMethod):
+                raise self._not_listed(caller, method)
             return (await method.handle(caller, await self._read(method, listed, data))).SerializeToString()
-        if listed is None:
-            raise Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {identified.identity.text}")
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
         return (await method.handle(known, await self._read(method, listed, data))).SerializeToString()
 
@@ -176,6 +177,12 @@ class Calls:
             raise
         await self.limits.charge(listed, method.name, request)
         return request
+
+    def _not_listed(self, caller: Caller, method: Method[Q, R]) -> Refusal:
+        metadata = {}
+        if method.audited and self.deny_unlisted is not None:
+            metadata["decision_id"] = self.deny_unlisted(caller, method.name)
+        return Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller.identified.identity.text}", metadata)
 
     def _tell(self, finished: Finished) -> None:
         """Tells the observer. What goes wrong with it changes nothing for the caller."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.keys import ApiKey, Project
-    from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.calls import Caller, ListedCaller
     from livekit_auth_server.service.ports import AuditSink
 
 MAX_RESPONSE = 3 * KIB * KIB
@@ -42,12 +42,14 @@ class Issuer:
 
     async def issue(self, caller: ListedCaller, request: pb.IssueTokenRequest) -> pb.IssueTokenResponse:
         """IssueToken."""
-        return await self._issue(caller, request, "IssueToken", MAX_RESPONSE)
+        record, response = self._decide(caller, request, "IssueToken", MAX_RESPONSE)
+        await self.audit.record(record)
+        return response
 
     async def issue_batch(
         self, caller: ListedCaller, request: pb.BatchIssueTokensRequest
     ) -> pb.BatchIssueTokensResponse:
-        """BatchIssueTokens: each entry for itself."""
+        """BatchIssueTokens: each entry for itself; the permits are recorded together."""
         if not 1 <= len(request.requests) <= MAX_BATCH:
             raise invalid(Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {len(request.requests)}"))
         async with self.one_batch:  # so that many batches take their turns, and single calls come between
@@ -57,55 +59,76 @@ class Issuer:
         self, caller: ListedCaller, request: pb.BatchIssueTokensRequest
     ) -> pb.BatchIssueTokensResponse:
         response = pb.BatchIssueTokensResponse()
+        permits: list[tuple[AuditRecord, pb.IssueTokenResult]] = []
         left = MAX_RESPONSE - _LEAST_RESULT * len(request.requests)
         for index, entry in enumerate(request.requests):
             if index % _ENTRIES_AT_A_TIME == _ENTRIES_AT_A_TIME - 1:
                 await asyncio.sleep(0)  # others are served between
             result = response.results.add()
             try:
-                result.response.CopyFrom(await self._issue(caller, entry, "BatchIssueTokens", left))
+                record, issued = self._decide(caller, entry, "BatchIssueTokens", left)
+                result.response.CopyFrom(issued)
+                permits.append((record, result))
             except Refusal as refusal:
                 error = to_status(refusal)
                 result.error.CopyFrom(error if error.ByteSize() <= left else to_status(_too_large()))
             left -= max(0, result.ByteSize() + 8 - _LEAST_RESULT)  # 8: the field's tag and length
+        if permits:
+            await self._record_all(permits)
         return response
 
-    async def _issue(
+    async def _record_all(self, permits: list[tuple[AuditRecord, pb.IssueTokenResult]]) -> None:
+        """Records a batch's permits; when that fails, none of their tokens leaves."""
+        try:
+            await self.audit.record(*(record for record, _ in permits))
+        except Refusal as refusal:
+            error = to_status(refusal)
+            for _, result in permits:
+                result.error.CopyFrom(error)  # and the response is gone: they are a oneof
+
+    def deny_unlisted(self, caller: Caller, method: str) -> str:
+        """Records that a caller which the policy doesn't list was denied; returns the decision's id."""
+        record = AuditRecord(
+            decision_id=self.new_decision_id(),
+            time=caller.now,
+            caller=caller.identified.identity.text,
+            certificate_serial=caller.identified.serial,
+            method=method,
+            permitted=False,
+            dry_run=False,
+            project="",
+            access="",
+            room="",
+            identity="",
+            ttl=None,
+            entry="",
+            reason=Reason.CALLER_NOT_LISTED,
+            key_id="",
+            token_sha256="",
+            policy_revision=caller.state_policy.revision,
+            trace_id=caller.trace_id,
+        )
+        self.audit.deny(record, listed=False)
+        return record.decision_id
+
+    def _decide(
         self, caller: ListedCaller, request: pb.IssueTokenRequest, method: str, room_left: int
-    ) -> pb.IssueTokenResponse:
+    ) -> tuple[AuditRecord, pb.IssueTokenResponse]:
+        """The permit's record and its answer, which may leave once that is written; a denial is raised and recorded."""
         require_valid(request)
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
         record = self._record(caller, wanted, decision, method, dry_run=request.validate_only)
         if isinstance(decision, Denial):
-            await self.audit.record(record)
+            self.audit.deny(record)
             raise _refusal(decision, record.decision_id)
         try:
             project, key = _signer(caller, decision)
             _check_size(decision, project, key, caller.now, room_left)
         except Refusal as refusal:
-            await self.audit.record(replace(record, permitted=False, reason=refusal.reason))
+            self.audit.deny(replace(record, permitted=False, reason=refusal.reason))
             raise Refusal(refusal.reason, refusal.message, {"decision_id": record.decision_id}) from None
-        return await self._permit(caller, decision, project, key, record)
-
-    async def _permit(
-        self, caller: ListedCaller, grant: Grant, project: Project, key: ApiKey, record: AuditRecord
-    ) -> pb.IssueTokenResponse:
-        token = "" if record.dry_run else mint(grant, key, caller.now)
-        digest = token_digest(token) if token else ""
-        await self.audit.record(replace(record, key_id=key.id, token_sha256=digest))
-        response = pb.IssueTokenResponse(
-            token=token,
-            url=project.url,
-            grants=grants_message(grant.grants),
-            key_id=key.id,
-            policy_revision=grant.policy_revision,
-            decision_id=record.decision_id,
-            project=project.name,
-        )
-        response.issue_time.seconds = caller.now
-        response.expire_time.seconds = caller.now + grant.ttl
-        return response
+        return _permit(caller, decision, project, key, record)
 
     def _record(
         self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
@@ -130,10 +153,28 @@ class Issuer:
             token_sha256="",
             policy_revision=caller.state_policy.revision,
             trace_id=caller.trace_id,
-            kind=wanted.kind,
+            participant_kind=wanted.kind,
             powers=",".join(sorted(required_powers(needs(grant.grants), wanted))) if grant else "",
             room_preset=wanted.room_preset,
         )
+
+
+def _permit(
+    caller: ListedCaller, grant: Grant, project: Project, key: ApiKey, record: AuditRecord
+) -> tuple[AuditRecord, pb.IssueTokenResponse]:
+    token = "" if record.dry_run else mint(grant, key, caller.now)
+    response = pb.IssueTokenResponse(
+        token=token,
+        url=project.url,
+        grants=grants_message(grant.grants),
+        key_id=key.id,
+        policy_revision=grant.policy_revision,
+        decision_id=record.decision_id,
+        project=project.name,
+    )
+    response.issue_time.seconds = caller.now
+    response.expire_time.seconds = caller.now + grant.ttl
+    return replace(record, key_id=key.id, token_sha256=token_digest(token) if token else ""), response
 
 
 def _signer(caller: ListedCaller, grant: Grant) -> tuple[Project, ApiKey]:

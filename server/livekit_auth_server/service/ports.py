@@ -24,8 +24,27 @@ class Clock(Protocol):
 class AuditSink(Protocol):
     """Where issuance decisions are recorded."""
 
-    async def record(self, record: AuditRecord) -> None:
-        """Records a decision. Raises AUDIT_UNAVAILABLE when it can't; then nothing may be issued."""
+    async def record(self, *records: AuditRecord) -> None:
+        """Records permits. Raises AUDIT_UNAVAILABLE when it can't; then none of their tokens may leave."""
+
+    def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
+        """Records a denial, or counts it when there are many. Waits for nothing, so that nobody is held up by it."""
+
+
+class AuditObserver(Protocol):
+    """Hears of the audit trail's state, for metrics."""
+
+    def up(self, *, up: bool) -> None:
+        """Whether the trail can be written."""
+
+    def head(self, sequence: int) -> None:
+        """The chain's head went to the log; it has this number."""
+
+    def dropped(self, count: int) -> None:
+        """So many lines about denials were lost."""
+
+    def coalesced(self, count: int) -> None:
+        """So many denials were counted in a line that they share."""
 
 
 class AckStore(Protocol):

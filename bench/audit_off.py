@@ -1,0 +1,20 @@
+"""`livekit-auth-server serve` without an audit trail, to see what the trail costs. Nothing else may serve like this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from livekit_auth_server import cli
+from livekit_auth_server.adapters import audit_log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+async def _nothing(_self: Any, _records: Sequence[Any]) -> None:  # noqa: ANN401 - what is replaced
+    """Records nothing."""
+
+
+if __name__ == "__main__":
+    audit_log.AuditLog.record = _nothing  # type: ignore[method-assign, assignment]
+    cli.main()

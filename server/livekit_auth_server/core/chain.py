@@ -1,0 +1,116 @@
+"""The audit trail's chain: each line holds the hash of the line before, so that tampering shows.
+
+A chain is a sequence of lines of JSON whose numbers grow by one. It starts, and goes on in another file or after an
+interruption, with a *segment* line; as every line it names the head before it. The head is the last line's number and
+SHA-256: who keeps a head outside can tell whether anything up to it was altered, removed or added (docs/audit.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+NOTHING = "0" * 64  # what the first line of a chain names as the hash before it
+
+_CHAIN, _DIGEST = re.compile(r"[0-9a-f]{16}\Z"), re.compile(r"[0-9a-f]{64}\Z")
+_HEAD = re.compile(r"(?P<chain>[0-9a-f]{16}):(?P<sequence>[0-9]{1,18}):(?P<digest>[0-9a-f]{64})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: its id, the number of its last line and that line's SHA-256 in hexadecimal."""
+
+    chain: str
+    sequence: int = 0
+    digest: str = NOTHING
+
+    def __str__(self) -> str:
+        return f"{self.chain}:{self.sequence}:{self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Parses "CHAIN:SEQUENCE:SHA256", as `str` writes it. Raises ValueError."""
+        match = _HEAD.match(text)
+        if match is None:
+            raise ValueError("a head is CHAIN:SEQUENCE:SHA256, as the log has it")
+        return cls(match["chain"], int(match["sequence"]), match["digest"])
+
+    def append(self, members: str) -> tuple[bytes, Head]:
+        """The next line, with its line break, and the head that it makes. `members` are JSON members in ASCII."""
+        sequence = self.sequence + 1
+        line = f'{{"chain":"{self.chain}","seq":{sequence},"prev":"{self.digest}",{members}}}'.encode("ascii")
+        return line + b"\n", Head(self.chain, sequence, hashlib.sha256(line).hexdigest())
+
+    def segment(self, why: str, time: int) -> tuple[bytes, Head]:
+        """The line with which a writer starts, or goes on in another file or after a failure."""
+        return self.append(f'"kind":"segment","why":{json.dumps(why)},"time":{time}')
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a chain: the number of the line in what was read, and what is wrong."""
+
+    line: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A line that was read: its number in what was read, its fields, the head before it and the one that it makes."""
+
+    line: int
+    fields: dict[str, Any]
+    before: Head
+    head: Head
+
+
+def check(lines: Iterable[bytes], after: Head | None = None) -> Iterator[Checked | Problem]:
+    """Reads lines without their line breaks; yields each one that can be read, and before it what is wrong with it.
+
+    `after` is the head that the first line must follow; None takes the first line's word for it, which is right for the
+    oldest file that was kept.
+    """
+    head = after
+    for number, line in enumerate(lines, 1):
+        checked = read(line, number)
+        if checked is None:
+            yield Problem(number, "isn't a line of the audit trail")
+            continue
+        if head is not None and checked.before != head:
+            yield Problem(number, difference(head, checked.before))
+        head = checked.head
+        yield checked
+
+
+def difference(expected: Head, found: Head) -> str:
+    """Why a line doesn't follow: `found` is the head that it names, `expected` the one before it."""
+    if expected.chain != found.chain:
+        return f"belongs to chain {found.chain}, not {expected.chain}"
+    if found.sequence > expected.sequence:
+        return f"has number {found.sequence + 1} and should have {expected.sequence + 1}: lines were removed"
+    if found.sequence < expected.sequence:
+        return f"has number {found.sequence + 1} and should have {expected.sequence + 1}: lines were added or moved"
+    return "doesn't name the hash of the line before it: that line was altered, or this one"
+
+
+def read(line: bytes, number: int = 1) -> Checked | None:
+    """The line by itself, None when it isn't one of a chain."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    chain, sequence, previous = fields.get("chain"), fields.get("seq"), fields.get("prev")
+    if not (isinstance(chain, str) and isinstance(previous, str) and type(sequence) is int and sequence >= 1):
+        return None
+    if not (_CHAIN.match(chain) and _DIGEST.match(previous)):
+        return None
+    head = Head(chain, sequence, hashlib.sha256(line).hexdigest())
+    return Checked(number, fields, Head(chain, sequence - 1, previous), head)

@@ -1,0 +1,88 @@
+"""A caller that is denied a lot gets counted lines, for itself alone; memory doesn't grow with what it asks for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from livekit_auth_server.core.denials import RATE, UNLISTED, Denials
+from support.records import RECORD
+
+DENIED = replace(RECORD, permitted=False, reason="ROOM_NOT_PERMITTED", token_sha256="", key_id="")
+
+
+def flood(denials: Denials, count: int, now: float, *, caller: str = "spiffe://a/b", listed: bool = True) -> int:
+    """So many denials at one moment; returns how many got a line."""
+    return sum(denials.admits(replace(DENIED, caller=caller), now, listed=listed) for _ in range(count))
+
+
+def test_ten_lines_a_second_and_the_rest_is_counted() -> None:
+    denials = Denials()
+    assert flood(denials, 1000, 0.0) == RATE
+    assert flood(denials, 1000, 1.0) == RATE
+    assert flood(denials, 1000, 1.5) == RATE / 2
+    [counted] = denials.counted(2.0)
+    assert counted.count == 3000 - 25
+    assert counted.reasons == {"ROOM_NOT_PERMITTED": counted.count}
+    assert counted.methods == {"IssueToken": counted.count}
+    assert denials.counted(2.0) == []
+
+
+def test_one_callers_denials_take_nothing_from_anothers() -> None:
+    denials = Denials()
+    flood(denials, 1000, 0.0)
+    assert flood(denials, 10, 0.0, caller="spiffe://a/c") == 10
+
+
+def test_all_unlisted_callers_share_one_allowance_and_one_line_names_a_few() -> None:
+    denials = Denials()
+    admitted = sum(flood(denials, 1, 0.0, caller=f"spiffe://x/{n}", listed=False) for n in range(500))
+    assert admitted == RATE
+    assert len(denials._buckets) == 1
+    [counted] = denials.counted(1.0)
+    line = json.loads(counted.to_json())
+    assert (line["caller"], line["listed"], line["count"], line["permitted"]) == (UNLISTED, False, 490, False)
+    assert line["callers"] == [f"spiffe://x/{n}" for n in range(10, 18)]
+    assert flood(denials, 5, 0.0, caller="spiffe://x/1") == 5  # a listed one of the same name has its own
+
+
+def test_a_counted_record_says_from_when_to_when() -> None:
+    denials = Denials()
+    for second in range(3):
+        for _ in range(50):
+            denials.admits(replace(DENIED, time=100 + second, method="BatchIssueTokens"), second / 100, listed=True)
+    [counted] = denials.counted(5.0)
+    line = json.loads(counted.to_json())
+    assert (line["from"], line["time"], line["count"]) == (100, 102, 140)
+    assert line["methods"] == {"BatchIssueTokens": 140}
+
+
+def test_counts_come_out_once_they_are_a_second_old() -> None:
+    denials = Denials()
+    flood(denials, 20, 0.0)
+    assert denials.counted(0.5) == []
+    assert len(denials.counted(1.0)) == 1
+
+
+def test_at_the_end_everything_comes_out() -> None:
+    denials = Denials()
+    flood(denials, 20, 0.0)
+    assert len(denials.counted(0.0, every=0.0)) == 1
+
+
+def test_callers_that_are_denied_nothing_any_more_are_forgotten() -> None:
+    denials = Denials()
+    for number in range(1000):
+        flood(denials, 15, 0.0, caller=f"spiffe://a/{number}")
+    assert len(denials._buckets) == 1000
+    denials.counted(1.0)
+    assert denials._buckets == {}
+
+
+def test_no_text_of_a_caller_can_forge_a_line() -> None:
+    denials = Denials(rate=0.0)
+    denials.admits(replace(DENIED, caller='x"}\n\u202e', reason="R"), 0.0, listed=False)
+    line = denials.counted(2.0)[0].to_json()
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["callers"] == ['x"}\n\u202e']
