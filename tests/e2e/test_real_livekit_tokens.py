@@ -94,14 +94,15 @@ async def test_who_may_not_verify_tokens_learns_nothing_of_them(callers, room):
     assert denied.value.reason == "PROJECT_NOT_PERMITTED"
 
 
-async def test_the_service_logs_no_token_and_no_secret(deployment, callers, room):
+async def test_the_service_writes_no_token_and_no_secret(deployment, callers, room):
     issued = await callers.web.issue_token(room=room, identity="user-1", role="guest")
     forged = tokens.of_an_unknown_key(room)
     for token in (issued.token, forged):
         await _refusal(callers.gateway, Forged(token, issued.url))
     log = await asyncio.to_thread(deployment.log.read_text)
-    assert issued.decision_id in log
-    shown = [secret for secret in (issued.token, forged, deployment.key.secret) if secret in log]
+    trail = await asyncio.to_thread((deployment.directory / "audit" / "audit.0.jsonl").read_text)
+    assert issued.decision_id in trail
+    shown = [secret for secret in (issued.token, forged, deployment.key.secret) if secret in log + trail]
     assert not shown
 
 
