@@ -47,6 +47,7 @@ class Reason(StrEnum):
     ACK_STORE_UNAVAILABLE = auto()
     INTERNAL = auto()
     TLS_VERSION = auto()
+    CERTIFICATE_REVOKED = auto()
 
 
 @dataclass(frozen=True, slots=True)
