@@ -14,25 +14,22 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.adapters.audit_log import AuditLog
-from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
-from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
 from livekit_auth_server.adapters.observe import Observer
-from livekit_auth_server.adapters.policy_file import load_policy
-from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read_private
-from livekit_auth_server.core.identity import Identifier
-from livekit_auth_server.core.keys import ApiKey, KeySet, Project
+from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
+from livekit_auth_server.reload import Reloader
 from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.transport.server import Limits, Server
-from livekit_auth_server.transport.tls import ServerIdentity, credentials
+from livekit_auth_server.transport.tls import Endpoint
 
 if TYPE_CHECKING:
-    import grpc
-
-    from livekit_auth_server.settings import KeysSettings, Settings
+    from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.settings import Settings
 
 _log = structlog.get_logger("livekit_auth_server")
 
@@ -43,44 +40,7 @@ class Running:
 
     server: Server
     port: int
-
-
-def load_keys(settings: Settings) -> KeySet:
-    """Every project's keys. Raises ConfigError."""
-    projects = [
-        Project(name, project.url, _keys(settings, project.keys)) for name, project in settings.projects.items()
-    ]
-    try:
-        return KeySet(projects)
-    except ValueError as error:
-        raise ConfigError("projects", str(error)) from None
-
-
-def _keys(settings: Settings, source: KeysSettings) -> tuple[ApiKey, ...]:
-    if source.file is not None:
-        return keys_from_file(settings.at(source.file))
-    if source.directory is not None:
-        return keys_from_directory(settings.at(source.directory))
-    return keys_from_environment(source.environment or "")
-
-
-def load_state(settings: Settings) -> State:
-    """Policy, keys and CA bundles as the settings name them. Raises ConfigError."""
-    identity = settings.identity
-    domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
-    bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
-    policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
-    return State(policy, load_keys(settings), Identifier(bundles))
-
-
-def server_credentials(settings: Settings, state: State) -> grpc.ServerCredentials:
-    """The server's TLS credentials. Raises ConfigError."""
-    certificate, key = settings.at(settings.tls.certificate), settings.at(settings.tls.key)
-    identity = ServerIdentity(read_bytes(certificate), read_private(key))
-    try:
-        return credentials(identity, state.identifier.bundles.union)
-    except ValueError as error:
-        raise ConfigError(f"{certificate} and {key}", str(error)) from None
+    endpoint: Endpoint
 
 
 def new_registry() -> CollectorRegistry:
@@ -104,11 +64,23 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry) -
         limits,
         reflect=settings.reflection,
     )
+    endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
     try:
-        port = await server.start(settings.listen, server_credentials(settings, state))
+        port = await server.start(settings.listen, endpoint.credentials())
     except OSError as error:
         raise ConfigError("listen", str(error)) from None
-    return Running(server, port)
+    return Running(server, port, endpoint)
+
+
+def new_reloader(
+    settings: Settings, state: State, endpoint: Endpoint, before: dict[str, Fingerprint], registry: CollectorRegistry
+) -> Reloader:
+    """Keeps `state` and `endpoint` up to date with the files. `before` is from before they were loaded."""
+    clock = SystemClock()
+    metrics = ReloadMetrics(registry, before)
+    metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
+    warn_of_stale_crls(state.denied, clock.now())
+    return Reloader(parts(settings, state, endpoint, clock), before, metrics)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
@@ -126,13 +98,16 @@ def new_decision_id() -> str:
 
 async def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves."""
+    before = fingerprints(settings)
     state = load_state(settings)
     registry = new_registry()
     if settings.metrics:
         _serve_metrics(settings.metrics, registry)
     running = await start(settings, state, registry)
+    reloader = new_reloader(settings, state, running.endpoint, before, registry)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.request)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     _log.info(
@@ -143,7 +118,9 @@ async def serve(settings: Settings) -> None:
         callers=len(state.policy.callers),
         projects=sorted(state.keys.projects),
     )
+    reloading = asyncio.create_task(reloader.run())
     await stopping.wait()
+    reloading.cancel()
     _log.info("draining", seconds=settings.drain)
     await running.server.stop(settings.drain)
     _log.info("stopped")
