@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _HEX = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2})*\Z")
 _SERIAL_DIGITS = 40  # RFC 5280 section 4.1.2.2: 20 bytes
 _LEAST_KEY_ID = 8  # hexadecimal digits
+_SPACED = re.compile(r"(?<!\\)(^|[,+])\s*([A-Za-z]+|[0-9.]+)\s*=\s*")  # "C = CH, O = …", as openssl prints it
 _NAMES = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
 
 
@@ -50,7 +51,7 @@ def _issuer(text: str) -> str:
     if _HEX.match(text) and len(text.replace(":", "")) >= _LEAST_KEY_ID and len(text.replace(":", "")) % 2 == 0:
         return by_key_id(bytes.fromhex(text.replace(":", "")))
     try:
-        name = x509.Name.from_rfc4514_string(text, _NAMES)
+        name = x509.Name.from_rfc4514_string(_SPACED.sub(r"\1\2=", text), _NAMES)
     except (ValueError, KeyError):
         name = x509.Name([])
     if not list(name):

@@ -31,8 +31,12 @@ CertificateKey = tuple[str, int]
 
 
 def by_name(issuer: x509.Name) -> str:
-    """An issuer by its name (RFC 4514). Case counts for nothing, as in RFC 5280 section 7.1."""
-    return f"name:{issuer.rfc4514_string().casefold()}"
+    """An issuer by its name (RFC 4514).
+
+    Case counts for nothing, as in RFC 5280 section 7.1. Nor does the order of the parts: tools print it either way, and
+    an entry that matches nothing because of it would let somebody in.
+    """
+    return f"name:{','.join(sorted(part.rfc4514_string().casefold() for part in issuer.rdns))}"
 
 
 def by_key_id(key_id: bytes) -> str:
