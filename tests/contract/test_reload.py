@@ -200,6 +200,29 @@ def test_a_key_is_added_promoted_and_revoked_without_a_failed_call(server: Deplo
     assert load.failed == []
 
 
+def test_a_folder_of_keys_is_read_again_when_it_is_swapped(tmp_path: Path) -> None:
+    server, mount = Deployment(tmp_path), tmp_path / "keys"
+    server.write()
+    for version, key in (("..1", "APIalpha"), ("..2", "APIolder")):
+        (mount / version).mkdir(parents=True)
+        server.private(f"keys/{version}/{key}", SECRETS[key])
+    (mount / "..data").symlink_to("..1")
+    (mount / "APIalpha").symlink_to("..data/APIalpha")
+    settings = tmp_path / "server.yaml"
+    settings.write_text(settings.read_text().replace("{file: alpha.yaml}", "{directory: keys}"))
+    server.start()
+    try:
+        stub = server.caller(WEB)
+        assert stub.IssueToken(ASK).key_id == "APIalpha"
+        (mount / "..data_tmp").symlink_to("..2")
+        os.replace(mount / "..data_tmp", mount / "..data")  # noqa: PTH105 - as the kubelet does it
+        (mount / "APIolder").symlink_to("..data/APIolder")
+        (mount / "APIalpha").unlink()
+        soon(lambda: stub.IssueToken(ASK).key_id == "APIolder")
+    finally:
+        assert server.stop() == 0
+
+
 def test_keys_that_others_can_read_now_are_reported_and_the_old_ones_kept(server: Deployment) -> None:
     (server.directory / "alpha.yaml").chmod(0o644)
     soon(lambda: "alpha.yaml: can be read by others" in server.log)
