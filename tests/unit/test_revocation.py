@@ -54,7 +54,9 @@ def test_a_workload_is_denied_whatever_its_certificate() -> None:
 
 
 @pytest.mark.parametrize(
-    "issuer", [by_name(ROOT.certificate.subject), by_key_id(key_id(ROOT)), by_public_key(ROOT.certificate)]
+    "issuer",
+    [by_name(ROOT.certificate.subject), by_key_id(key_id(ROOT)), by_public_key(ROOT.certificate)],
+    ids=["name", "key id", "public key"],
 )
 def test_a_certificate_is_denied_by_each_name_of_its_issuer(issuer: str) -> None:
     assert denied(certificates((issuer, SERIAL)), LEAF)
