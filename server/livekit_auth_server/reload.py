@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
     from livekit_auth_server.adapters.watch import Fingerprint, Places
 
-TICK = 1.0  # seconds between looks where no notification comes
+TICK = 0.5  # seconds between looks where no notification comes
 SETTLED = 0.05  # seconds without a change before files are read
 SETTLING = 0.5  # seconds after which they are read anyway
 SECOND_LOOK = 0.3  # seconds before a file that can't be used is reported: it may be half-written

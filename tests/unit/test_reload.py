@@ -97,6 +97,22 @@ async def test_a_change_is_put_in_force_from_a_thread(running: Running) -> None:
     assert running.reloader.failing() == []
 
 
+async def test_a_change_that_nobody_notifies_of_is_seen(
+    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def silent(*_: object) -> None:
+        """A file system that tells nothing."""
+
+    monkeypatch.setattr(reload, "notify", silent)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "word").write_text("linked")
+    running.thing.path.unlink()
+    running.thing.path.symlink_to(tmp_path / "elsewhere" / "word")  # other places: the watching begins anew
+    await running.until(lambda: running.thing.value == "linked")
+    (tmp_path / "elsewhere" / "word").write_text("unheard")
+    await running.until(lambda: running.thing.value == "unheard")
+
+
 async def test_files_that_dont_change_arent_read(running: Running) -> None:
     await asyncio.sleep(0.4)
     assert running.thing.loads == 0
