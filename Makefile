@@ -60,8 +60,9 @@ e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 	@pytest tests/e2e --quiet
 
 .PHONY: campaign
-campaign: setup ## Kill the server under load, many times: no token may be without its record
+campaign: setup ## Kill and reload the server under load: no token without its record, no failed call, no wrong decision
 	@PYTHONPATH=tests python -m campaign.kill
+	@PYTHONPATH=tests python -m campaign.reload
 
 .PHONY: compat
 compat: setup ## The released wheels against today's code, and back

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livekit_auth_server.transport.tls import ServerIdentity, credentials, pin_tls13
+from livekit_auth_server.transport.tls import Endpoint, ServerIdentity, pin_tls13
 
 pin_tls13()
 
@@ -74,7 +74,7 @@ async def serve(servicer: pb_grpc.AuthServiceServicer, directory: Path, address:
     pb_grpc.add_AuthServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
     identity = ServerIdentity((directory / "server.pem").read_bytes(), (directory / "server.key").read_bytes())
     roots = x509.load_pem_x509_certificates((directory / "ca.pem").read_bytes())
-    server.add_secure_port(address, credentials(identity, roots))
+    server.add_secure_port(address, Endpoint(identity, roots).credentials())
     await server.start()
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)

@@ -1,4 +1,4 @@
-"""The command line: dev, serve, demo, policy and audit. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
+"""The command line: dev, serve, check, demo, policy, audit. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
 
 Heavy imports stand inside the commands: gRPC must not be imported before TLS is pinned, and `--help` should be quick.
 """
@@ -45,6 +45,24 @@ def serve(config: Config, as_json: Json = False) -> None:
     stream = LineStream(sys.stderr.fileno())
     logs.configure("json" if as_json else settings.log.format, settings.log.level, stream)
     uvloop.run(run(settings, stream))
+
+
+@app.command()
+def check(config: Config, as_json: Json = False) -> None:
+    """Load everything as `serve` would, and say what it is. Nothing is served."""
+    from livekit_auth_server.transport.tls import pin_tls13
+
+    pin_tls13()
+    from livekit_auth_server.check import lines, summary
+    from livekit_auth_server.settings import load_settings
+
+    found = summary(load_settings(config))
+    if as_json:
+        print_json(found)
+        return
+    out.print(f"{config}: fine.", markup=False)
+    for line in lines(found):
+        out.print(f"  {line}", markup=False)
 
 
 @app.command()

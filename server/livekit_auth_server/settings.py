@@ -96,10 +96,15 @@ class TlsSettings(_Model):
 
 
 class IdentitySettings(_Model):
-    """Whose certificates are believed: a CA bundle for each SPIFFE trust domain, and one for DNS names if enabled."""
+    """Whose certificates are believed: a CA bundle for each SPIFFE trust domain, and one for DNS names if enabled.
+
+    `deny_list` and `crls` name who isn't any more.
+    """
 
     trust_domains: dict[TrustDomain, Path] = Field(default_factory=dict)
     dns_bundle: Path | None = None
+    deny_list: Path | None = None
+    crls: list[Path] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySettings:

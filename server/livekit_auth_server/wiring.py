@@ -19,27 +19,24 @@ from prometheus_client import (
 )
 
 from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
-from livekit_auth_server.adapters.bundles import load_bundles
 from livekit_auth_server.adapters.clock import SystemClock
-from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
 from livekit_auth_server.adapters.observe import Observer
-from livekit_auth_server.adapters.policy_file import load_policy
-from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read_private
-from livekit_auth_server.core.identity import Identifier
-from livekit_auth_server.core.keys import ApiKey, KeySet, Project
+from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
+from livekit_auth_server.reload import Reloader
 from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores import Stores, open_stores
 from livekit_auth_server.transport.server import Limits, Server
-from livekit_auth_server.transport.tls import ServerIdentity, credentials
+from livekit_auth_server.transport.tls import Endpoint
 
 if TYPE_CHECKING:
-    import grpc
-
     from livekit_auth_server.adapters.line_stream import LineStream
-    from livekit_auth_server.settings import KeysSettings, Settings
+    from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.settings import Settings
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
 _log = structlog.get_logger("livekit_auth_server")
@@ -51,6 +48,7 @@ class Running:
 
     server: Server
     port: int
+    endpoint: Endpoint
     stores: Stores
     audit: AuditTrail
 
@@ -59,48 +57,6 @@ class Running:
         await self.server.stop(grace)
         await self.audit.close()
         await self.stores.close()
-
-
-def load_keys(settings: Settings) -> KeySet:
-    """Every project's keys. Raises ConfigError."""
-    projects = [
-        Project(name, project.url, _keys(settings, name, project.keys)) for name, project in settings.projects.items()
-    ]
-    try:
-        return KeySet(projects)
-    except ValueError as error:
-        raise ConfigError("projects", str(error)) from None
-
-
-def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKey, ...]:
-    """A source that isn't there is named by its setting: its value may be a key in the wrong place."""
-    for kind, path in (("file", source.file), ("directory", source.directory)):
-        if path is not None and not settings.at(path).exists():
-            raise ConfigError(f"projects.{project}.keys.{kind}", f"there is no such {kind}; check the path")
-    if source.file is not None:
-        return keys_from_file(settings.at(source.file))
-    if source.directory is not None:
-        return keys_from_directory(settings.at(source.directory))
-    return keys_from_environment(source.environment or "")
-
-
-def load_state(settings: Settings) -> State:
-    """Policy, keys and CA bundles as the settings name them. Raises ConfigError."""
-    identity = settings.identity
-    domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
-    bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
-    policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
-    return State(policy, load_keys(settings), Identifier(bundles))
-
-
-def server_credentials(settings: Settings, state: State) -> grpc.ServerCredentials:
-    """The server's TLS credentials. Raises ConfigError."""
-    certificate, key = settings.at(settings.tls.certificate), settings.at(settings.tls.key)
-    identity = ServerIdentity(read_bytes(certificate), read_private(key))
-    try:
-        return credentials(identity, state.identifier.bundles.union)
-    except ValueError as error:
-        raise ConfigError(f"{certificate} and {key}", str(error)) from None
 
 
 def new_registry() -> CollectorRegistry:
@@ -114,6 +70,7 @@ def new_registry() -> CollectorRegistry:
 async def start(settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
+    endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
     try:
@@ -131,7 +88,7 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
         reflect=settings.reflection,
     )
     try:
-        port = await server.start(settings.listen, server_credentials(settings, state))
+        port = await server.start(settings.listen, endpoint.credentials())
     except OSError as error:
         await audit.close()
         await stores.close()
@@ -140,7 +97,7 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
         await audit.close()
         await stores.close()
         raise
-    return Running(server, port, stores, audit)
+    return Running(server, port, endpoint, stores, audit)
 
 
 async def _flush(stream: LineStream) -> None:
@@ -148,6 +105,17 @@ async def _flush(stream: LineStream) -> None:
     while True:
         await asyncio.sleep(_LAST_LINES)
         stream.flush()
+
+
+def new_reloader(
+    settings: Settings, state: State, endpoint: Endpoint, before: dict[str, Fingerprint], registry: CollectorRegistry
+) -> Reloader:
+    """Keeps `state` and `endpoint` up to date with the files. `before` is from before they were loaded."""
+    clock = SystemClock()
+    metrics = ReloadMetrics(registry, before)
+    metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
+    warn_of_stale_crls(state.denied, clock.now())
+    return Reloader(parts(settings, state, endpoint, clock), before, metrics)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
@@ -165,6 +133,7 @@ def new_decision_id() -> str:
 
 async def serve(settings: Settings, stream: LineStream) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines."""
+    before = fingerprints(settings)
     state = load_state(settings)
     registry = new_registry()
     dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
@@ -172,8 +141,10 @@ async def serve(settings: Settings, stream: LineStream) -> None:
     if settings.metrics:
         _serve_metrics(settings.metrics, registry)
     running = await start(settings, state, registry, stream)
+    reloader = new_reloader(settings, state, running.endpoint, before, registry)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.request)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     _log.info(
@@ -186,7 +157,9 @@ async def serve(settings: Settings, stream: LineStream) -> None:
         shared_limits=running.stores.link is not None,
     )
     flushing = asyncio.create_task(_flush(stream))
+    reloading = asyncio.create_task(reloader.run())
     await stopping.wait()
+    reloading.cancel()
     _log.info("draining", seconds=settings.drain)
     await running.stop(settings.drain)
     flushing.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from livekit_auth_server.cli import main
 from support.deployment import SECRETS
+from support.pki import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +68,19 @@ def remove(name: str) -> Callable[[Deployment], None]:
     return lambda deployment: (deployment.directory / name).unlink()
 
 
+def denying(entries: str) -> Callable[[Deployment], None]:
+    def change(deployment: Deployment) -> None:
+        edit("server.yaml", "dns.pem\n", "dns.pem\n  deny_list: deny.yaml\n")(deployment)
+        (deployment.directory / "deny.yaml").write_text(f"version: 1\n{entries}\n")
+
+    return change
+
+
+def strangers_crl(deployment: Deployment) -> None:
+    edit("server.yaml", "dns.pem\n", "dns.pem\n  crls: [crl.pem]\n")(deployment)
+    (deployment.directory / "crl.pem").write_bytes(Authority.create("stranger").crl())
+
+
 MISTAKES = {
     "no settings file": (remove("server.yaml"), "server.yaml: there is no such file"),
     "no policy file": (remove("policy.yaml"), "policy.yaml: there is no such file"),
@@ -103,18 +118,29 @@ MISTAKES = {
         edit("policy.yaml", "spiffe://example.org/hooks2", "spiffe://example.org/hooks"),
         "spiffe://example.org/hooks stands twice",
     ),
+    "bad deny-list": (
+        denying("deny: [{serial: 4711, issuer: CN=x}]"),
+        "deny.yaml:2: deny.0.serial: should be text; put it in quotes",
+    ),
+    "no CRL": (edit("server.yaml", "dns.pem\n", "dns.pem\n  crls: [crl.pem]\n"), "crl.pem: there is no such file"),
+    "a stranger's CRL": (strangers_crl, "no bundle holds such a CA"),
     "bad caller id": (edit("policy.yaml", "spiffe://other.org/web", "spiffe://other.org/"), "not a SPIFFE id"),
 }
 
 
+@pytest.mark.parametrize("command", ["serve", "check"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_message(
-    deployment: Deployment, mistake: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    deployment: Deployment,
+    mistake: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     change, expected = MISTAKES[mistake]
     change(deployment)
     settings = str(deployment.directory / "server.yaml")
-    monkeypatch.setattr(sys, "argv", ["livekit-auth-server", "serve", "--config", settings])
+    monkeypatch.setattr(sys, "argv", ["livekit-auth-server", command, "--config", settings])
     with pytest.raises(SystemExit) as ended:
         main()
     shown = "".join(capfd.readouterr())
@@ -147,6 +173,44 @@ def test_the_environment_overrides_the_file(deployment: Deployment, monkeypatch:
     done = serve(deployment)
     assert done.returncode == 2
     assert "LIVEKIT_AUTH_SERVER_LOG__LEVEL" in done.stderr
+
+
+def test_check_says_what_would_be_served(deployment: Deployment) -> None:
+    denying("deny: [{id: spiffe://example.org/web}]")(deployment)
+    command = [
+        sys.executable,
+        "-m",
+        "livekit_auth_server.cli",
+        "check",
+        "--config",
+        deployment.directory / "server.yaml",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "server.yaml: fine." in text
+    assert "6 callers" in text
+    assert "project alpha: 2 keys verify\n" in text
+    assert "denied: 1 workloads, 0 certificates" in text
+    found = json.loads(subprocess.run([*command, "--json"], capture_output=True, timeout=60, check=True).stdout)
+    assert found["projects"] == {"alpha": {"sign": 1, "verify": 2}, "beta": {"sign": 1, "verify": 1}}
+    assert found["authorities"] == {"example.org": 1, "other.org": 1, "DNS names": 1}
+    assert not any(secret in text + str(found) for secret in SECRETS.values())
+
+
+def test_check_warns_of_a_project_that_cant_sign(deployment: Deployment) -> None:
+    path = deployment.directory / "alpha.yaml"
+    path.write_text(
+        path.read_text().replace(f"{SECRETS['APIalpha']}}}", f"{SECRETS['APIalpha']}, state: verify-only}}")
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "livekit_auth_server.cli",
+        "check",
+        "--config",
+        deployment.directory / "server.yaml",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "project alpha: 2 keys verify; none can sign now" in text
 
 
 def test_misuse_of_the_command_line_exits_with_2(tmp_path: Path) -> None:

@@ -168,6 +168,27 @@ class Authority(Credential):
         chain = (self.certificate, *self.chain) if self.chain_is_intermediate else ()
         return Credential(builder.sign(self.key, hash_for(self.key)), key, chain)
 
+    def crl(
+        self,
+        *revoked: Credential,
+        issuer: str | None = None,
+        next_update: dt.datetime = NOW + dt.timedelta(days=7),
+        extensions: Sequence[Extension] = (),
+    ) -> bytes:
+        """A CRL of this CA in PEM, which revokes these; `issuer` is another CA's name to put on it."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(name(issuer) if issuer else self.certificate.subject)
+            .last_update(next_update - dt.timedelta(days=14))
+            .next_update(next_update)
+        )
+        for credential in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(credential.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(NOW).build())
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self.key, hash_for(self.key)).public_bytes(serialization.Encoding.PEM)
+
 
 def key_usage(
     *, digital_signature: bool, key_cert_sign: bool = False, crl_sign: bool = False, key_agreement: bool = False

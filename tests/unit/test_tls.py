@@ -181,11 +181,11 @@ def test_the_pin_after_grpc_is_too_late(monkeypatch: pytest.MonkeyPatch, before:
 def test_credentials_need_the_pin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PIN, raising=False)
     with pytest.raises(RuntimeError, match="pin_tls13 must run"):
-        tls.credentials(ServerIdentity(GOOD.cert_pem, GOOD.key_pem), [CA.certificate])
+        tls.Endpoint(ServerIdentity(GOOD.cert_pem, GOOD.key_pem), [CA.certificate])
 
 
 def test_credentials_are_checked_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PIN, "ECDHE-RSA-AES256-GCM-SHA384")
     with pytest.raises(ValueError, match="isn't an unencrypted PEM"):
-        tls.credentials(ServerIdentity(GOOD.cert_pem, b"x"), [CA.certificate])
-    assert tls.credentials(ServerIdentity(GOOD.cert_pem, GOOD.key_pem), [CA.certificate])
+        tls.Endpoint(ServerIdentity(GOOD.cert_pem, b"x"), [CA.certificate])
+    assert tls.Endpoint(ServerIdentity(GOOD.cert_pem, GOOD.key_pem), [CA.certificate]).credentials()

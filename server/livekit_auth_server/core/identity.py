@@ -28,6 +28,7 @@ from cryptography.x509.verification import (
 )
 
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.revocation import CertificateKey, certificate_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,12 +104,16 @@ class TrustBundles:
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A caller whose certificate holds; `valid_from` and `valid_until` are seconds since the epoch, for the chain."""
+    """A caller whose certificate holds; `valid_from` and `valid_until` are seconds since the epoch, for the chain.
+
+    `certificates` names the certificates of the chain as a deny-list does.
+    """
 
     identity: WorkloadId
     serial: str
     valid_from: int
     valid_until: int
+    certificates: frozenset[CertificateKey] = frozenset()
 
 
 @dataclass(slots=True)
@@ -156,11 +161,16 @@ class Identifier:
         if not bundle:
             raise _invalid("its trust domain isn't one that this server trusts")
         chain = _verified_chain(leaf, intermediates, bundle, now)
+        try:
+            certificates = certificate_keys(chain)
+        except _UNREADABLE:
+            raise _invalid("a certificate of its chain can't be read") from None
         return Identified(
             identity=identity,
             serial=f"{leaf.serial_number:x}",
             valid_from=max(_seconds(certificate.not_valid_before_utc) for certificate in chain),
             valid_until=min(_seconds(certificate.not_valid_after_utc) for certificate in chain),
+            certificates=certificates,
         )
 
 

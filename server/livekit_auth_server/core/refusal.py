@@ -48,6 +48,7 @@ class Reason(StrEnum):
     INTERNAL = auto()
     TLS_VERSION = auto()
     LIMITS_UNAVAILABLE = auto()
+    CERTIFICATE_REVOKED = auto()
 
 
 @dataclass(frozen=True, slots=True)

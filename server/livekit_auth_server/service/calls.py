@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 
 from livekit_auth_server.core.refusal import Reason, Refusal, invalid
+from livekit_auth_server.core.revocation import DenyList
 from livekit_auth_server.service.status import CODE_OF
 from livekit_auth_server.service.validation import violations
 
@@ -42,6 +43,7 @@ class State:
     policy: Policy
     keys: KeySet
     identifier: Identifier
+    denied: DenyList = field(default_factory=DenyList)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Calls:
         policy, trace_id = state.policy, context.trace_id if context.traceparent else ""
         identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
         finished.caller, finished.trace_id = identified.identity.text, trace_id
+        state.denied.check(identified, now)
         listed = policy.callers.get(identified.identity.text)
         if listed is None and self.limits is not None:
             await self.limits.charge_unlisted(method.name)

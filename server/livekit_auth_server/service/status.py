@@ -28,6 +28,7 @@ _CODES = {
         Reason.NOT_AN_ACCESS_TOKEN,
         Reason.BODY_ALTERED,
         Reason.TLS_VERSION,
+        Reason.CERTIFICATE_REVOKED,
     ),
     "PERMISSION_DENIED": (
         Reason.CALLER_NOT_LISTED,

@@ -77,12 +77,55 @@ def _spki(key: object) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
 
 
-def credentials(server: ServerIdentity, client_roots: Iterable[x509.Certificate]) -> grpc.ServerCredentials:
-    """Credentials that demand a client certificate from one of these CAs. Raises ValueError as `check` does."""
+@dataclass(frozen=True, slots=True)
+class _Handshake:
+    """What a handshake needs. gRPC takes a configuration over when it is handed one, so each is good for once."""
+
+    server: ServerIdentity
+    roots: tuple[x509.Certificate, ...]
+    configuration: grpc.ServerCertificateConfiguration
+
+
+class Endpoint:
+    """The certificate that the server shows and the CAs that it takes client certificates from, both replaceable.
+
+    New handshakes use what `replace` was given last; open connections go on.
+    """
+
+    def __init__(self, server: ServerIdentity, roots: Iterable[x509.Certificate]) -> None:
+        """Raises ValueError as ServerIdentity.check does."""
+        if os.environ.get(_VARIABLE) != _RSA_ONLY:
+            raise RuntimeError("pin_tls13 must run before the server starts")
+        server.check()
+        self._current = self._handed = _handshake(server, tuple(roots))
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that demand a client certificate. For one port: what changes is handed out once."""
+        import grpc  # noqa: PLC0415 - after pin_tls13
+
+        self._handed = current = self._current
+        return grpc.dynamic_ssl_server_credentials(
+            current.configuration,
+            self._changed,  # type: ignore[arg-type]  # None is for no change
+            require_client_authentication=True,
+        )
+
+    def replace(self, *, server: ServerIdentity | None = None, roots: Iterable[x509.Certificate] | None = None) -> None:
+        """Lets new handshakes use this certificate, which was checked, or these CAs; what isn't given stays."""
+        now = self._current
+        self._current = _handshake(server or now.server, now.roots if roots is None else tuple(roots))
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by gRPC on a thread of its own before each handshake, one at a time: it must not raise or wait."""
+        current = self._current
+        if current is self._handed:
+            return None
+        self._handed = current
+        return current.configuration
+
+
+def _handshake(server: ServerIdentity, roots: tuple[x509.Certificate, ...]) -> _Handshake:
     import grpc  # noqa: PLC0415 - after pin_tls13
 
-    if os.environ.get(_VARIABLE) != _RSA_ONLY:
-        raise RuntimeError("pin_tls13 must run before the server starts")
-    server.check()
-    roots = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in client_roots)
-    return grpc.ssl_server_credentials([(server.key, server.certificate)], roots, require_client_auth=True)
+    pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in roots)
+    return _Handshake(server, roots, grpc.ssl_server_certificate_configuration([(server.key, server.certificate)], pem))

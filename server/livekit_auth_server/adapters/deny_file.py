@@ -1,0 +1,108 @@
+"""The deny-list file: workload ids and certificates that are refused. docs/operations.md shows one.
+
+    version: 1
+    deny:
+      - {id: spiffe://example.org/ns/web/sa/consult-api, comment: taken over, expires: 2027-01-01T00:00:00Z}
+      - {serial: "4f:3a:09", issuer: "CN=example.org CA,O=Example"}
+      - {serial: "4f3a09", issuer: "b7:1c:…"}
+
+Guarantees: an entry that could never match (a serial that YAML read as a number, a name that isn't RFC 4514) is an
+error with its line; an empty file is one too, so that a half-written list lets nobody in. `deny: []` denies nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from pydantic import AfterValidator, BaseModel, ConfigDict, StrictStr, model_validator
+
+from livekit_auth_server.adapters.keys_file import Time  # noqa: TC001 - pydantic reads it
+from livekit_auth_server.adapters.policy_file import Version  # noqa: TC001
+from livekit_auth_server.adapters.yaml_file import YamlFile
+from livekit_auth_server.core.identity import WorkloadId
+from livekit_auth_server.core.revocation import NEVER, CertificateKey, DenyList, by_key_id, by_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEX = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2})*\Z")
+_SERIAL_DIGITS = 40  # RFC 5280 section 4.1.2.2: 20 bytes
+_LEAST_KEY_ID = 8  # hexadecimal digits
+_SPACED = re.compile(r"(?<!\\)(^|[,+])\s*([A-Za-z]+|[0-9.]+)\s*=\s*")  # "C = CH, O = …", as openssl prints it
+_NAMES = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
+
+
+def _workload_id(text: str) -> str:
+    return WorkloadId.parse(text).text
+
+
+def _serial(text: str) -> str:
+    digits = text.replace(":", "")
+    if not _HEX.match(text) or len(digits.lstrip("0")) > _SERIAL_DIGITS:
+        raise ValueError('should be the certificate\'s serial number in hexadecimal, such as "4f3a09" or "4f:3a:09"')
+    return digits
+
+
+def _issuer(text: str) -> str:
+    """The issuer as core.revocation writes it."""
+    if _HEX.match(text) and len(text.replace(":", "")) >= _LEAST_KEY_ID and len(text.replace(":", "")) % 2 == 0:
+        return by_key_id(bytes.fromhex(text.replace(":", "")))
+    try:
+        name = x509.Name.from_rfc4514_string(_SPACED.sub(r"\1\2=", text), _NAMES)
+    except (ValueError, KeyError):
+        name = x509.Name([])
+    if not list(name):
+        raise ValueError('should be the issuer\'s name such as "CN=example CA,O=Example", or its subject key id in hex')
+    return by_name(name)
+
+
+class Entry(BaseModel):
+    """One denied workload, or one denied certificate."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id: Annotated[StrictStr, AfterValidator(_workload_id)] | None = None
+    serial: Annotated[StrictStr, AfterValidator(_serial)] | None = None
+    issuer: Annotated[StrictStr, AfterValidator(_issuer)] | None = None
+    comment: StrictStr = ""
+    expires: Time | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Entry:
+        if [self.id is None, self.serial is None, self.issuer is None] not in (
+            [False, True, True],
+            [True, False, False],
+        ):
+            raise ValueError("needs either id, or serial and issuer together")
+        return self
+
+
+class DenyFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: Version
+    deny: list[Entry]
+
+
+def load_deny_file(path: Path) -> DenyList:
+    """Reads and compiles a deny-list. Raises ConfigError."""
+    file = YamlFile.read(path)
+    workloads: dict[str, int] = {}
+    certificates: dict[CertificateKey, int] = {}
+    for index, entry in enumerate(file.validated(DenyFile).deny):
+        until = NEVER if entry.expires is None else int(entry.expires.timestamp())
+        if entry.id is not None:
+            twice = entry.id in workloads
+            workloads[entry.id] = until
+        else:
+            key = (str(entry.issuer), int(str(entry.serial), 16))
+            twice = key in certificates
+            certificates[key] = until
+        if twice:
+            raise file.error(("deny", index), "stands twice; keep the one that is meant")
+    return DenyList(workloads, certificates)

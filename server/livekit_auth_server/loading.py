@@ -1,0 +1,174 @@
+"""What the settings name, loaded: at the start, by `livekit-auth-server check`, and again while the server runs.
+
+Five kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations (deny-list and CRLs) and certificate
+(the server's own). The settings file isn't read again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from cryptography import x509
+
+from livekit_auth_server.adapters.bundles import load_bundles
+from livekit_auth_server.adapters.crls import load_crls
+from livekit_auth_server.adapters.deny_file import load_deny_file
+from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
+from livekit_auth_server.adapters.policy_file import load_policy
+from livekit_auth_server.adapters.watch import fingerprint
+from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read_private
+from livekit_auth_server.core.identity import Identifier
+from livekit_auth_server.core.keys import ApiKey, KeySet, Project
+from livekit_auth_server.core.revocation import DenyList
+from livekit_auth_server.reload import Part
+from livekit_auth_server.service.calls import State
+from livekit_auth_server.transport.tls import Endpoint, ServerIdentity
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.core.identity import TrustBundles
+    from livekit_auth_server.service.ports import Clock
+    from livekit_auth_server.settings import KeysSettings, Settings
+
+    Apply = Callable[[], Mapping[str, object]]
+
+_log = structlog.get_logger("livekit_auth_server")
+
+
+def load_keys(settings: Settings) -> KeySet:
+    """Every project's keys. Raises ConfigError."""
+    projects = [
+        Project(name, project.url, _keys(settings, name, project.keys)) for name, project in settings.projects.items()
+    ]
+    try:
+        return KeySet(projects)
+    except ValueError as error:
+        raise ConfigError("projects", str(error)) from None
+
+
+def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKey, ...]:
+    """A source that isn't there is named by its setting: its value may be a key in the wrong place."""
+    for kind, path in (("file", source.file), ("directory", source.directory)):
+        if path is not None and not settings.at(path).exists():
+            raise ConfigError(f"projects.{project}.keys.{kind}", f"there is no such {kind}; check the path")
+    if source.file is not None:
+        return keys_from_file(settings.at(source.file))
+    if source.directory is not None:
+        return keys_from_directory(settings.at(source.directory))
+    return keys_from_environment(source.environment or "")
+
+
+def load_identifier(settings: Settings) -> Identifier:
+    """An identifier for the CA bundles, which remembers nothing that other bundles vouched for. Raises ConfigError."""
+    identity = settings.identity
+    domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
+    return Identifier(load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None))
+
+
+def load_denied(settings: Settings, bundles: TrustBundles) -> DenyList:
+    """The deny-list, and what CRLs signed by CAs of these bundles revoke. Raises ConfigError."""
+    identity = settings.identity
+    listed = load_deny_file(settings.at(identity.deny_list)) if identity.deny_list else DenyList()
+    revoked = load_crls([settings.at(path) for path in identity.crls], bundles.union)
+    # No key is in both: CRLs name a CA by its public key, and the file can't.
+    return DenyList(listed.workloads, {**listed.certificates, **revoked.certificates}, revoked.crls)
+
+
+def load_state(settings: Settings) -> State:
+    """Policy, keys, CA bundles and revocations as the settings name them. Raises ConfigError."""
+    identifier = load_identifier(settings)
+    policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
+    return State(policy, load_keys(settings), identifier, load_denied(settings, identifier.bundles))
+
+
+def load_server_identity(settings: Settings) -> ServerIdentity:
+    """The server's own certificate and key, checked. Raises ConfigError."""
+    certificate, key = settings.at(settings.tls.certificate), settings.at(settings.tls.key)
+    identity = ServerIdentity(read_bytes(certificate), read_private(key))
+    try:
+        identity.check()
+    except ValueError as error:
+        raise ConfigError(f"{certificate} and {key}", str(error)) from None
+    return identity
+
+
+def files(settings: Settings) -> dict[str, tuple[Path, ...]]:
+    """The files, and folders of keys, that each kind is made of."""
+    identity = settings.identity
+    keys = [source.keys.file or source.keys.directory for source in settings.projects.values()]
+    named: dict[str, list[Path | None]] = {
+        "policy": [settings.policy],
+        "keys": keys,
+        "bundles": [*identity.trust_domains.values(), identity.dns_bundle],
+        "revocations": [identity.deny_list, *identity.crls],
+        "certificate": [settings.tls.certificate, settings.tls.key],
+    }
+    return {kind: tuple(settings.at(path) for path in paths if path) for kind, paths in named.items()}
+
+
+def fingerprints(settings: Settings) -> dict[str, Fingerprint]:
+    """What the files of each kind are now. To be taken before they are loaded, so that no change is missed."""
+    return {kind: fingerprint(paths) for kind, paths in files(settings).items()}
+
+
+def parts(settings: Settings, state: State, endpoint: Endpoint, clock: Clock) -> list[Part]:
+    """What reloads: each kind, loaded from its files and put into `state` or `endpoint`."""
+
+    def policy() -> Apply:
+        new = load_policy(settings.at(settings.policy), frozenset(settings.projects))
+        return lambda: _put(state, "policy", new, policy_revision=new.revision, callers=len(new.callers))
+
+    def keys() -> Apply:
+        new = load_keys(settings)
+        return lambda: _put(state, "keys", new, keys=sum(len(project.keys) for project in new.projects.values()))
+
+    def bundles() -> Apply:
+        new = load_identifier(settings)
+
+        def apply() -> Mapping[str, object]:
+            endpoint.replace(roots=new.bundles.union)
+            return _put(state, "identifier", new, authorities=len(new.bundles.union))
+
+        return apply
+
+    def revocations() -> Apply:
+        new = load_denied(settings, state.identifier.bundles)
+        warn_of_stale_crls(new, clock.now())
+        return lambda: _put(state, "denied", new, workloads=len(new.workloads), certificates=len(new.certificates))
+
+    def certificate() -> Apply:
+        new = load_server_identity(settings)
+
+        def apply() -> Mapping[str, object]:
+            endpoint.replace(server=new)
+            return {"not_after": expiry(new).isoformat()}
+
+        return apply
+
+    named = files(settings)
+    loaders = {"policy": policy, "keys": keys, "bundles": bundles, "certificate": certificate}
+    return [
+        Part("revocations", named["revocations"], revocations, lambda: state.identifier.bundles),
+        *(Part(kind, named[kind], load) for kind, load in loaders.items()),
+    ]
+
+
+def _put(state: State, part: str, new: object, **facts: object) -> Mapping[str, object]:
+    setattr(state, part, new)
+    return facts
+
+
+def warn_of_stale_crls(denied: DenyList, now: float) -> None:
+    """Logs each CRL whose next issue is overdue. It still counts."""
+    for crl in denied.stale(now):
+        _log.warning("a CRL's next issue is overdue; newer revocations are missing", crl=crl.name)
+
+
+def expiry(server: ServerIdentity) -> dt.datetime:
+    """When the server's certificate ends."""
+    return x509.load_pem_x509_certificates(server.certificate)[0].not_valid_after_utc
