@@ -170,6 +170,9 @@ _BY_REASON: dict[str, type[AuthError]] = {
 def to_error(source: grpc.RpcError | Status) -> AuthError:
     """The error for a failed RPC, or for the status of one entry of a batch."""
     failure = _read(source if isinstance(source, Status) else _status_of(source))
+    # gRPC's own bound on a message, which has the code of a limit and no reason.
+    if failure.code == "RESOURCE_EXHAUSTED" and not failure.reason and "larger than max" in failure.message:
+        return InvalidRequest(failure)
     by_code = _BY_CODE.get(failure.code, ServerError)
     return _BY_REASON.get(failure.reason, by_code)(failure)
 

@@ -15,7 +15,19 @@ def main() -> None:
             raise
         sys.stderr.write("livekit-auth's command line needs the extra: pip install 'livekit-auth[cli]'\n")
         sys.exit(2)
+    # Python keeps bytes that aren't UTF-8 as lone surrogates, which no message of the contract can carry.
+    if not all(_is_utf8(argument) for argument in sys.argv):
+        sys.stderr.write("livekit-auth: an argument isn't UTF-8\n")
+        sys.exit(2)
     app()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """How the command line reads its values and shows what the server says."""
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -17,7 +19,7 @@ def test_a_duration(text, seconds):
     assert duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5x", "-5m", "m", "1.5h", "5 m", "30m1h", "9" * 30])
+@pytest.mark.parametrize("text", ["", "5x", "-5m", "m", "1.5h", "5 m", "30m1h", "9" * 30, "\u0665m"])
 def test_not_a_duration(text):
     with pytest.raises(typer.BadParameter):
         duration(text)
@@ -55,3 +57,10 @@ def test_records_are_shown_below_each_other_and_what_is_empty_is_left_out():
         {"name": "b\x1b"},
     ]
     assert _text(entries) == "name: a; rooms: any, exact:x; max_ttl: 3600 s\nname: b\\x1b"
+
+
+def test_an_argument_that_is_not_utf8_is_a_misuse_and_no_traceback():
+    command = [sys.executable.encode(), b"-m", b"livekit_auth.cli", b"token", b"--role", b"\xff"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr == "livekit-auth: an argument isn't UTF-8\n"

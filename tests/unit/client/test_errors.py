@@ -108,6 +108,11 @@ def test_the_text_does_not_say_a_violation_twice():
     assert str(error) == "ttl: too long (INVALID_REQUEST)"
 
 
+def test_a_message_over_grpcs_bound_is_the_requests_fault_and_not_a_limit_to_wait_for():
+    error = to_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (9 vs. 4)"))
+    assert type(error) is InvalidRequest
+
+
 def test_a_failed_rpc_and_a_batchs_entry_make_the_same_error():
     status = refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-1"})
     details = ("grpc-status-details-bin", status.SerializeToString())

@@ -35,7 +35,9 @@ Project = Annotated[
     str, typer.Option("--project", metavar="NAME", help="The LiveKit project; may be left out if there is only one.")
 ]
 
-_DURATION = re.compile(r"(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s?)?")
+_DURATION = re.compile(
+    r"(?:(?P<days>[0-9]+)d)?(?:(?P<hours>[0-9]+)h)?(?:(?P<minutes>[0-9]+)m)?(?:(?P<seconds>[0-9]+)s?)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
