@@ -40,6 +40,7 @@ class Callers:
     webhooks: AuthClient
     archive: AuthClient
     gateway: AuthClient
+    studio: AuthClient
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +69,9 @@ def deployment(
     """Both servers, running."""
     directory, ports = tmp_path_factory.mktemp("e2e"), Ports.free()
     deployment = Deployment.create(directory / "deployment", ports.url)
-    deployment.add_callers("e2e.example.org", "booking", "quality", "moderation", "operations", "archive", "gateway")
+    deployment.add_callers(
+        "e2e.example.org", "booking", "quality", "moderation", "operations", "archive", "gateway", "studio"
+    )
     shutil.copy(POLICY, deployment.directory)
     livekit = livekit_server(livekit_program, directory, ports, deployment, listener.url)
     with interruptible(), deployment.serve(), livekit:
