@@ -37,6 +37,8 @@ from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from livekit_auth_server.adapters.control import Control
     from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.adapters.probe_listener import Page
@@ -198,10 +200,15 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
     _log.info("draining", seconds=settings.drain)
     await running.stop(settings.drain)
     await listener.close()
-    for task in tasks:
-        task.cancel()
+    await _cancelled(tasks)
     _log.info("stopped")
     await stream.drain(_LAST_LINES)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _controlled(

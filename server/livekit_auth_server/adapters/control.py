@@ -50,6 +50,7 @@ class Control:
                         orders[order]()
         finally:
             beating.cancel()
+            self._writer.close()
 
     def fail(self, error: ConfigError) -> None:
         """Says why this worker can't serve. For the end of the process: may wait."""
