@@ -46,16 +46,16 @@ class Pool:
         self.restarts = 0
         self.phase: Phase = "starting"
         self._orders, self._count, self._drain, self._spawn_worker = orders, count, drain, spawn
-        self._free = set(range(count + 1))
+        self._starting: set[int] = set()  # numbers that are taken by a worker in the making
         self._places: list[_Place] = []
-        self._live: set[Worker] = set()
+        self._workers: list[Worker] = []
         self._roll_wanted = asyncio.Event()
-        self._reaping: set[asyncio.Task[None]] = set()
 
     @property
     def live(self) -> Sequence[Worker]:
         """Every worker that hasn't ended, by number."""
-        return sorted(self._live, key=lambda worker: worker.number)
+        living = (worker for worker in self._workers if not worker.gone)
+        return sorted(living, key=lambda worker: worker.number)
 
     def readiness(self) -> Readiness:
         """That of all places together. One that drains in a rolling restart doesn't count any more."""
@@ -66,7 +66,7 @@ class Pool:
 
     def reload(self) -> None:
         """Has all workers read their files again."""
-        for worker in self._live:
+        for worker in self.live:
             worker.reload()
 
     def roll(self) -> None:
@@ -88,27 +88,18 @@ class Pool:
     async def stop(self) -> None:
         """Drains all workers and returns when they are gone."""
         self.phase = "draining"
-        await asyncio.gather(*(worker.stop(self._drain + MARGIN) for worker in self._live))
-        await asyncio.gather(*self._reaping)
+        await asyncio.gather(*(worker.stop(self._drain + MARGIN) for worker in self.live))
 
     async def _spawn(self, wanted: int | None = None) -> Worker:
-        number = wanted if wanted in self._free else min(self._free)
-        self._free.discard(number)
+        free = set(range(self._count + 1)) - {worker.number for worker in self.live} - self._starting
+        number = wanted if wanted in free else min(free)
+        self._starting.add(number)
         try:
             worker = await self._spawn_worker(self._orders, number)
-        except BaseException:
-            self._free.add(number)
-            raise
-        self._live.add(worker)
-        reaping = asyncio.create_task(self._reap(worker))
-        self._reaping.add(reaping)
-        reaping.add_done_callback(self._reaping.discard)
+        finally:
+            self._starting.discard(number)
+        self._workers = [*self.live, worker]
         return worker
-
-    async def _reap(self, worker: Worker) -> None:
-        await worker.ended()
-        self._live.discard(worker)
-        self._free.add(worker.number)
 
     async def _keep(self, place: _Place) -> None:
         """Puts a new worker in the place of one that died."""

@@ -83,6 +83,11 @@ class Worker:
         """The exit code, once it has ended; negative for a signal."""
         return self._process.returncode
 
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._ended.is_set()
+
     def readiness(self) -> Readiness:
         """How it stands, with its number before each reason."""
         state = self._readiness
