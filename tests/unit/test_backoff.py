@@ -10,7 +10,7 @@ from livekit_auth_server.supervisor.backoff import FIRST, LONGEST, STEADY, Backo
 class Most(random.Random):
     """Chance that always takes the longest."""
 
-    def uniform(self, a: float, b: float) -> float:
+    def uniform(self, _a: float, b: float) -> float:
         return b
 
 
