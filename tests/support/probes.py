@@ -31,6 +31,13 @@ class Probes:
     def ready(self) -> bool:
         return self.get("/readyz")[0] == 200
 
+    def up(self) -> bool:
+        """Whether it is ready; one that doesn't listen yet isn't."""
+        try:
+            return self.ready()
+        except urllib.error.URLError:
+            return False
+
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(self.get("/readyz")[1])
         return state

@@ -79,7 +79,9 @@ class Pool:
             self._places.append(_Place(await self._spawn()))
         await asyncio.gather(*(place.worker.until_serving() for place in self._places))
         self.phase = "serving"
-        _log.info("supervising", workers=self._count, listen=self._orders.listen, pids=[one.pid for one in self.live])
+        listen = self._orders.listen
+        port = int(listen.rpartition(":")[2])
+        _log.info("supervising", workers=self._count, listen=listen, port=port, pids=[one.pid for one in self.live])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._roll_on_request())
             for place in self._places:
