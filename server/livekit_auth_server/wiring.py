@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.settings import Settings
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
+_ORPHANED = 0.5  # seconds for calls in flight once the supervisor is gone: its successor needs the audit files
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -141,8 +142,16 @@ def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListene
     return ProbeListener({"/livez": live, "/readyz": ready, "/metrics": metrics})
 
 
-def _rolled() -> None:
-    _log.warning("SIGUSR2 is for several workers: one can't be replaced without an interruption")
+def _on_signals(reloader: Reloader, stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.request)
+    loop.add_signal_handler(signal.SIGUSR2, _no_roll)  # without a handler it would end the process
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+
+def _no_roll() -> None:
+    _log.warning("SIGUSR2 is for the supervisor of several workers; nothing is done")
 
 
 def new_decision_id() -> str:
@@ -172,14 +181,7 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
     reloader = new_reloader(settings, state, running.endpoint, before, registry)
     condition.problems += [running.audit.ready, running.stores.problems]
     condition.warnings.append(reloader.failing)
-    loop = asyncio.get_running_loop()
-    for number, handler in (
-        (signal.SIGHUP, reloader.request),
-        (signal.SIGUSR2, _rolled),
-        (signal.SIGTERM, stopping.set),
-        (signal.SIGINT, stopping.set),
-    ):
-        loop.add_signal_handler(number, handler)
+    _on_signals(reloader, stopping)
     condition.phase = "serving"
     _log.info(
         "serving",
@@ -197,8 +199,9 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
     await stopping.wait()
     condition.phase = "draining"
     reloading.cancel()
-    _log.info("draining", seconds=settings.drain)
-    await running.stop(settings.drain)
+    grace = min(settings.drain, _ORPHANED) if control is not None and control.gone else settings.drain
+    _log.info("draining", seconds=grace)
+    await running.stop(grace)
     await listener.close()
     await _cancelled(tasks)
     _log.info("stopped")

@@ -452,7 +452,7 @@ def test_one_worker_has_the_same_probes_and_no_supervisor(tmp_path: Path) -> Non
         shutil.move(tmp_path / "elsewhere", tmp_path / "audit")
         within(TRUTH + SLACK, fleet.probes.ready, "readiness")
         os.kill(fleet.supervisor.pid, signal.SIGUSR2)  # nothing to roll, and no reason to die
-        within(5, lambda: fleet.deployment.log.count("SIGUSR2 is for several workers") == 1)
+        within(5, lambda: fleet.deployment.log.count("SIGUSR2 is for the supervisor") == 1)
         assert fleet.deployment.caller(WEB).IssueToken(ASK).token
     finally:
         assert fleet.deployment.stop() == 0

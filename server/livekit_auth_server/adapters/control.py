@@ -27,10 +27,11 @@ _BACKLOG = 1024 * 1024  # bytes that wait for a supervisor which doesn't read; m
 
 @dataclass(slots=True)
 class Control:
-    """The line of worker number `worker`, on a socket that was inherited as `descriptor`."""
+    """The line of worker number `worker`, on a socket that was inherited as `descriptor`. `gone`: the supervisor is."""
 
     descriptor: int
     worker: int
+    gone: bool = False
     _writer: asyncio.StreamWriter | None = None
 
     async def run(
@@ -48,6 +49,7 @@ class Control:
                         self._say(metrics=metrics().decode())
                     elif order in orders:
                         orders[order]()
+            self.gone = True
         finally:
             beating.cancel()
             self._writer.close()
