@@ -278,8 +278,7 @@ def refused_start(fleet: Fleet, *options: str) -> str:
         check=False,
     )
     assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
     return line.removeprefix("livekit-auth-server: ")
 
 
@@ -362,8 +361,7 @@ def test_rolling_restarts_under_load_fail_no_call_and_are_never_not_ready(fleet:
 
     def watch() -> None:
         while not over.wait(0.02):
-            if not (state := fleet.probes.state())["ready"]:
-                unready.append(state)
+            unready.extend(reason for reason in fleet.probes.state()["reasons"] if "doesn't answer" not in reason)
 
     watching = threading.Thread(target=watch)
     with Load(fleet) as load:

@@ -100,10 +100,15 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return Fleet()
 
 
+async def go(pool: Pool) -> None:
+    await pool.start()
+    await pool.run()
+
+
 @asynccontextmanager
 async def running(fleet: Fleet, count: int = 3) -> AsyncIterator[Pool]:
     pool = Pool(ORDERS, count, 1.0, fleet.spawn)  # type: ignore[arg-type]
-    task = asyncio.create_task(pool.run())
+    task = asyncio.create_task(go(pool))
     await until(lambda: pool.phase == "serving" or task.done())
     try:
         yield pool
@@ -143,7 +148,7 @@ async def test_a_bad_setting_at_the_first_start_ends_all_with_its_words(fleet: F
     fleet.next = [{}, {"failure": ConfigError("policy.yaml", "bad", 3)}, {}]
     pool = Pool(ORDERS, 3, 1.0, fleet.spawn)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^policy\.yaml:3: bad$"):
-        await pool.run()
+        await pool.start()
     await pool.stop()
     assert fleet.numbers() == []
 

@@ -73,8 +73,8 @@ class Pool:
         """Asks for a rolling restart; one that is going on is followed by another."""
         self._roll_wanted.set()
 
-    async def run(self) -> None:
-        """Keeps the workers going until cancelled. Raises ConfigError when one can't start at all, at the beginning."""
+    async def start(self) -> None:
+        """Starts the workers and returns when they serve. Raises ConfigError when one can't at all."""
         for _ in range(self._count):
             self._places.append(_Place(await self._spawn()))
         await asyncio.gather(*(place.worker.until_serving() for place in self._places))
@@ -82,6 +82,9 @@ class Pool:
         listen = self._orders.listen
         port = int(listen.rpartition(":")[2])
         _log.info("supervising", workers=self._count, listen=listen, port=port, pids=[one.pid for one in self.live])
+
+    async def run(self) -> None:
+        """Keeps the workers going until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._roll_on_request())
             for place in self._places:

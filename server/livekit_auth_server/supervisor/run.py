@@ -16,6 +16,7 @@ from livekit_auth_server.supervisor.port import hold
 from livekit_auth_server.supervisor.worker import Orders
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from livekit_auth_server.adapters.line_stream import LineStream
@@ -33,16 +34,10 @@ async def supervise(settings: Settings, count: int, config: Path, stream: LineSt
     listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
     stopping = _signals(pool)
     flushing = asyncio.create_task(_flush(stream))
-    if settings.redis is None:
-        _log.warning(
-            "limits and acknowledgements are each worker's own: a caller may use its budget once a worker, and an "
-            "acknowledged webhook is known to one worker alone; set redis to share them",
-            workers=count,
-        )
     try:
         if settings.metrics:
             await listener.start(settings.metrics)
-        await _until(stopping, pool)
+        await _until(stopping, _serve(pool, count, shared=settings.redis is not None))
     finally:
         await pool.stop()
         await listener.close()
@@ -52,9 +47,20 @@ async def supervise(settings: Settings, count: int, config: Path, stream: LineSt
     await stream.drain(_LAST_LINES)
 
 
-async def _until(stopping: asyncio.Event, pool: Pool) -> None:
-    """Runs the pool until it is to stop. Raises what ends it by itself."""
-    running, told = asyncio.create_task(pool.run()), asyncio.create_task(stopping.wait())
+async def _serve(pool: Pool, count: int, *, shared: bool) -> None:
+    await pool.start()
+    if not shared:
+        _log.warning(
+            "limits and acknowledgements are each worker's own: a caller may use its budget once a worker, and an "
+            "acknowledged webhook is known to one worker alone; set redis to share them",
+            workers=count,
+        )
+    await pool.run()
+
+
+async def _until(stopping: asyncio.Event, serving: Coroutine[None, None, None]) -> None:
+    """Serves until it is to stop. Raises what ends it by itself."""
+    running, told = asyncio.create_task(serving), asyncio.create_task(stopping.wait())
     await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         told.cancel()
