@@ -60,9 +60,10 @@ e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 	@pytest tests/e2e --quiet
 
 .PHONY: campaign
-campaign: setup ## Kill and reload the server under load: no token without its record, no failed call, no wrong decision
+campaign: setup ## Kill, reload and restart the server under load: no token without its record, no failed call
 	@PYTHONPATH=tests python -m campaign.kill
 	@PYTHONPATH=tests python -m campaign.reload
+	@PYTHONPATH=tests python -m campaign.restart
 
 .PHONY: compat
 compat: setup ## The released wheels against today's code, and back

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from livekit_auth_server import audit_cli, policy_cli
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.terminal import MISUSE, Json, err, out, print_json
+
+if TYPE_CHECKING:
+    from livekit_auth_server.adapters.control import Control
+    from livekit_auth_server.adapters.line_stream import LineStream
+    from livekit_auth_server.settings import Settings
 
 app = typer.Typer(
     name="livekit-auth-server",
@@ -29,22 +34,67 @@ Config = Annotated[Path, typer.Option(help="The settings file.", envvar="LIVEKIT
 
 
 @app.command()
-def serve(config: Config, as_json: Json = False) -> None:
-    """Serve until SIGTERM, then drain."""
+def serve(
+    config: Config,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that share the port; the setting `workers` without it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve until SIGTERM, then drain. SIGHUP reloads; SIGUSR2 replaces several workers one by one."""
+    from livekit_auth_server.settings import load_settings
+
+    settings = load_settings(config)
+    stream = _log_stream(settings, as_json)
+    if (count := workers or settings.workers) == 1:
+        _serve(settings, stream)
+        return
+    import asyncio
+
+    from livekit_auth_server.supervisor.run import supervise
+
+    asyncio.run(supervise(settings, count, config, stream, as_json=as_json))
+
+
+@app.command(hidden=True)
+def worker(
+    config: Config,
+    listen: Annotated[str, typer.Option(help="The address, with the port that all workers share.")],
+    number: Annotated[int, typer.Option(help="This worker's number.")],
+    line: Annotated[int, typer.Option(help="The descriptor of the line to the supervisor.")],
+    as_json: Json = False,
+) -> None:
+    """One of several workers; `serve` starts them."""
+    from livekit_auth_server.adapters.control import Control
+    from livekit_auth_server.settings import load_settings
+
+    control = Control(line, number)
+    try:
+        settings = load_settings(config).model_copy(update={"listen": listen})
+        _serve(settings, _log_stream(settings, as_json, number), control)
+    except ConfigError as error:
+        control.fail(error)
+        raise typer.Exit(MISUSE) from None
+
+
+def _log_stream(settings: Settings, as_json: bool, number: int | None = None) -> LineStream:
+    from livekit_auth_server.adapters import logs
+    from livekit_auth_server.adapters.line_stream import LineStream
+
+    stream = LineStream(sys.stderr.fileno())
+    logs.configure("json" if as_json else settings.log.format, settings.log.level, stream, number)
+    return stream
+
+
+def _serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
     from livekit_auth_server.transport.tls import pin_tls13
 
     pin_tls13()
     import uvloop
 
-    from livekit_auth_server.adapters import logs
-    from livekit_auth_server.adapters.line_stream import LineStream
-    from livekit_auth_server.settings import load_settings
     from livekit_auth_server.wiring import serve as run
 
-    settings = load_settings(config)
-    stream = LineStream(sys.stderr.fileno())
-    logs.configure("json" if as_json else settings.log.format, settings.log.level, stream)
-    uvloop.run(run(settings, stream))
+    uvloop.run(run(settings, stream, control))
 
 
 @app.command()

@@ -197,6 +197,7 @@ class Settings(BaseSettings):
     )
 
     listen: Address = "127.0.0.1:7443"
+    workers: int = Field(default=1, ge=1, le=64)
     tls: TlsSettings
     identity: IdentitySettings
     policy: Path

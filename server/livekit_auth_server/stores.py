@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores, and the Redis behind them if there is one."""
+    """The stores, and the Redis behind them if there is one; `required` when calls are refused without it."""
 
     limits: RateLimits
     acknowledged: AckStore
     link: RedisLink | None
+    required: bool = False
+
+    def problems(self) -> list[str]:
+        """Why calls that have limits are refused now; empty when they aren't."""
+        away = self.required and self.link is not None and not self.link.up
+        return ["Redis is away, and redis.when_unavailable is refuse"] if away else []
 
     async def close(self) -> None:
         """Ends what runs for them."""
@@ -53,7 +59,8 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
         tuple(limit.limit() for limit in settings.default_limits),
         tuple(limit.limit() for limit in settings.unlisted_limits),
     )
-    return Stores(limits, acknowledged, link)
+    required = settings.redis is not None and settings.redis.when_unavailable == "refuse"
+    return Stores(limits, acknowledged, link, required)
 
 
 async def _open_link(settings: Settings, redis: RedisSettings, metrics: LimitMetrics) -> RedisLink:

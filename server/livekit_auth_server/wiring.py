@@ -15,12 +15,15 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    generate_latest,
 )
 
+from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.observe import Observer
+from livekit_auth_server.adapters.probe_listener import ProbeListener
+from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
@@ -34,11 +37,16 @@ from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from livekit_auth_server.adapters.control import Control
     from livekit_auth_server.adapters.line_stream import LineStream
+    from livekit_auth_server.adapters.probe_listener import Page
     from livekit_auth_server.adapters.watch import Fingerprint
     from livekit_auth_server.settings import Settings
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
+_ORPHANED = 0.5  # seconds for calls in flight once the supervisor is gone: its successor needs the audit files
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -67,14 +75,16 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-async def start(settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream) -> Running:
-    """Starts the server. Raises ConfigError."""
+async def start(
+    settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream, worker: int | None = None
+) -> Running:
+    """Starts the server; `worker` is its number where several share the port. Raises ConfigError."""
     clock = SystemClock()
     endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
     try:
-        audit = await open_trail(directory, settings.audit.patience, clock, registry, stream=stream)
+        audit = await open_trail(directory, settings.audit.patience, clock, registry, stream=stream, worker=worker)
     except ConfigError:
         await stores.close()
         raise
@@ -86,6 +96,7 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
         calls,
         limits,
         reflect=settings.reflection,
+        share_port=worker is not None,
     )
     try:
         port = await server.start(settings.listen, endpoint.credentials())
@@ -118,12 +129,29 @@ def new_reloader(
     return Reloader(parts(settings, state, endpoint, clock), before, metrics)
 
 
-def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        start_http_server(int(port), host.strip("[]"), registry)
-    except OSError as error:
-        raise ConfigError("metrics", f"can't listen on {address}: {error.strerror}") from None
+def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListener:
+    async def live() -> Page:
+        return probe_listener.live()
+
+    async def ready() -> Page:
+        return probe_listener.ready(condition.now())
+
+    async def metrics() -> Page:
+        return probe_listener.metrics(registry)
+
+    return ProbeListener({"/livez": live, "/readyz": ready, "/metrics": metrics})
+
+
+def _on_signals(reloader: Reloader, stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.request)
+    loop.add_signal_handler(signal.SIGUSR2, _no_roll)  # without a handler it would end the process
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+
+def _no_roll() -> None:
+    _log.warning("SIGUSR2 is for the supervisor of several workers; nothing is done")
 
 
 def new_decision_id() -> str:
@@ -131,22 +159,30 @@ def new_decision_id() -> str:
     return secrets.token_hex(12)
 
 
-async def serve(settings: Settings, stream: LineStream) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines."""
+async def serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines.
+
+    As a worker it has its supervisor's `control`, which then has the probes, and goes when its supervisor does.
+    """
     before = fingerprints(settings)
     state = load_state(settings)
     registry = new_registry()
     dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
     dropped.set_function(lambda: stream.dropped)
-    if settings.metrics:
-        _serve_metrics(settings.metrics, registry)
-    running = await start(settings, state, registry, stream)
+    condition, stopping = Condition(), asyncio.Event()
+    listener = _listener(condition, registry)
+    if settings.metrics and control is None:
+        await listener.start(settings.metrics)
+    try:
+        running = await start(settings, state, registry, stream, control.worker if control else None)
+    except ConfigError:
+        await listener.close()
+        raise
     reloader = new_reloader(settings, state, running.endpoint, before, registry)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reloader.request)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    condition.problems += [running.audit.ready, running.stores.problems]
+    condition.warnings.append(reloader.failing)
+    _on_signals(reloader, stopping)
+    condition.phase = "serving"
     _log.info(
         "serving",
         listen=settings.listen,
@@ -156,12 +192,32 @@ async def serve(settings: Settings, stream: LineStream) -> None:
         projects=sorted(state.keys.projects),
         shared_limits=running.stores.link is not None,
     )
-    flushing = asyncio.create_task(_flush(stream))
+    tasks = [asyncio.create_task(_flush(stream))]
     reloading = asyncio.create_task(reloader.run())
+    if control is not None:
+        tasks.append(asyncio.create_task(_controlled(control, condition, registry, reloader, stopping)))
     await stopping.wait()
+    condition.phase = "draining"
     reloading.cancel()
-    _log.info("draining", seconds=settings.drain)
-    await running.stop(settings.drain)
-    flushing.cancel()
+    grace = min(settings.drain, _ORPHANED) if control is not None and control.gone else settings.drain
+    _log.info("draining", seconds=grace)
+    await running.stop(grace)
+    await listener.close()
+    await _cancelled(tasks)
     _log.info("stopped")
     await stream.drain(_LAST_LINES)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _controlled(
+    control: Control, condition: Condition, registry: CollectorRegistry, reloader: Reloader, stopping: asyncio.Event
+) -> None:
+    """Obeys the supervisor while it is there."""
+    await control.run(condition, lambda: generate_latest(registry), {"reload": reloader.request})
+    _log.error("the supervisor is gone, so this worker goes")
+    stopping.set()

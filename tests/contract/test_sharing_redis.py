@@ -17,6 +17,7 @@ import pytest
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import POLICY, Deployment
 from support.pki import SERVER
+from support.probes import Probes
 from support.redis_server import RedisServer, free_port
 from support.refusals import refusal, refused
 from support.signing import event, webhook_token
@@ -205,12 +206,15 @@ def test_a_redis_that_goes_under_load_holds_nobody_up_and_is_found_again(
         redis.pause() if fault == "paused" else redis.kill()
         eventually(lambda: gauge(metrics, "livekit_auth_redis_up") == 0)
         assert gauge(metrics, f'livekit_auth_limits_fallback{{state="{when_unavailable}"}}') == 1
+        required = ["Redis is away, and redis.when_unavailable is refuse"] if when_unavailable == "refuse" else []
+        assert Probes(metrics).state()["reasons"] == required
         gone = len(load.results)
         time.sleep(1.5)
         away = load.results[gone:]
         redis.resume() if fault == "paused" else redis.start()
         eventually(lambda: gauge(metrics, "livekit_auth_redis_up") == 1)
         assert gauge(metrics, 'livekit_auth_limits_fallback{state="shared"}') == 1
+        assert Probes(metrics).ready()
         back = len(load.results)
         time.sleep(0.5)
     assert Counter(outcome for outcome, _ in load.results[:before]) == {"OK": before}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -125,13 +126,15 @@ log: {{format: json, level: debug}}
         return next(line for line in lines if line["decision_id"] == decision_id)
 
     def start(self, code: Path | None = None) -> None:
-        """Starts the server; `code` is a folder with another version of it, unpacked."""
+        """Starts the server, and with several workers waits for all; `code` is a folder with another version of it."""
         command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", self.directory / "server.yaml"]
         with (self.directory / "server.log").open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=environment(code))
+        several = re.search(r"^workers: (?!1$)", (self.directory / "server.yaml").read_text(), re.MULTILINE)
+        event = '"event":"supervising"' if several else '"event":"serving"'
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
-            serving = [line for line in self.log.splitlines() if '"event":"serving"' in line]
+            serving = [line for line in self.log.splitlines() if event in line]
             if serving:
                 self.port = json.loads(serving[0])["port"]
                 return

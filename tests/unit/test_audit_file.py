@@ -318,6 +318,29 @@ async def test_a_disk_that_hangs_at_start_is_an_error(tmp_path: Path) -> None:
     assert log == []
 
 
+async def test_a_folder_that_went_away_shows_without_a_call_and_so_does_its_return(tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    async with Sink(folder) as sink:
+        folder.rename(tmp_path / "elsewhere")
+        sink.audit.tick()
+        await until(sink.audit.ready)
+        assert sink.audit.ready()[0].startswith("the audit trail can't be written: ")
+        (tmp_path / "elsewhere").rename(folder)
+        sink.audit.tick()
+        await until(lambda: not sink.audit.ready())
+
+
+async def test_looking_writes_nothing_and_syncs_nothing(tmp_path: Path) -> None:
+    async with Sink(tmp_path) as sink:
+        size, syncs = sink.path.stat().st_size, sink.disk.syncs
+        for _ in range(5):
+            sink.audit.tick()
+            await asyncio.sleep(0.02)
+        assert (sink.path.stat().st_size, sink.disk.syncs) == (size, syncs)
+        assert sink.audit.ready() == []
+
+
 async def test_a_folder_that_cant_be_used_is_an_error_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/audit\.0\.jsonl: the audit trail can't be kept here: "):

@@ -36,6 +36,17 @@ async def test_each_record_is_a_line_before_the_answer(tmp_path: Path) -> None:
     assert written.endswith("\n")
 
 
+async def test_lines_of_one_of_several_workers_carry_its_number(tmp_path: Path) -> None:
+    file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    log = AuditLog(LineStream(file), AuditWatch(), 3)
+    await log.record([RECORD])
+    log.note('"kind":"denials","count":3')
+    os.close(file)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text("ascii").splitlines()]
+    assert lines[0] == {"event": "audit", "worker": 3, "kind": "decision", **asdict(RECORD)}
+    assert lines[1] == {"event": "audit", "worker": 3, "kind": "denials", "count": 3}
+
+
 async def refused(log: AuditLog) -> Refusal:
     with pytest.raises(Refusal) as caught:
         await log.record([RECORD])

@@ -34,6 +34,32 @@ def test_lines_arrive_in_order(pipe: tuple[int, LineStream]) -> None:
     assert os.read(reader, 100) == b"one\ntwo\n"
 
 
+def test_what_is_written_at_once_ends_with_a_line_where_lines_fit(pipe: tuple[int, LineStream]) -> None:
+    """So that workers which share a pipe never tear each other's lines."""
+    reader, stream = pipe
+    os.set_blocking(stream.descriptor, False)
+    other = LineStream(stream.descriptor)
+    batch = b"".join(b"%03d" % number + b"x" * 600 + b"\n" for number in range(200))
+    stream.write(batch)  # more than the pipe takes
+    seen = b""
+    for _ in range(500):
+        other.write(b"other\n")
+        seen += os.read(reader, 5000)
+        stream.flush()
+    os.write(stream.descriptor, b"end\n")
+    while not seen.endswith(b"end\n"):
+        seen += os.read(reader, 65536)
+    lines = seen.splitlines(keepends=True)
+    assert b"".join(line for line in lines if line[:1].isdigit()) == batch
+    assert {line for line in lines if not line[:1].isdigit()} == {b"other\n", b"end\n"}
+
+
+def test_a_line_that_is_longer_than_that_arrives_too(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    stream.write(b"short\n" + b"x" * 20_000 + b"\nshort\n")
+    assert os.read(reader, 65536) == b"short\n" + b"x" * 20_000 + b"\nshort\n"
+
+
 def test_a_full_pipe_delays_lines_and_then_drops_them(pipe: tuple[int, LineStream]) -> None:
     reader, stream = pipe
     line = b"x" * 999 + b"\n"

@@ -168,3 +168,15 @@ def test_readable_text_stays_as_it_is_on_a_console(configure: Configure) -> None
     log.info("größe", name="Ünïcode 设定")
     assert "größe" in stream.text
     assert "Ünïcode 设定" in stream.text
+
+
+def test_lines_of_one_of_several_workers_carry_its_number(configure: Configure) -> None:
+    log, stream = configure("json", "info", None, 2)
+    log.info("serving")
+    assert json.loads(stream.text)["worker"] == 2
+
+
+def test_a_single_process_has_no_number(configure: Configure) -> None:
+    log, stream = configure("json")
+    log.info("serving")
+    assert "worker" not in json.loads(stream.text)

@@ -119,9 +119,12 @@ class AuditFile:
             self._note_timer = self._loop.call_later(_NOTE_DELAY, self._schedule)
 
     def tick(self) -> None:
-        """To be called about every second: exports the head when it is due, and tries again after a failure."""
-        if self._failure and self._writing is None:
-            self._submit([*self._take()])
+        """To be called about every second: exports the head when it is due, and asks whether the file can be written.
+
+        So readiness doesn't wait for a call to fail, and a failure is over without one.
+        """
+        if self._writing is None and (self._failure or not self._pending):
+            self._submit(self._take())
         if self._clock.monotonic() - self._exported_at >= HEAD_SECONDS:
             self._export()
 

@@ -24,11 +24,13 @@ class AuditLog:
 
     A record that is followed by a "withheld" line of its decision_id is of a token that didn't leave.
 
-    `patience` is how long a decision waits for the stream's reader, in seconds.
+    `worker` is this process's number among several. `patience` is how long a decision waits for the stream's reader,
+    in seconds.
     """
 
     stream: LineStream
     observer: AuditObserver
+    worker: int | None = None
     patience: float = 2.0
     _failed: bool = False
 
@@ -37,7 +39,7 @@ class AuditLog:
 
     async def record(self, records: Sequence[AuditRecord]) -> None:
         """Writes a line for each. Raises AUDIT_UNAVAILABLE."""
-        lines = [f'{{"event":"audit","kind":"decision",{record.to_json()[1:]}\n' for record in records]
+        lines = [f'{self._start}"kind":"decision",{record.to_json()[1:]}\n' for record in records]
         try:
             await self.stream.write_through("".join(lines).encode("ascii"), self.patience)
         except (OSError, TimeoutError):
@@ -50,7 +52,7 @@ class AuditLog:
     def note(self, members: str) -> None:
         """Writes a line that is lost when it can't be written."""
         dropped = self.stream.dropped
-        self.stream.write(f'{{"event":"audit",{members}}}\n'.encode("ascii"))
+        self.stream.write(f"{self._start}{members}}}\n".encode("ascii"))
         if self.stream.dropped > dropped:
             self.observer.dropped(1)
 
@@ -63,6 +65,10 @@ class AuditLog:
 
     async def close(self) -> None:
         """Nothing to close: the stream is the process's."""
+
+    @property
+    def _start(self) -> str:
+        return '{"event":"audit",' if self.worker is None else f'{{"event":"audit","worker":{self.worker},'
 
     def _is(self, *, up: bool) -> None:
         if self._failed == up:

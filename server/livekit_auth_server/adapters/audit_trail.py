@@ -111,15 +111,18 @@ async def open_trail(  # noqa: PLR0913 - the parts that it puts together
     registry: CollectorRegistry,
     *,
     stream: LineStream,
-    worker: int = 0,
+    worker: int | None = None,
 ) -> AuditTrail:
-    """A worker's trail: its file in the directory, or log lines on the stream without one. Raises ConfigError."""
+    """A worker's trail: its file in the directory, or log lines on the stream without one. Raises ConfigError.
+
+    `worker` is its number where there are several.
+    """
     metrics = AuditMetrics(registry)
     if directory is None:
-        trail = AuditTrail(AuditLog(stream, metrics), clock, metrics)
+        trail = AuditTrail(AuditLog(stream, metrics, worker), clock, metrics)
         await trail.open()
         return trail
-    path = directory / f"audit.{worker}.jsonl"
+    path = directory / f"audit.{worker or 0}.jsonl"
     trail = AuditTrail(AuditFile(ChainedFile(path, clock), clock, metrics, patience), clock, metrics)
     try:
         await trail.open()

@@ -54,7 +54,10 @@ class ChainedFile:
         return self.append(())
 
     def append(self, members: Sequence[str]) -> Head:
-        """Writes a line for each and syncs them. Raises SinkError, and OSError as the system gives it."""
+        """Writes a line for each and syncs them; with none, finds out whether it still could.
+
+        Raises SinkError, and OSError as the system gives it.
+        """
         try:
             descriptor = self._current()
             assert self.head is not None  # noqa: S101 - opening sets it
@@ -65,7 +68,10 @@ class ChainedFile:
             for line_members in members:
                 line, head = head.append(line_members)
                 lines.append(line)
-            self._write(descriptor, b"".join(lines))
+            if lines:
+                self._write(descriptor, b"".join(lines))
+            else:
+                _writable(descriptor)
         except BaseException as error:
             self._failed(error)
             raise
@@ -170,6 +176,12 @@ class ChainedFile:
 def reason(error: BaseException) -> str:
     """What went wrong, without a path."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _writable(descriptor: int) -> None:
+    """Raises SinkError where the file's disk takes nothing any more, as after an error of its file system."""
+    if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        raise SinkError("the disk has become read-only")
 
 
 def _leads_to(path: Path, status: os.stat_result) -> bool:

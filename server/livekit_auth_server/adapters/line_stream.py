@@ -106,7 +106,7 @@ class LineStream:
                     os.write(self.descriptor, b"\n")  # what follows a torn line is whole
                     self._torn = False
                     continue
-                line.written += os.write(self.descriptor, line.data[line.written : line.written + _ATOMIC])
+                line.written += os.write(self.descriptor, _piece(line))
             except BlockingIOError:
                 return
             except OSError as error:
@@ -123,3 +123,11 @@ class LineStream:
             line.lost = error
         self._lines.clear()
         self._size = 0
+
+
+def _piece(line: _Line) -> memoryview:
+    """What is written at once: whole lines where they fit, so that others who write to the pipe come between lines."""
+    end = min(line.written + _ATOMIC, len(line.data))
+    if end < len(line.data):
+        end = line.data.rfind(b"\n", line.written, end) + 1 or end
+    return memoryview(line.data)[line.written : end]

@@ -19,14 +19,19 @@ Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
-def configure(format_: Format = "auto", level: Level = "info", stream: LineStream | None = None) -> None:
+def configure(
+    format_: Format = "auto", level: Level = "info", stream: LineStream | None = None, worker: int | None = None
+) -> None:
     """Sets up logging for the process, to `stream` or else to stderr, which may then hold up whoever logs.
+
+    Lines have `worker`, the process's number, where it is one of several.
 
     Tracebacks never show local variables: those may hold secrets. A terminal is written to directly.
     """
     console = sys.stderr.isatty() if format_ == "auto" else format_ == "console"
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        *([_numbered(worker)] if worker is not None else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -43,6 +48,16 @@ def configure(format_: Format = "auto", level: Level = "info", stream: LineStrea
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+def _numbered(worker: int) -> structlog.typing.Processor:
+    """Not a context variable: gRPC's callbacks run in contexts of their own."""
+
+    def add(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("worker", worker)
+        return event
+
+    return add
 
 
 class _Text:

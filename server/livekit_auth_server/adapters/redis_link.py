@@ -50,6 +50,11 @@ class RedisLink:
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
 
+    @property
+    def up(self) -> bool:
+        """Whether it answers."""
+        return self._up
+
     async def open(self) -> None:
         """Connects. A Redis that is away is waited for in the background. Raises AuthenticationError."""
         try:

@@ -1,0 +1,183 @@
+"""The workers: so many places, each with a worker that serves; who dies is replaced, and on request all are, in turn.
+
+Numbers go from 0 to the count of places: one more than there are, since a rolling restart has a new worker beside the
+old one, and each needs an audit file of its own. A worker that died is followed by one with the same number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from livekit_auth_server.adapters.readiness import Readiness
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.supervisor.backoff import Backoff
+from livekit_auth_server.supervisor.worker import Orders, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from livekit_auth_server.adapters.readiness import Phase
+
+START = 60.0  # seconds that a new worker has to become ready before a rolling restart is given up
+MARGIN = 5.0  # seconds after the drain in which a worker closes its files
+_log = structlog.get_logger("livekit_auth_server")
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where one worker serves. Whoever puts another there holds the lock."""
+
+    worker: Worker
+    backoff: Backoff = field(default_factory=Backoff)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Pool:
+    """`count` workers. `drain` is how long calls in flight may take, in seconds."""
+
+    def __init__(
+        self, orders: Orders, count: int, drain: float, spawn: Callable[[Orders, int], Awaitable[Worker]] = Worker.spawn
+    ) -> None:
+        self.restarts = 0
+        self.phase: Phase = "starting"
+        self._orders, self._count, self._drain, self._spawn_worker = orders, count, drain, spawn
+        self._starting: set[int] = set()  # numbers that are taken by a worker in the making
+        self._places: list[_Place] = []
+        self._workers: list[Worker] = []
+        self._roll_wanted = asyncio.Event()
+
+    @property
+    def live(self) -> Sequence[Worker]:
+        """Every worker that hasn't ended, by number."""
+        living = (worker for worker in self._workers if not worker.gone)
+        return sorted(living, key=lambda worker: worker.number)
+
+    def readiness(self) -> Readiness:
+        """That of all places together. One that drains in a rolling restart doesn't count any more."""
+        parts = [place.worker.readiness() for place in self._places]
+        own = () if self.phase == "serving" else (self.phase,)
+        reasons = (*own, *(text for part in parts for text in part.reasons))
+        return Readiness(reasons, tuple(text for part in parts for text in part.warnings))
+
+    def reload(self) -> None:
+        """Has all workers read their files again."""
+        for worker in self.live:
+            worker.reload()
+
+    def roll(self) -> None:
+        """Asks for a rolling restart; one that is going on is followed by another."""
+        self._roll_wanted.set()
+
+    async def start(self) -> None:
+        """Starts the workers and returns when they serve. Raises ConfigError when one can't at all."""
+        for _ in range(self._count):
+            self._places.append(_Place(await self._spawn()))
+        await asyncio.gather(*(place.worker.until_serving() for place in self._places))
+        self.phase = "serving"
+        listen = self._orders.listen
+        port = int(listen.rpartition(":")[2])
+        _log.info("supervising", workers=self._count, listen=listen, port=port, pids=[one.pid for one in self.live])
+
+    async def run(self) -> None:
+        """Keeps the workers going until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._roll_on_request())
+            for place in self._places:
+                tasks.create_task(self._keep(place))
+
+    async def stop(self) -> None:
+        """Drains all workers and returns when they are gone."""
+        self.phase = "draining"
+        await asyncio.gather(*(worker.stop(self._drain + MARGIN) for worker in self.live))
+
+    async def _spawn(self, wanted: int | None = None) -> Worker:
+        free = set(range(self._count + 1)) - {worker.number for worker in self.live} - self._starting
+        number = wanted if wanted in free else min(free)
+        self._starting.add(number)
+        try:
+            worker = await self._spawn_worker(self._orders, number)
+        finally:
+            self._starting.discard(number)
+        self._workers = [*self.live, worker]
+        return worker
+
+    async def _keep(self, place: _Place) -> None:
+        """Puts a new worker in the place of one that died."""
+        while True:
+            worker = place.worker
+            await worker.left()
+            if place.worker is not worker:
+                continue
+            served = time.monotonic() - worker.serving_since if worker.serving_since is not None else 0.0
+            pause = place.backoff.pause(served)
+            self._report(worker, served, pause)
+            await asyncio.sleep(pause)
+            async with place.lock:
+                if place.worker is worker:
+                    await self._restart(place)
+
+    async def _restart(self, place: _Place) -> None:
+        self.restarts += 1
+        try:
+            place.worker = await self._spawn(place.worker.number)
+        except OSError as error:  # no memory, no process: the next try comes later
+            _log.error("a worker can't be started", problem=error.strerror)
+
+    def _report(self, worker: Worker, served: float, pause: float) -> None:
+        failure = str(worker.failure) if worker.failure is not None else ""
+        _log.error(
+            "a worker died",
+            number=worker.number,
+            pid=worker.pid,
+            code=worker.code,
+            why=failure,
+            served=round(served, 1),
+            next_in=round(pause, 2),
+        )
+
+    async def _roll_on_request(self) -> None:
+        while True:
+            await self._roll_wanted.wait()
+            self._roll_wanted.clear()
+            began = time.monotonic()
+            _log.info("rolling restart")
+            for place in self._places:
+                if not await self._replace(place):
+                    break
+            else:
+                _log.info("rolling restart done", seconds=round(time.monotonic() - began, 2))
+
+    async def _replace(self, place: _Place) -> bool:
+        """Puts a new worker beside the old one and drains that when the new one is ready."""
+        async with place.lock:
+            new = await self._new()
+            if new is None:
+                return False
+            old, place.worker = place.worker, new
+        await old.stop(self._drain + MARGIN)
+        return True
+
+    async def _new(self) -> Worker | None:
+        """A worker that is ready; None, said loudly, when it doesn't come to that."""
+        try:
+            worker = await self._spawn()
+        except OSError as error:
+            _log.error("rolling restart given up: no worker can be started", problem=error.strerror)
+            return None
+        why = "it ended"
+        try:
+            async with asyncio.timeout(START):
+                if await worker.until_ready():
+                    return worker
+        except TimeoutError:
+            why = f"it isn't ready after {START:g} s: {'; '.join(worker.readiness().reasons)}"
+        except ConfigError as error:
+            why = str(error)
+        _log.error("rolling restart given up; the workers before stay", number=worker.number, why=why)
+        await worker.stop(MARGIN)
+        return None

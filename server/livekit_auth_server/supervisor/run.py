@@ -1,0 +1,99 @@
+"""`livekit-auth-server serve` with several workers: signals, probes and metrics around the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from livekit_auth_server.adapters import probe_listener
+from livekit_auth_server.adapters.probe_listener import ProbeListener
+from livekit_auth_server.supervisor.metrics import PoolMetrics
+from livekit_auth_server.supervisor.pool import Pool
+from livekit_auth_server.supervisor.port import hold
+from livekit_auth_server.supervisor.worker import Orders
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+    from livekit_auth_server.adapters.line_stream import LineStream
+    from livekit_auth_server.adapters.probe_listener import Page
+    from livekit_auth_server.settings import Settings
+
+_LAST_LINES = 0.5  # seconds that a slow reader of the log is given
+_log = structlog.get_logger("livekit_auth_server")
+
+
+async def supervise(settings: Settings, count: int, config: Path, stream: LineStream, *, as_json: bool) -> None:
+    """Runs `count` workers until SIGTERM or SIGINT, then drains them. Raises ConfigError when they can't start."""
+    held = hold(settings.listen)
+    pool = Pool(Orders(config, held.address, as_json), count, settings.drain)
+    listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
+    stopping = _signals(pool)
+    flushing = asyncio.create_task(_flush(stream))
+    try:
+        if settings.metrics:
+            await listener.start(settings.metrics)
+        await _until(stopping, _serve(pool, count, shared=settings.redis is not None))
+    finally:
+        await pool.stop()
+        await listener.close()
+        flushing.cancel()
+        held.close()
+    _log.info("stopped")
+    await stream.drain(_LAST_LINES)
+
+
+async def _serve(pool: Pool, count: int, *, shared: bool) -> None:
+    await pool.start()
+    if not shared:
+        _log.warning(
+            "limits and acknowledgements are each worker's own: a caller may use its budget once a worker, and an "
+            "acknowledged webhook is known to one worker alone; set redis to share them",
+            workers=count,
+        )
+    await pool.run()
+
+
+async def _until(stopping: asyncio.Event, serving: Coroutine[None, None, None]) -> None:
+    """Serves until it is to stop. Raises what ends it by itself."""
+    running, told = asyncio.create_task(serving), asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        told.cancel()
+        await running
+    _log.info("draining")
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def _signals(pool: Pool) -> asyncio.Event:
+    """SIGHUP reloads, SIGUSR2 replaces the workers one by one; the event is that of SIGTERM and SIGINT."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, pool.reload)
+    loop.add_signal_handler(signal.SIGUSR2, pool.roll)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _listener(pool: Pool, metrics: PoolMetrics) -> ProbeListener:
+    async def live() -> Page:
+        return probe_listener.live()
+
+    async def ready() -> Page:
+        return probe_listener.ready(pool.readiness())
+
+    async def all_metrics() -> Page:
+        return probe_listener.metrics(await metrics.collect())
+
+    return ProbeListener({"/livez": live, "/readyz": ready, "/metrics": all_metrics})
+
+
+async def _flush(stream: LineStream) -> None:
+    while True:
+        await asyncio.sleep(_LAST_LINES)
+        stream.flush()
