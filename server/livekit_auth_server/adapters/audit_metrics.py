@@ -1,19 +1,28 @@
-"""What Prometheus is told of the audit trail."""
+"""What Prometheus is told of decisions about tokens and of their audit trail."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
+
+from livekit_auth_server.core.refusal import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from prometheus_client import CollectorRegistry
+
+    from livekit_auth_server.core.audit import AuditRecord
+
+_WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)  # seconds
 
 
 class AuditMetrics:
-    """Whether the trail can be written, how far its chain has come, and which denials have no line of their own."""
+    """What was decided, how long that waited for the trail, how far its chain has come, and what has no line."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._up = Gauge("livekit_auth_audit_up", "Whether the audit trail can be written.", registry=registry)
         self._sequence = Gauge(
             "livekit_auth_audit_sequence",
@@ -26,6 +35,19 @@ class AuditMetrics:
         self._coalesced = Counter(
             "livekit_auth_audit_coalesced_denials", "Denials that were counted in a shared line.", registry=registry
         )
+        self._wait = Histogram(
+            "livekit_auth_audit_wait_seconds",
+            "Time that a call's decisions wait until they are recorded, in seconds.",
+            buckets=_WAITS,
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "livekit_auth_decisions",
+            "Decisions about tokens, each entry of a batch for itself.",
+            ("method", "outcome", "reason"),
+            registry=registry,
+        )
+        self._children: dict[tuple[str, bool, bool, str], Counter] = {}
         self._is_up = True
         self._up.set(1)
 
@@ -46,3 +68,28 @@ class AuditMetrics:
     def coalesced(self, count: int) -> None:
         """Denials were counted in a line that they share."""
         self._coalesced.inc(count)
+
+    def waited(self, seconds: float) -> None:
+        """A call's permits were recorded, or couldn't be."""
+        self._wait.observe(seconds)
+
+    def decided(self, record: AuditRecord) -> None:
+        """A denial, or a permit that is recorded."""
+        key = record.method, record.permitted, record.dry_run, record.reason
+        child = self._children.get(key)
+        if child is None:
+            outcome = ("dry_run" if record.dry_run else "issued") if record.permitted else "denied"
+            child = self._children[key] = self._decisions.labels(record.method, outcome, record.reason)
+        child.inc()
+
+    def unrecorded(self, records: Sequence[AuditRecord]) -> None:
+        """Permits that couldn't be recorded."""
+        for record in records:
+            self._decisions.labels(record.method, "unrecorded", Reason.AUDIT_UNAVAILABLE).inc()
+
+    def show_waiting(self, count: Callable[[], int]) -> None:
+        """Shows what `count` returns as the number of decisions that aren't recorded yet."""
+        gauge = Gauge(
+            "livekit_auth_audit_waiting", "Decisions that wait until they are recorded.", registry=self._registry
+        )
+        gauge.set_function(count)
