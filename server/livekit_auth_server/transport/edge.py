@@ -105,7 +105,7 @@ def _context(context: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
     headers: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():
         if key in _HEADERS and isinstance(value, str):
-            # Two of one name are read as a list (RFC 9110 section 5.3): a tracestate may be one, a traceparent not.
+            # Several of one name are a list (RFC 9110 section 5.3), as tracestate may be.
             headers[key] = f"{headers[key]},{value}" if key in headers else value
     return CallContext(
         leaf_pem=leaf[0] if leaf else b"",
