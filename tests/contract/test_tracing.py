@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
+from livekit_auth import AuthClient, sync
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import SECRETS, Deployment, environment
 from support.otlp_collector import Collector, attributes, collecting
@@ -290,3 +292,20 @@ def test_without_the_setting_opentelemetry_is_not_even_imported() -> None:
     code = f"from livekit_auth_server.transport.tls import pin_tls13; pin_tls13(); {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_python_clients_hand_on_the_span_that_is_current(server: Deployment, collector: Collector) -> None:
+    certificate, key = server.example_ca.issue(uris=[WEB]).write(server.directory, "client")
+    at = f"localhost:{server.port}"
+    files = {"ca": server.directory / "server-ca.pem", "cert": certificate, "key": key}
+    for number in range(2):
+        trace_id, span_id = new_trace()
+        context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(1))
+        with use_span(NonRecordingSpan(context)):
+            if number:
+                async with AuthClient(at, **files) as client:
+                    await client.get_caller()
+            else:
+                with sync.AuthClient(at, **files) as client:
+                    client.get_caller()
+        assert of_trace(collector, trace_id).parent_span_id.hex() == span_id
