@@ -27,7 +27,7 @@ class Collector:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     hanging: threading.Event = field(default_factory=threading.Event)
-    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list, repr=False)
 
     @property
     def endpoint(self) -> str:
