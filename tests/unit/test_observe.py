@@ -83,7 +83,7 @@ def test_ten_thousand_callers_make_no_series_of_their_own(registry: CollectorReg
     for number in range(10_000):
         observer.finished(Call(caller=f"spiffe://x/{number}", user_agent=f"livekit-auth-python/1.0.{number}"))
     after = sum(len(metric.samples) for metric in registry.collect())
-    assert after - before == 2 * MOST  # a count for each of the first versions, and when it was first seen
+    assert after - before == MOST  # a count for each of the first versions, beside the one of "other"
 
 
 def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, lines: list[Any]) -> None:
@@ -120,14 +120,13 @@ def test_callers_are_counted_by_name_as_far_as_the_setting_says(registry: Collec
         ("spiffe://x/a", "ok"): 2,
         ("spiffe://x/a", "refused"): 1,
         ("spiffe://x/b", "ok"): 1,
-        ("spiffe://x/b", "refused"): 0,
     }
 
 
 def test_every_observer_is_told(registry: CollectorRegistry, lines: list[Any]) -> None:
     Observers(Observer(registry), CallerMetrics(registry, 1)).finished(Call())
     assert [value for _, value in series(registry, "livekit_auth_calls_total")] == [1]
-    assert {value for _, value in series(registry, "livekit_auth_caller_calls_total")} == {0, 1}
+    assert sum(value for _, value in series(registry, "livekit_auth_caller_calls_total")) == 1
 
 
 def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> None:

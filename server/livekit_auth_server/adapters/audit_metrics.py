@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
+from livekit_auth_server.adapters.tallies import Counts, TimesBy
 from livekit_auth_server.core.refusal import Reason
 
 if TYPE_CHECKING:
@@ -35,19 +36,18 @@ class AuditMetrics:
         self._coalesced = Counter(
             "livekit_auth_audit_coalesced_denials", "Denials that were counted in a shared line.", registry=registry
         )
-        self._wait = Histogram(
+        self._wait = TimesBy(
             "livekit_auth_audit_wait_seconds",
             "Time that a call's decisions wait until they are recorded, in seconds.",
-            buckets=_WAITS,
-            registry=registry,
-        )
-        self._decisions = Counter(
+            _WAITS,
+            registry,
+        ).of()
+        self._decisions = Counts(
             "livekit_auth_decisions",
             "Decisions about tokens, each entry of a batch for itself.",
             ("method", "outcome", "reason"),
-            registry=registry,
+            registry,
         )
-        self._children: dict[tuple[str, bool, bool, str], Counter] = {}
         self._is_up = True
         self._up.set(1)
 
@@ -71,21 +71,17 @@ class AuditMetrics:
 
     def waited(self, seconds: float) -> None:
         """A call's permits were recorded, or couldn't be."""
-        self._wait.observe(seconds)
+        self._wait.add(seconds)
 
     def decided(self, record: AuditRecord) -> None:
         """A denial, or a permit that is recorded."""
-        key = record.method, record.permitted, record.dry_run, record.reason
-        child = self._children.get(key)
-        if child is None:
-            outcome = ("dry_run" if record.dry_run else "issued") if record.permitted else "denied"
-            child = self._children[key] = self._decisions.labels(record.method, outcome, record.reason)
-        child.inc()
+        outcome = ("dry_run" if record.dry_run else "issued") if record.permitted else "denied"
+        self._decisions.add((record.method, outcome, record.reason))
 
     def unrecorded(self, records: Sequence[AuditRecord]) -> None:
         """Permits that couldn't be recorded."""
         for record in records:
-            self._decisions.labels(record.method, "unrecorded", Reason.AUDIT_UNAVAILABLE).inc()
+            self._decisions.add((record.method, "unrecorded", Reason.AUDIT_UNAVAILABLE))
 
     def show_waiting(self, count: Callable[[], int]) -> None:
         """Shows what `count` returns as the number of decisions that aren't recorded yet."""

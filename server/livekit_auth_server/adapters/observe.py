@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import Counter, Histogram
 
 from livekit_auth_server.adapters.client_versions import ClientVersions
+from livekit_auth_server.adapters.tallies import Counts, TimesBy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,24 +40,22 @@ class CallerMetrics:
     """Counts calls by caller: the first `most` listed callers that call by name, all others together."""
 
     def __init__(self, registry: CollectorRegistry, most: int) -> None:
-        self._calls = Counter(
-            "livekit_auth_caller_calls", "Finished calls by caller.", ("caller", "outcome"), registry=registry
-        )
+        labels = ("caller", "outcome")
+        self._calls = Counts("livekit_auth_caller_calls", "Finished calls by caller.", labels, registry)
         self._most = most
-        self._named: dict[str, tuple[Counter, Counter]] = {}
-        self._others = self._children(OTHER_CALLERS)
+        self._named: set[str] = set()
+        self._calls.add((OTHER_CALLERS, "ok"), 0)
+        self._calls.add((OTHER_CALLERS, "refused"), 0)
 
     def finished(self, call: FinishedCall) -> None:
         """Counts the call as "ok" or "refused"."""
-        children = self._named.get(call.caller)
-        if children is None:
-            children = self._others
+        name = call.caller
+        if name not in self._named:
             if call.listed and len(self._named) < self._most:
-                children = self._named[call.caller] = self._children(call.caller)
-        children[call.code != "OK"].inc()
-
-    def _children(self, caller: str) -> tuple[Counter, Counter]:
-        return self._calls.labels(caller, "ok"), self._calls.labels(caller, "refused")
+                self._named.add(name)
+            else:
+                name = OTHER_CALLERS
+        self._calls.add((name, "ok" if call.code == "OK" else "refused"))
 
 
 class Observer:
@@ -65,19 +63,17 @@ class Observer:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._log = structlog.get_logger("livekit_auth_server")
-        self._calls = Counter("livekit_auth_calls", "Finished calls.", ("method", "code", "reason"), registry=registry)
-        self._seconds = Histogram(
-            "livekit_auth_call_seconds", "Time to answer, in seconds.", ("method",), buckets=_BUCKETS, registry=registry
-        )
-        self._clients = Counter(
+        labels = ("method", "code", "reason")
+        self._calls = Counts("livekit_auth_calls", "Finished calls.", labels, registry)
+        text = "Time to answer, in seconds."
+        self._seconds = TimesBy("livekit_auth_call_seconds", text, _BUCKETS, registry, "method")
+        self._clients = Counts(
             "livekit_auth_client_calls",
             "Finished calls of listed callers by client library.",
             ("client", "version"),
-            registry=registry,
+            registry,
         )
         self._versions = ClientVersions()
-        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
-        self._client_children: dict[tuple[str, str], Counter] = {}
 
     def finished(self, call: FinishedCall) -> None:
         """Counts the call, and logs it unless the audit trail has it."""
@@ -98,17 +94,7 @@ class Observer:
         )
 
     def _count(self, call: FinishedCall) -> None:
-        labels = (call.method, call.code, call.reason)
-        children = self._children.get(labels)
-        if children is None:
-            children = self._calls.labels(*labels), self._seconds.labels(call.method)
-            self._children[labels] = children
-        counter, histogram = children
-        counter.inc()
-        histogram.observe(call.seconds)
+        self._calls.add((call.method, call.code, call.reason))
+        self._seconds.of(call.method).add(call.seconds)
         if call.listed:
-            version = self._versions.of(call.user_agent)
-            client = self._client_children.get(version)
-            if client is None:
-                client = self._client_children[version] = self._clients.labels(*version)
-            client.inc()
+            self._clients.add(self._versions.of(call.user_agent))
