@@ -59,6 +59,10 @@ test: setup ## The fast suite
 e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 	@pytest tests/e2e --quiet
 
+.PHONY: e2e-telemetry
+e2e-telemetry: setup ## The dashboard and the alerts against a real Prometheus (needs Go and redis-server; builds for minutes, once)
+	@pytest tests/telemetry --quiet
+
 .PHONY: campaign
 campaign: setup ## Kill, reload and restart the server under load: no token without its record, no failed call
 	@PYTHONPATH=tests python -m campaign.kill

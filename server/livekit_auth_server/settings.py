@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from livekit_auth_server.adapters.limit_fields import DefaultLimit, UnlistedLimit, repeated
 from livekit_auth_server.adapters.logs import Format, Level  # noqa: TC001 - pydantic reads them
 from livekit_auth_server.adapters.redis_settings import RedisSettings  # noqa: TC001 - pydantic reads it
+from livekit_auth_server.adapters.tracing_settings import TracingSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.adapters.yaml_file import ConfigError, Location, YamlFile, first_mistake
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
@@ -210,6 +211,8 @@ class Settings(BaseSettings):
     audit: AuditSettings = Field(default_factory=AuditSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: Address | None = None
+    metrics_callers: int = Field(default=0, ge=0, le=1000)
+    tracing: TracingSettings | None = None
     reflection: bool = False
     drain: float = Field(default=30.0, ge=0, le=3600)
     _base: Path = PrivateAttr(default=Path())

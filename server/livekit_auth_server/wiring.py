@@ -21,11 +21,12 @@ from prometheus_client import (
 from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
-from livekit_auth_server.adapters.observe import Observer
 from livekit_auth_server.adapters.probe_listener import ProbeListener
 from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.work_metrics import WebhookMetrics, timed
 from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.core.mint import mint
 from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
 from livekit_auth_server.reload import Reloader
 from livekit_auth_server.service.calls import Calls, State
@@ -33,6 +34,7 @@ from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores import Stores, open_stores
+from livekit_auth_server.telemetry import Telemetry, open_telemetry
 from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import Endpoint
 
@@ -59,12 +61,14 @@ class Running:
     endpoint: Endpoint
     stores: Stores
     audit: AuditTrail
+    telemetry: Telemetry
 
     async def stop(self, grace: float) -> None:
         """Drains, then completes the audit trail and lets go of the stores."""
         await self.server.stop(grace)
         await self.audit.close()
         await self.stores.close()
+        await self.telemetry.close()
 
 
 def new_registry() -> CollectorRegistry:
@@ -81,6 +85,7 @@ async def start(
     """Starts the server; `worker` is its number where several share the port. Raises ConfigError."""
     clock = SystemClock()
     endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
+    telemetry = open_telemetry(settings, state, endpoint, clock, registry)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
     try:
@@ -88,11 +93,11 @@ async def start(
     except ConfigError:
         await stores.close()
         raise
-    issuer = Issuer(audit, new_decision_id)
-    calls = Calls(state, clock, Observer(registry), stores.limits, issuer.deny_unlisted)
+    issuer = Issuer(audit, new_decision_id, timed(mint, registry))
+    calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted)
     limits = Limits(**settings.limits.model_dump())
     server = Server(
-        methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body)),
+        methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))),
         calls,
         limits,
         reflect=settings.reflection,
@@ -108,7 +113,7 @@ async def start(
         await audit.close()
         await stores.close()
         raise
-    return Running(server, port, endpoint, stores, audit)
+    return Running(server, port, endpoint, stores, audit, telemetry)
 
 
 async def _flush(stream: LineStream) -> None:

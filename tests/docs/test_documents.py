@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 from types import UnionType
 from typing import get_args
+from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.adapters.policy_file import compile_policy
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.grants import ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS
@@ -19,6 +22,9 @@ from livekit_auth_server.core.refusal import Reason
 from livekit_auth_server.policy_tools import ExpectationsFile
 from livekit_auth_server.service.status import CODE_OF
 from livekit_auth_server.settings import Settings
+from support.deployment import Deployment
+from support.ports import free_port
+from support.signing import event, webhook_token
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -58,6 +64,45 @@ def test_every_setting_is_documented() -> None:
         expected |= {f"{name}.{member}" for member in members} if members else {name}
     expected = expected - {"projects"} | {"projects.NAME.url", "projects.NAME.keys"}
     assert documented == expected
+
+
+def test_every_metric_is_documented_with_its_labels(tmp_path: Path) -> None:
+    """Against a real server with all that makes metrics, after calls that give each of them a value."""
+    text = (ROOT / "docs/telemetry.md").read_text()
+    rows = re.findall(r"^\| `(livekit_auth_\w+)` \| ((?:`\w+`(?:, )?)*) ?\|", text, re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert documented == metrics_of_a_server(tmp_path)
+
+
+def metrics_of_a_server(directory: Path) -> dict[str, set[str]]:
+    """The name of each metric of this project, as Prometheus shows it, with its labels."""
+    server, port = Deployment(directory), free_port()
+    nowhere = f"127.0.0.1:{free_port()}"
+    server.write(
+        f"metrics: 127.0.0.1:{port}\nmetrics_callers: 1\nunlisted_limits: [{{rate: 1/d}}]\n"
+        f"redis: {{url: 'redis://{nowhere}/0'}}\ntracing: {{endpoint: 'http://{nowhere}/v1/traces'}}\n"
+    )
+    server.start()
+    try:
+        server.caller("spiffe://example.org/web").IssueToken(
+            pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
+        )
+        stranger, body = server.caller("spiffe://example.org/stranger"), event()
+        for _ in range(2):
+            stranger.GetCaller.future(pb.GetCallerRequest()).exception()
+        webhook = pb.VerifyWebhookRequest(body=body, authorization=webhook_token(body))
+        server.caller("spiffe://example.org/hooks").VerifyWebhook(webhook)
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            page = answer.read().decode()
+    finally:
+        server.stop()
+    families = [f for f in text_string_to_metric_families(page) if f.name.startswith("livekit_auth_")]
+    made = re.compile(r".*_created\Z")  # when a series was first counted, as Prometheus' client adds it
+    return {
+        f.name + "_total" * (f.type == "counter"): {*f.samples[0].labels} - {"le"}
+        for f in families
+        if not made.match(f.name)
+    }
 
 
 def test_the_examples_of_the_policy_page_load() -> None:

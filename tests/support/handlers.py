@@ -14,7 +14,7 @@ from livekit_auth_server.service.issue import Issuer
 from support.policies import CALLER, EVERYTHING, policy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from livekit_auth_server.core.audit import AuditRecord
     from livekit_auth_server.core.grants import Grants
@@ -91,6 +91,9 @@ class AuditWatch:
     heads: list[int] = field(default_factory=list)
     lost: int = 0
     shared: int = 0
+    decisions: list[AuditRecord] = field(default_factory=list)
+    refused: list[AuditRecord] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
     def up(self, *, up: bool) -> None:
         if not self.ups or self.ups[-1] is not up:
@@ -104,6 +107,15 @@ class AuditWatch:
 
     def coalesced(self, count: int) -> None:
         self.shared += count
+
+    def decided(self, record: AuditRecord) -> None:
+        self.decisions.append(record)
+
+    def unrecorded(self, records: Sequence[AuditRecord]) -> None:
+        self.refused.extend(records)
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
 
 @dataclass

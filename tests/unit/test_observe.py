@@ -10,7 +10,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from livekit_auth_server.adapters.observe import Observer
+from livekit_auth_server.adapters.client_versions import MOST
+from livekit_auth_server.adapters.observe import CallerMetrics, Observer, Observers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,8 @@ class Call:
     peer: str = "ipv4:10.0.0.1:5"
     trace_id: str = "t"
     message: str = ""
+    listed: bool = True
+    user_agent: str = ""
 
 
 @pytest.fixture
@@ -67,6 +70,63 @@ def test_what_a_caller_chooses_is_no_label(registry: CollectorRegistry, lines: l
     assert [(sample.labels, sample.value) for sample in counted] == [
         ({"method": "VerifyToken", "code": "OK", "reason": ""}, 50)
     ]
+
+
+def series(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str], float]]:
+    return [(s.labels, s.value) for metric in registry.collect() for s in metric.samples if s.name == name]
+
+
+def test_ten_thousand_callers_make_no_series_of_their_own(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry)
+    observer.finished(Call())
+    before = sum(len(metric.samples) for metric in registry.collect())
+    for number in range(10_000):
+        observer.finished(Call(caller=f"spiffe://x/{number}", user_agent=f"livekit-auth-python/1.0.{number}"))
+    after = sum(len(metric.samples) for metric in registry.collect())
+    assert after - before == MOST  # a count for each of the first versions, beside the one of "other"
+
+
+def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry)
+    for agent in ("livekit-auth-python/1.2.3 grpc-python/1.85.1", "livekit-auth-python/1.2.3", "curl/8", ""):
+        observer.finished(Call(user_agent=agent))
+    counted = series(registry, "livekit_auth_client_calls_total")
+    assert counted == [
+        ({"client": "livekit-auth-python", "version": "1.2.3"}, 2),
+        ({"client": "other", "version": ""}, 2),
+    ]
+
+
+def test_a_caller_that_the_policy_does_not_list_names_no_version(registry: CollectorRegistry, lines: list[Any]) -> None:
+    Observer(registry).finished(Call(listed=False, user_agent="livekit-auth-python/6.6.6"))
+    assert series(registry, "livekit_auth_client_calls_total") == []
+
+
+def test_callers_are_counted_by_name_as_far_as_the_setting_says(registry: CollectorRegistry) -> None:
+    metrics = CallerMetrics(registry, 2)
+    for caller, listed, code in [
+        ("spiffe://x/stranger", False, "PERMISSION_DENIED"),
+        ("spiffe://x/a", True, "OK"),
+        ("spiffe://x/a", True, "PERMISSION_DENIED"),
+        ("spiffe://x/b", True, "OK"),
+        ("spiffe://x/c", True, "OK"),
+        ("spiffe://x/a", True, "OK"),
+    ]:
+        metrics.finished(Call(caller=caller, listed=listed, code=code))
+    counted = {(s["caller"], s["outcome"]): value for s, value in series(registry, "livekit_auth_caller_calls_total")}
+    assert counted == {
+        ("other", "ok"): 1,
+        ("other", "refused"): 1,
+        ("spiffe://x/a", "ok"): 2,
+        ("spiffe://x/a", "refused"): 1,
+        ("spiffe://x/b", "ok"): 1,
+    }
+
+
+def test_every_observer_is_told(registry: CollectorRegistry, lines: list[Any]) -> None:
+    Observers(Observer(registry), CallerMetrics(registry, 1)).finished(Call())
+    assert [value for _, value in series(registry, "livekit_auth_calls_total")] == [1]
+    assert sum(value for _, value in series(registry, "livekit_auth_caller_calls_total")) == 1
 
 
 def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> None:

@@ -15,6 +15,7 @@ from livekit_auth_server.adapters.audit_metrics import AuditMetrics
 from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.core.denials import Denials
+from livekit_auth_server.core.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,14 +60,27 @@ class AuditTrail:
     clock: Clock
     observer: AuditObserver
     denials: Denials = field(default_factory=Denials)
+    waiting: int = 0  # decisions that aren't recorded yet
     _ticking: asyncio.Task[None] | None = None
 
     async def record(self, *records: AuditRecord) -> None:
         """Records permits; returns when they are safe. Raises AUDIT_UNAVAILABLE."""
-        await self.sink.record(records)
+        self.waiting += len(records)
+        started = self.clock.monotonic()
+        try:
+            await self.sink.record(records)
+        except Refusal:
+            self.observer.unrecorded(records)
+            raise
+        finally:
+            self.waiting -= len(records)
+            self.observer.waited(self.clock.monotonic() - started)
+        for record in records:
+            self.observer.decided(record)
 
     def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
         """Records a denial, in a line of its own or counted with others. Never fails, never waits."""
+        self.observer.decided(record)
         if self.denials.admits(record, self.clock.monotonic(), listed=listed):
             self.sink.note(f'"kind":"decision",{record.to_json()[1:-1]}')
         else:
@@ -120,10 +134,12 @@ async def open_trail(  # noqa: PLR0913 - the parts that it puts together
     metrics = AuditMetrics(registry)
     if directory is None:
         trail = AuditTrail(AuditLog(stream, metrics, worker), clock, metrics)
+        metrics.show_waiting(lambda: trail.waiting)
         await trail.open()
         return trail
     path = directory / f"audit.{worker or 0}.jsonl"
     trail = AuditTrail(AuditFile(ChainedFile(path, clock), clock, metrics, patience), clock, metrics)
+    metrics.show_waiting(lambda: trail.waiting)
     try:
         await trail.open()
     except SinkError as error:

@@ -1,18 +1,61 @@
-"""Prometheus metrics and a log line for each finished call. Labels are bounded: method, code and reason."""
+"""Prometheus metrics and a log line for each finished call.
+
+Labels are bounded: method, code and reason; the versions of clients (adapters.client_versions); and callers only as far
+as a setting says, all others together. What callers write counts for listed callers alone.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import Counter, Histogram
+
+from livekit_auth_server.adapters.client_versions import ClientVersions
+from livekit_auth_server.adapters.tallies import Counts, TimesBy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prometheus_client import CollectorRegistry
 
-    from livekit_auth_server.service.ports import FinishedCall
+    from livekit_auth_server.service.ports import CallObserver, FinishedCall
 
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+OTHER_CALLERS = "other"  # no workload identity looks so
+
+
+class Observers:
+    """Tells several observers of every call."""
+
+    def __init__(self, *observers: CallObserver) -> None:
+        self._observers: Sequence[CallObserver] = observers
+
+    def finished(self, call: FinishedCall) -> None:
+        """Tells each."""
+        for observer in self._observers:
+            observer.finished(call)
+
+
+class CallerMetrics:
+    """Counts calls by caller: the first `most` listed callers that call by name, all others together."""
+
+    def __init__(self, registry: CollectorRegistry, most: int) -> None:
+        labels = ("caller", "outcome")
+        self._calls = Counts("livekit_auth_caller_calls", "Finished calls by caller.", labels, registry)
+        self._most = most
+        self._named: set[str] = set()
+        self._calls.add((OTHER_CALLERS, "ok"), 0)
+        self._calls.add((OTHER_CALLERS, "refused"), 0)
+
+    def finished(self, call: FinishedCall) -> None:
+        """Counts the call as "ok" or "refused"."""
+        name = call.caller
+        if name not in self._named:
+            if call.listed and len(self._named) < self._most:
+                self._named.add(name)
+            else:
+                name = OTHER_CALLERS
+        self._calls.add((name, "ok" if call.code == "OK" else "refused"))
 
 
 class Observer:
@@ -20,22 +63,21 @@ class Observer:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._log = structlog.get_logger("livekit_auth_server")
-        self._calls = Counter("livekit_auth_calls", "Finished calls.", ("method", "code", "reason"), registry=registry)
-        self._seconds = Histogram(
-            "livekit_auth_call_seconds", "Time to answer, in seconds.", ("method",), buckets=_BUCKETS, registry=registry
+        labels = ("method", "code", "reason")
+        self._calls = Counts("livekit_auth_calls", "Finished calls.", labels, registry)
+        text = "Time to answer, in seconds."
+        self._seconds = TimesBy("livekit_auth_call_seconds", text, _BUCKETS, registry, "method")
+        self._clients = Counts(
+            "livekit_auth_client_calls",
+            "Finished calls of listed callers by client library.",
+            ("client", "version"),
+            registry,
         )
-        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._versions = ClientVersions()
 
     def finished(self, call: FinishedCall) -> None:
         """Counts the call, and logs it unless the audit trail has it."""
-        labels = (call.method, call.code, call.reason)
-        children = self._children.get(labels)
-        if children is None:
-            children = self._calls.labels(*labels), self._seconds.labels(call.method)
-            self._children[labels] = children
-        counter, histogram = children
-        counter.inc()
-        histogram.observe(call.seconds)
+        self._count(call)
         if call.audited and (call.code == "OK" or call.decision_id):
             return
         level = self._log.info if call.code != "INTERNAL" else self._log.error
@@ -50,3 +92,9 @@ class Observer:
             trace_id=call.trace_id,
             detail=call.message,
         )
+
+    def _count(self, call: FinishedCall) -> None:
+        self._calls.add((call.method, call.code, call.reason))
+        self._seconds.of(call.method).add(call.seconds)
+        if call.listed:
+            self._clients.add(self._versions.of(call.user_agent))

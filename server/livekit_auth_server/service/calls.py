@@ -6,7 +6,6 @@ is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault a
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.refusal import Reason, Refusal, invalid
 from livekit_auth_server.core.revocation import DenyList
+from livekit_auth_server.core.trace import TraceParent, parse_traceparent
 from livekit_auth_server.service.status import CODE_OF
 from livekit_auth_server.service.validation import violations
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _TOLD = 16  # broken rules in one answer
 _log = structlog.get_logger("livekit_auth_server")
 
@@ -48,18 +48,17 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a transport knows of a call: the peer's certificates in PEM, its address, the W3C traceparent it sent."""
+    """What a transport knows of a call: the peer's certificates in PEM, its address, and the headers it sent.
+
+    `traceparent` and `tracestate` are the W3C's, `user_agent` is the client library's; all as they came.
+    """
 
     leaf_pem: bytes
     chain_pem: bytes
     peer: str = ""
     traceparent: str = ""
-
-    @property
-    def trace_id(self) -> str:
-        """The trace id (W3C Trace Context section 3.2), empty when none or a malformed one was sent."""
-        match = _TRACEPARENT.match(self.traceparent)
-        return match["trace"] if match else ""
+    tracestate: str = ""
+    user_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +104,26 @@ class OpenMethod(Generic[Q, R]):
 
 @dataclass(slots=True)
 class Finished:
-    """How a call ended: what the observer is told."""
+    """How a call ended: what the observer is told. `caller` is verified; `listed` is whether the policy has it."""
 
     method: str
     peer: str
     audited: bool
+    user_agent: str = ""
+    trace: TraceParent | None = None
+    tracestate: str = ""
     caller: str = ""
-    trace_id: str = ""
+    listed: bool = False
     code: str = "OK"
     reason: str = ""
     message: str = ""
     decision_id: str = ""
     seconds: float = 0.0
+
+    @property
+    def trace_id(self) -> str:
+        """The caller's trace, empty when it sent none."""
+        return self.trace.trace_id if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,8 @@ class Calls:
 
     async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
         """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
-        finished = Finished(method.name, context.peer, method.audited)
+        trace = parse_traceparent(context.traceparent) if context.traceparent else None
+        finished = Finished(method.name, context.peer, method.audited, context.user_agent, trace, context.tracestate)
         started = self.clock.monotonic()
         try:
             return await self._handle(method, context, data, finished)
@@ -139,7 +147,7 @@ class Calls:
             self._refused(finished, refusal)
             raise
         except Exception:  # noqa: BLE001 - the error boundary
-            _log_fault("unexpected fault", method=method.name, trace_id=context.trace_id)
+            _log_fault("unexpected fault", method=method.name, trace_id=finished.trace_id)
             fault = Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
             self._refused(finished, fault)
             raise fault from None
@@ -154,20 +162,21 @@ class Calls:
         self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes, finished: Finished
     ) -> bytes:
         state, now = self.state, int(self.clock.now())
-        policy, trace_id = state.policy, context.trace_id if context.traceparent else ""
+        policy, trace_id = state.policy, finished.trace_id
         identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
-        finished.caller, finished.trace_id = identified.identity.text, trace_id
+        finished.caller = identified.identity.text
         state.denied.check(identified, now)
         listed = policy.callers.get(identified.identity.text)
+        finished.listed = listed is not None
         if listed is None and self.limits is not None:
             await self.limits.charge_unlisted(method.name)
         if listed is None or isinstance(method, OpenMethod):
             caller = Caller(identified, listed, policy, state.keys, now, trace_id)
             if not isinstance(method, OpenMethod):
                 raise self._not_listed(caller, method)
-            return (await method.handle(caller, await self._read(method, listed, data))).SerializeToString()
+            return _answer(await method.handle(caller, await self._read(method, listed, data)), finished)
         known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
-        return (await method.handle(known, await self._read(method, listed, data))).SerializeToString()
+        return _answer(await method.handle(known, await self._read(method, listed, data)), finished)
 
     async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], listed: CallerPolicy | None, data: bytes) -> Q:
         """The request, charged to its caller if the policy lists it, which one that can't be read is too."""
@@ -198,6 +207,13 @@ class Calls:
     def _refused(finished: Finished, refusal: Refusal) -> None:
         finished.code, finished.reason = CODE_OF[refusal.reason], refusal.reason
         finished.message, finished.decision_id = refusal.message, refusal.metadata.get("decision_id", "")
+
+
+def _answer(response: Message, finished: Finished) -> bytes:
+    """The response as it leaves. Only that of IssueToken names its decision."""
+    if isinstance(response, pb.IssueTokenResponse):
+        finished.decision_id = response.decision_id
+    return response.SerializeToString()
 
 
 def _log_fault(event: str, **fields: str) -> None:

@@ -34,10 +34,14 @@ _LEAST_RESULT = 256  # what RESPONSE_TOO_LARGE takes in a batch's response: kept
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Issues tokens: decides, mints, records, answers. No token leaves before its record is written."""
+    """Issues tokens: decides, mints, records, answers. No token leaves before its record is written.
+
+    `mint` is core.mint's, or that with a stopwatch around it.
+    """
 
     audit: AuditSink
     new_decision_id: Callable[[], str]
+    mint: Callable[[Grant, ApiKey, int], str] = mint
     one_batch: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1), repr=False)
 
     async def issue(self, caller: ListedCaller, request: pb.IssueTokenRequest) -> pb.IssueTokenResponse:
@@ -128,7 +132,9 @@ class Issuer:
         except Refusal as refusal:
             self.audit.deny(replace(record, permitted=False, reason=refusal.reason))
             raise Refusal(refusal.reason, refusal.message, {"decision_id": record.decision_id}) from None
-        return _permit(caller, decision, project, key, record)
+        token = "" if record.dry_run else self.mint(decision, key, caller.now)
+        record = replace(record, key_id=key.id, token_sha256=token_digest(token) if token else "")
+        return record, _permit(caller, decision, project, record, token)
 
     def _record(
         self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
@@ -160,21 +166,20 @@ class Issuer:
 
 
 def _permit(
-    caller: ListedCaller, grant: Grant, project: Project, key: ApiKey, record: AuditRecord
-) -> tuple[AuditRecord, pb.IssueTokenResponse]:
-    token = "" if record.dry_run else mint(grant, key, caller.now)
+    caller: ListedCaller, grant: Grant, project: Project, record: AuditRecord, token: str
+) -> pb.IssueTokenResponse:
     response = pb.IssueTokenResponse(
         token=token,
         url=project.url,
         grants=grants_message(grant.grants),
-        key_id=key.id,
+        key_id=record.key_id,
         policy_revision=grant.policy_revision,
         decision_id=record.decision_id,
         project=project.name,
     )
     response.issue_time.seconds = caller.now
     response.expire_time.seconds = caller.now + grant.ttl
-    return replace(record, key_id=key.id, token_sha256=token_digest(token) if token else ""), response
+    return response
 
 
 def _signer(caller: ListedCaller, grant: Grant) -> tuple[Project, ApiKey]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.audit import AuditRecord
     from livekit_auth_server.core.limits import Charge, Excess
+    from livekit_auth_server.core.trace import TraceParent
 
 
 class Clock(Protocol):
@@ -46,6 +47,15 @@ class AuditObserver(Protocol):
     def coalesced(self, count: int) -> None:
         """So many denials were counted in a line that they share."""
 
+    def decided(self, record: AuditRecord) -> None:
+        """A denial, or a permit that is recorded: its answer may leave."""
+
+    def unrecorded(self, records: Sequence[AuditRecord]) -> None:
+        """Permits that couldn't be recorded, so nothing is issued."""
+
+    def waited(self, seconds: float) -> None:
+        """So long a call waited for its permits to be recorded."""
+
 
 class AckStore(Protocol):
     """Which webhooks each caller has acknowledged."""
@@ -71,6 +81,13 @@ class LimitObserver(Protocol):
         """A call of this method was refused."""
 
 
+class WebhookObserver(Protocol):
+    """Hears of webhooks that were genuine, for metrics."""
+
+    def checked(self, duplicate: bool | None) -> None:  # noqa: FBT001 - the answer
+        """Whether the caller had acknowledged it; None when that couldn't be said."""
+
+
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of the program
     """The store can't be asked, or has no room for this caller."""
 
@@ -87,11 +104,18 @@ class FinishedCall(Protocol):
 
     method: str
     caller: str
+    listed: bool
     code: str
     reason: str
     seconds: float
     decision_id: str
     audited: bool
     peer: str
-    trace_id: str
+    user_agent: str
+    trace: TraceParent | None
+    tracestate: str
     message: str
+
+    @property
+    def trace_id(self) -> str:
+        """The caller's trace, empty when it sent none."""

@@ -16,7 +16,7 @@ from livekit_auth_server.service.ports import StoreUnavailable
 
 if TYPE_CHECKING:
     from livekit_auth_server.service.calls import ListedCaller
-    from livekit_auth_server.service.ports import AckStore
+    from livekit_auth_server.service.ports import AckStore, WebhookObserver
 
 _PREFIX = "WEBHOOK_EVENT_TYPE_"
 EVENT_TYPES = {
@@ -30,6 +30,7 @@ class Webhooks:
 
     acknowledged: AckStore
     max_body: int
+    observer: WebhookObserver | None = None
 
     async def verify(self, caller: ListedCaller, request: pb.VerifyWebhookRequest) -> pb.VerifyWebhookResponse:
         """VerifyWebhook."""
@@ -40,6 +41,8 @@ class Webhooks:
         projects = permitted_projects(caller.policy.verify_webhooks, request.project)
         event = verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
         duplicate = await self._is_duplicate(caller, event)
+        if self.observer is not None:
+            self.observer.checked(duplicate)
         return pb.VerifyWebhookResponse(
             event=_summary(event),
             key_id=event.key_id,

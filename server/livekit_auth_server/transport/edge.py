@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CODES = {reason: grpc.StatusCode[code] for reason, code in CODE_OF.items()}
 REQUEST_TIMEOUT = 10  # seconds from a call's headers to the end of its request
 _DETAILS = "grpc-status-details-bin"
+_HEADERS = frozenset({"traceparent", "tracestate", "user-agent"})
 
 
 def handlers(
@@ -101,13 +102,16 @@ def _context(context: grpc.aio.ServicerContext[bytes, bytes]) -> CallContext:
     if peer.get("ssl_tls_version") != [b"TLSv1.3"]:
         raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
     leaf, chain = peer.get("x509_pem_cert"), peer.get("x509_pem_cert_chain")
-    traceparent = ""
+    headers: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():
-        if key == "traceparent" and isinstance(value, str):
-            traceparent = value
+        if key in _HEADERS and isinstance(value, str):
+            # Several of one name are a list (RFC 9110 section 5.3), as tracestate may be.
+            headers[key] = f"{headers[key]},{value}" if key in headers else value
     return CallContext(
         leaf_pem=leaf[0] if leaf else b"",
         chain_pem=chain[0] if chain else b"",
         peer=context.peer(),
-        traceparent=traceparent,
+        traceparent=headers.get("traceparent", ""),
+        tracestate=headers.get("tracestate", ""),
+        user_agent=headers.get("user-agent", ""),
     )

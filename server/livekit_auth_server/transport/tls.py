@@ -99,6 +99,11 @@ class Endpoint:
         server.check()
         self._current = self._handed = _handshake(server, tuple(roots))
 
+    @property
+    def server(self) -> ServerIdentity:
+        """The certificate and key that new handshakes show."""
+        return self._current.server
+
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that demand a client certificate. For one port: what changes is handed out once."""
         import grpc  # noqa: PLC0415 - after pin_tls13

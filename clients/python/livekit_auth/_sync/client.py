@@ -15,6 +15,7 @@ from livekit_auth._errors import AuthError, to_error
 from livekit_auth._requests import TokenRequest, encode
 from livekit_auth._retry import BACKOFF, is_transient
 from livekit_auth._sync.connection import Connection
+from livekit_auth._trace import trace_metadata
 from livekit_auth._webhook import VerifiedWebhook, verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
 
@@ -182,7 +183,8 @@ class AuthClient:
         def attempt() -> _ResponseT:
             with self._connection.stub() as stub:
                 try:
-                    return method(stub)(request, timeout=deadline - time.monotonic())
+                    seconds_left = deadline - time.monotonic()
+                    return method(stub)(request, timeout=seconds_left, metadata=trace_metadata())
                 except grpc.RpcError as error:
                     raise to_error(error) from error
 
