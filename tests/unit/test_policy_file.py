@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from livekit_auth_server.adapters.policy_file import compile_policy, load_policy, seconds
+from livekit_auth_server.adapters.policy_fields import seconds
+from livekit_auth_server.adapters.policy_file import compile_policy, load_policy
 from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS, Grants, VideoGrants
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy

@@ -75,7 +75,7 @@ def find_line(text: str, location: tuple[int | str, ...]) -> int | None:
 def _places(
     events: Iterator[Any],
     start: Any,
-    path: tuple[int | str, ...],  # noqa: ANN401
+    path: tuple[int | str, ...],
 ) -> Iterator[tuple[tuple[int | str, ...], int]]:
     """Every key and item within the container that has just started, and its line."""
     index = 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
 
-_UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.policy_file and pydantic put into a location
+_UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.fields and pydantic put into a location
 _FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
 _QUOTED = re.compile(r"'[A-Za-z0-9+/=_-]{9,}'")  # a word that is long enough to be a part of a secret
 _LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
@@ -95,6 +95,8 @@ class YamlFile:
 
     def line(self, location: Location) -> int | None:
         """The line of a place in the data, or of the nearest thing around it that has one."""
+        if self.data is None:
+            return None
         if not hasattr(self.data, "lc"):
             return find_line(self.content.decode(), location)
         node, line = self.data, None

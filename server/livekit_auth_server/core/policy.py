@@ -82,7 +82,8 @@ class CallerPolicy:
     projects: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "projects", frozenset().union(*(entry.projects for entry in self.entries)))
+        sets = {entry.projects for entry in self.entries}
+        object.__setattr__(self, "projects", sets.pop() if len(sets) == 1 else frozenset().union(*sets))
 
 
 @dataclass(frozen=True, slots=True)
