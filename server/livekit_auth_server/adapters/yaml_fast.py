@@ -2,7 +2,7 @@
 
 Guarantees: what it returns is what ruamel.yaml (YAML 1.2) returns for the same text. It takes what both parsers read
 alike, resolves plain words by ruamel's own tables, and leaves the rest to ruamel by raising Unsure: tags, merge keys,
-directives, several documents, text over several lines, numbers other than decimal ones, times, tabs, keys that stand
+directives, several documents, keys that are null, text over several lines, numbers other than decimal ones, times, tabs, keys that stand
 twice, deep nesting, and every mistake. So all messages about broken YAML are ruamel's.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ruamel.yaml import YAML
 from yaml import (
     AliasEvent,
+    DocumentEndEvent,
     DocumentStartEvent,
     MappingEndEvent,
     MappingStartEvent,
@@ -42,7 +43,7 @@ _STARTS, _ENDS = (MappingStartEvent, SequenceStartEvent), (MappingEndEvent, Sequ
 
 
 class Unsure(Exception):  # noqa: N818 - no mistake: ruamel.yaml will say
-    """This text is for ruamel.yaml."""
+    """A text that is for ruamel.yaml."""
 
 
 def parse_plain(text: str, most_repeated: int, take: Callable[[str, Any], Any] | None = None) -> Any:  # noqa: ANN401 - YAML
@@ -74,7 +75,7 @@ def find_line(text: str, location: tuple[int | str, ...]) -> int | None:
 
 def _places(
     events: Iterator[Any],
-    start: Any,
+    start: Any,  # noqa: ANN401 - PyYAML has no types
     path: tuple[int | str, ...],
 ) -> Iterator[tuple[tuple[int | str, ...], int]]:
     """Every key and item within the container that has just started, and its line."""
@@ -163,7 +164,7 @@ class _Builder:
             elif key is not _NO_KEY:
                 into[key] = value
                 key = _NO_KEY
-            elif kind is AliasEvent or value in into:
+            elif kind is AliasEvent or value is None or value in into:
                 raise Unsure
             else:
                 key = value
@@ -202,3 +203,5 @@ class _Builder:
             self._documents += 1
             if self._documents > 1 or event.version is not None or event.tags is not None:
                 raise Unsure
+        if kind is DocumentEndEvent and event.explicit:
+            raise Unsure
