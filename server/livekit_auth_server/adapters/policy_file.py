@@ -25,10 +25,12 @@ from livekit_auth_server.service.convert import grants_message
 from livekit_auth_server.service.validation import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T", bound="Hashable")
+DEFAULT_PROJECTS = frozenset({"default"})
+"""What `any` stands for where projects are neither configured nor named."""
 
 
 def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
@@ -36,8 +38,20 @@ def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
 
     None, where they aren't known, takes any name; then `any` stands for those that the file names, or "default".
     """
-    content = read_bytes(path)
-    policy = None if projects is None else _compile_while_reading(path, content, projects)
+    return _load(path, read_bytes(path), projects)
+
+
+def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> list[Policy]:
+    """Several policies to compare: where `projects` is None, `any` stands for those that any of them names."""
+    contents = [(path, read_bytes(path)) for path in paths]
+    if projects is None:
+        projects = frozenset().union(*(_named(path, content) for path, content in contents)) or DEFAULT_PROJECTS
+    return [_load(path, content, projects) for path, content in contents]
+
+
+def _load(path: Path, content: bytes, projects: frozenset[str] | None) -> Policy:
+    known = projects if projects is not None else (_named(path, content) or DEFAULT_PROJECTS)
+    policy = _compile_while_reading(path, content, known)
     return policy or compile_policy(YamlFile.parse(path, content), projects)
 
 
@@ -46,7 +60,7 @@ def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
     document = file.validated(PolicyFile)
     roles = {name: _role(file, name, role) for name, role in document.roles.items()}
     if projects is None:
-        projects = _named_projects(document)
+        projects = _projects_of(document.callers) or DEFAULT_PROJECTS
     compiler = _Compiler(file, projects)
     callers: dict[str, CallerPolicy] = {}
     for index, caller in enumerate(document.callers):
@@ -86,13 +100,32 @@ def _revision(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _named_projects(document: PolicyFile) -> frozenset[str]:
+def _named(path: Path, content: bytes) -> frozenset[str]:
+    """The projects that a policy names. Raises ConfigError."""
+    named: set[str] = set()
+
+    def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
+        if name == "callers":
+            named.update(_projects_of([CallerEntry.model_validate(item)]))
+            return {}
+        return item
+
+    try:
+        data = parse_plain(content.decode(), MOST_REPEATED, take)
+        if all(item == {} for item in data["callers"]):
+            return frozenset(named)
+    except (Unsure, UnicodeDecodeError, ValidationError, KeyError, TypeError):
+        pass  # to be read as a whole, below
+    return _projects_of(YamlFile.parse(path, content).validated(PolicyFile).callers)
+
+
+def _projects_of(callers: Iterable[CallerEntry]) -> frozenset[str]:
     lists = [
         projects
-        for caller in document.callers
+        for caller in callers
         for projects in (*(a.projects for a in caller.allow), caller.verify.webhooks, caller.verify.tokens)
     ]
-    return frozenset(name for names in lists if names != "any" for name in names) or frozenset({"default"})
+    return frozenset(name for names in lists if names != "any" for name in names)
 
 
 def _role(file: YamlFile, name: str, role: Any) -> Grants:  # noqa: ANN401 - an instance of Role

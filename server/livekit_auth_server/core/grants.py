@@ -29,8 +29,8 @@ ORDINARY_GRANTS = frozenset(
     }
 )
 
-# How many different grants a cache remembers: of those made of flags alone as many as a large policy has roles; of those
-# with text few, since callers may spell out grants of 25 KiB, each different, to fill it.
+# How many different grants a cache remembers: of those made of flags alone as many as a large policy has roles, of
+# those with text few, since callers may spell out grants of 25 KiB, each different, to fill it.
 CACHED_FLAGS, CACHED_TEXTS = 1024, 128
 
 TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
