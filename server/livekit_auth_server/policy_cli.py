@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,6 +133,14 @@ def diff(
         out.print(_totals([caller.kind for caller in found]))
     if found:
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors."""
+    from livekit_auth_server.policy_schema import schema_text
+
+    sys.stdout.write(schema_text())
 
 
 def _totals(kinds: list[str]) -> str:
