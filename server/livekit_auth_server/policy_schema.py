@@ -1,7 +1,8 @@
 """The policy file as a JSON Schema (draft 2020-12), for editors.
 
-A file that the loader takes fits the schema, but for a null where a field could be left out. Not the other way round: that roles and projects exist, that ids are
-different, that powers stand with their conditions, only the loader can say (`livekit-auth-server policy check`).
+A file that the loader takes fits the schema, but for a null where a field could be left out. Not the other way round:
+that roles and projects exist, that ids are different, that powers stand with their conditions, only the loader can say
+(`livekit-auth-server policy check`).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.observe import Observer
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
 from livekit_auth_server.reload import Reloader
@@ -115,7 +116,8 @@ def new_reloader(
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
     warn_of_stale_crls(state.denied, clock.now())
-    return Reloader(parts(settings, state, endpoint, clock), before, metrics)
+    shadow = ShadowMetrics(registry, clock) if settings.shadow_policy else None
+    return Reloader(parts(settings, state, endpoint, clock, shadow), before, metrics)
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:

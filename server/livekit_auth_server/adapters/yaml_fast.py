@@ -2,8 +2,8 @@
 
 Guarantees: what it returns is what ruamel.yaml (YAML 1.2) returns for the same text. It takes what both parsers read
 alike, resolves plain words by ruamel's own tables, and leaves the rest to ruamel by raising Unsure: tags, merge keys,
-directives, several documents, keys that are null, text over several lines, numbers other than decimal ones, times, tabs, keys that stand
-twice, deep nesting, and every mistake. So all messages about broken YAML are ruamel's.
+directives, several documents, text over several lines, numbers other than decimal ones, times, tabs, keys that are null
+or stand twice, deep nesting, and every mistake. So all messages about broken YAML are ruamel's.
 """
 
 from __future__ import annotations
