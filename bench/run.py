@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from bench import devfolder, micro
+from bench import devfolder, micro, policy
 from bench.processes import Cpus, Load, Server, free_address, serving
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc
@@ -48,10 +48,11 @@ class Effort:
     starts: int
     mint_rounds: int
     mint_loops: int
+    reloads: int
 
 
-FULL = Effort(rounds=9, calls=6000, starts=5, mint_rounds=15, mint_loops=3000)
-QUICK = Effort(rounds=3, calls=1200, starts=1, mint_rounds=5, mint_loops=1000)
+FULL = Effort(rounds=9, calls=6000, starts=5, mint_rounds=15, mint_loops=3000, reloads=4)
+QUICK = Effort(rounds=3, calls=1200, starts=1, mint_rounds=5, mint_loops=1000, reloads=1)
 
 
 @dataclass(slots=True)
@@ -217,6 +218,8 @@ def report(result: dict[str, Any]) -> str:
         "",
         f"Start to first answer: {start['median']:.2f} s ({start['min']:.2f}-{start['max']:.2f})",
         "Memory after the load: " + ", ".join(f"{name} {mib:.0f} MiB" for name, mib in memory.items()),
+        "",
+        policy.report(result["policy"]),
     ]
     return "\n".join(lines)
 
@@ -229,6 +232,7 @@ def measure(effort: Effort, connections: int, against: Path | None) -> dict[str,
         work = Path(folder)
         calls = measure_calls(work, cpus, effort, connections, against)
         start = measure_start(work, cpus, effort)
+    large = policy.measure(effort.mint_rounds, effort.mint_loops, effort.reloads)
     if cpus.server is not None:
         os.sched_setaffinity(0, {cpus.server})
     return {
@@ -248,13 +252,16 @@ def measure(effort: Effort, connections: int, against: Path | None) -> dict[str,
         "mint": micro.measure(effort.mint_rounds, effort.mint_loops),
         "rss_mib": calls["rss_mib"],
         "start_seconds": start,
+        "policy": large,
     }
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure the server against an empty grpc.aio handler.")
-    parser.add_argument("--quick", action="store_true", help="under 30 s: shows that it works, says little of speed")
+    parser.add_argument(
+        "--quick", action="store_true", help="under a minute: shows that it works, says little of speed"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--connections", type=int, default=64, help="connections, each with one call in flight")
     parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout that takes part")

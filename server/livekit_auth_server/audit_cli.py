@@ -182,7 +182,7 @@ def _digest(path: Path) -> str:
 
 
 def _time(text: str, option: str) -> float:
-    from livekit_auth_server.adapters.policy_file import seconds
+    from livekit_auth_server.adapters.policy_fields import seconds
 
     with contextlib.suppress(ValueError):
         return time.time() - seconds(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from livekit_auth_server.adapters.policy_file import load_policy
 from livekit_auth_server.loading import expiry, load_server_identity, load_state
 from livekit_auth_server.telemetry import read_tracing
 
@@ -26,12 +27,20 @@ def summary(settings: Settings) -> dict[str, Any]:
         "certificate_not_after": expiry(server).isoformat(),
         "policy_revision": state.policy.revision,
         "callers": len(state.policy.callers),
+        "shadow_policy_revision": _candidate(settings),
         "projects": {name: _project(project, int(now)) for name, project in state.keys.projects.items()},
         "authorities": authorities | ({"DNS names": len(bundles.dns)} if bundles.dns else {}),
         "denied_workloads": len(state.denied.workloads),
         "denied_certificates": len(state.denied.certificates),
         "crls": [{"crl": crl.name, "stale": crl.stale(now)} for crl in state.denied.crls],
     }
+
+
+def _candidate(settings: Settings) -> str | None:
+    """The candidate policy's revision. Raises ConfigError, where `serve` goes on without it and says so."""
+    if settings.shadow_policy is None:
+        return None
+    return load_policy(settings.at(settings.shadow_policy), frozenset(settings.projects)).revision
 
 
 def _project(project: Project, now: int) -> dict[str, int]:
@@ -45,6 +54,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     """The summary as text."""
     yield f"listens on {found['listen']}, certificate valid until {found['certificate_not_after']}"
     yield f"policy {found['policy_revision']}: {found['callers']} callers"
+    if found["shadow_policy_revision"]:
+        yield f"shadow policy {found['shadow_policy_revision']}: decides nothing"
     for name, keys in found["projects"].items():
         warning = "" if keys["sign"] else "; none can sign now, so no token can be issued"
         yield f"project {name}: {keys['verify']} keys verify{warning}"

@@ -1,7 +1,7 @@
 """What the settings name, loaded: at the start, by `livekit-auth-server check`, and again while the server runs.
 
 Five kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations (deny-list and CRLs) and certificate
-(the server's own). The settings file isn't read again.
+(the server's own); and shadow, a candidate policy, if there is one. The settings file isn't read again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from livekit_auth_server.core.keys import ApiKey, KeySet, Project
 from livekit_auth_server.core.revocation import DenyList
 from livekit_auth_server.reload import Part
 from livekit_auth_server.service.calls import State
+from livekit_auth_server.service.shadow import Shadow
 from livekit_auth_server.transport.tls import Endpoint, ServerIdentity
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.adapters.watch import Fingerprint
     from livekit_auth_server.core.identity import TrustBundles
     from livekit_auth_server.service.ports import Clock
+    from livekit_auth_server.service.shadow import ShadowObserver
     from livekit_auth_server.settings import KeysSettings, Settings
 
     Apply = Callable[[], Mapping[str, object]]
@@ -107,16 +109,21 @@ def files(settings: Settings) -> dict[str, tuple[Path, ...]]:
         "bundles": [*identity.trust_domains.values(), identity.dns_bundle],
         "revocations": [identity.deny_list, *identity.crls],
         "certificate": [settings.tls.certificate, settings.tls.key],
+        **({"shadow": [settings.shadow_policy]} if settings.shadow_policy else {}),
     }
     return {kind: tuple(settings.at(path) for path in paths if path) for kind, paths in named.items()}
 
 
 def fingerprints(settings: Settings) -> dict[str, Fingerprint]:
     """What the files of each kind are now. To be taken before they are loaded, so that no change is missed."""
-    return {kind: fingerprint(paths) for kind, paths in files(settings).items()}
+    found = {kind: fingerprint(paths) for kind, paths in files(settings).items()}
+    # A candidate policy isn't loaded at the start, which it mustn't hold up: the reloader finds that it has changed.
+    return {kind: () if kind == "shadow" else state for kind, state in found.items()}
 
 
-def parts(settings: Settings, state: State, endpoint: Endpoint, clock: Clock) -> list[Part]:
+def parts(
+    settings: Settings, state: State, endpoint: Endpoint, clock: Clock, shadow: ShadowObserver | None = None
+) -> list[Part]:
     """What reloads: each kind, loaded from its files and put into `state` or `endpoint`."""
 
     def policy() -> Apply:
@@ -152,10 +159,21 @@ def parts(settings: Settings, state: State, endpoint: Endpoint, clock: Clock) ->
 
     named = files(settings)
     loaders = {"policy": policy, "keys": keys, "bundles": bundles, "certificate": certificate}
+    if shadow is not None and settings.shadow_policy is not None:
+        loaders["shadow"] = _candidate(settings, settings.at(settings.shadow_policy), state, shadow)
     return [
         Part("revocations", named["revocations"], revocations, lambda: state.identifier.bundles),
         *(Part(kind, named[kind], load) for kind, load in loaders.items()),
     ]
+
+
+def _candidate(settings: Settings, path: Path, state: State, observer: ShadowObserver) -> Callable[[], Apply]:
+    def load() -> Apply:
+        new = load_policy(path, frozenset(settings.projects))
+        shadow = Shadow(new, observer)
+        return lambda: _put(state, "shadow", shadow, policy_revision=new.revision, callers=len(new.callers))
+
+    return load
 
 
 def _put(state: State, part: str, new: object, **facts: object) -> Mapping[str, object]:

@@ -1,8 +1,9 @@
-"""`livekit-auth-server policy …`: check, explain and test a policy file offline."""
+"""`livekit-auth-server policy …`: check, explain, test and compare policy files offline."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,11 +105,60 @@ def test(
         raise typer.Exit(REFUSED)
 
 
+@app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="The policy file as it was.")],
+    new: Annotated[Path, typer.Argument(help="The policy file as it will be.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Say what each caller gains, loses and has differently. Exits with 0 when nothing changes, with 1 otherwise.
+
+    What decides is compared, not what is written: an edited role shows at each caller that may use it, and entries in
+    another order only where that changes which one decides.
+    """
+    from livekit_auth_server import policy_diff
+    from livekit_auth_server.adapters.policy_file import load_policies
+
+    before, after = load_policies([old, new], _projects(config))
+    found = policy_diff.diff(before, after)
+    if as_json:
+        revisions = {"old_revision": before.revision, "new_revision": after.revision}
+        print_json({"equal": not found, **revisions, "callers": [asdict(caller) for caller in found]})
+    else:
+        for caller in found:
+            out.print(f"{caller.caller}{'' if caller.kind == 'changed' else f' ({caller.kind})'}", markup=False)
+            for change in caller.changes:
+                out.print(f"  {change}", markup=False)
+        out.print(_totals([caller.kind for caller in found]))
+    if found:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors."""
+    from livekit_auth_server.policy_schema import schema_text
+
+    sys.stdout.write(schema_text())
+
+
+def _totals(kinds: list[str]) -> str:
+    if not kinds:
+        return "No caller gains, loses or has anything differently."
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("added", "removed", "changed")) + "."
+
+
 def _load(policy: Path, config: Path | None) -> Policy:
     from livekit_auth_server.adapters.policy_file import load_policy
+
+    return load_policy(policy, _projects(config))
+
+
+def _projects(config: Path | None) -> frozenset[str] | None:
     from livekit_auth_server.settings import load_settings
 
-    return load_policy(policy, frozenset(load_settings(config).projects) if config else None)
+    return frozenset(load_settings(config).projects) if config else None
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.adapters.policy_file import seconds
+from livekit_auth_server.adapters.policy_fields import seconds
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.policy import CallerPolicy, Denial, decide
 from livekit_auth_server.core.refusal import Reason

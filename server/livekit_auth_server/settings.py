@@ -202,6 +202,7 @@ class Settings(BaseSettings):
     tls: TlsSettings
     identity: IdentitySettings
     policy: Path
+    shadow_policy: Path | None = None
     projects: dict[ProjectName, ProjectSettings] = Field(min_length=1)
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

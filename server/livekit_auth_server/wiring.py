@@ -24,6 +24,7 @@ from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.probe_listener import ProbeListener
 from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
 from livekit_auth_server.adapters.work_metrics import WebhookMetrics, timed
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.core.mint import mint
@@ -131,7 +132,8 @@ def new_reloader(
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
     warn_of_stale_crls(state.denied, clock.now())
-    return Reloader(parts(settings, state, endpoint, clock), before, metrics)
+    shadow = ShadowMetrics(registry, clock) if settings.shadow_policy else None
+    return Reloader(parts(settings, state, endpoint, clock, shadow), before, metrics)
 
 
 def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListener:

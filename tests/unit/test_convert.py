@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,10 +18,13 @@ from livekit_auth.v1 import grants_pb2
 from livekit_auth.v1.grants_pb2 import Grants as GrantsMessage
 from livekit_auth.v1.room_config_pb2 import RoomConfig as RoomConfigMessage
 from livekit_auth_server.core.grants import (
-    CACHED_GRANTS,
+    CACHED_FLAGS,
+    CACHED_TEXTS,
     GROUPS,
     PARTICIPANT_KINDS,
     TRACK_SOURCES,
+    AgentEndpointGrants,
+    AgentThreadGrants,
     Grants,
     VideoGrants,
     claims_template,
@@ -152,14 +155,44 @@ def test_what_a_verified_token_is_silent_about_stays_unset():
 
 def test_what_callers_spell_out_fills_no_memory():
     """Each cache of grants is bounded well below what the largest grants, each different, would make of it."""
-    for number in range(CACHED_GRANTS + 50):
+    for number in range(CACHED_TEXTS + 50):
         ids = [f"{number:06}{place:03}{'x' * 247}" for place in range(100)]
         grants = grants_from_bytes(GrantsMessage(agent_thread={"thread_ids": ids}).SerializeToString())
         assert needs(grants)
         assert claims_template(grants)
         assert grants_message(grants)
-    for cache in (grants_from_bytes, needs, claims_template, grants_message):
-        assert cache.cache_info().currsize <= CACHED_GRANTS <= 256
+    caches = [cache.of_texts for cache in (needs, claims_template, grants_message)]
+    for cache in (grants_from_bytes, *caches):
+        assert cache.cache_info().currsize <= CACHED_TEXTS <= 256
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        Grants(video=VideoGrants(destination_room="x" * 256)),
+        Grants(video=VideoGrants(can_publish_sources=("camera",) * 5000)),
+        Grants(agent_endpoint=AgentEndpointGrants(agent_name="x" * 256)),
+        Grants(agent_thread=AgentThreadGrants(thread_ids=("x" * 256,))),
+    ],
+)
+def test_no_text_is_kept_among_the_many_flags(grants):
+    before = needs.of_flags.cache_info().currsize
+    needs(grants)
+    assert needs.of_flags.cache_info().currsize == before
+
+
+def test_the_grants_of_a_thousand_roles_are_made_once():
+    flags = [f.name for f in fields(VideoGrants) if f.type == "bool"]
+    roles = [
+        Grants(video=VideoGrants(**{name: bool(number >> bit & 1) for bit, name in enumerate(flags)}))
+        for number in range(1000)
+    ]
+    for _ in range(2):
+        before = needs.of_flags.cache_info().misses
+        for role in roles:
+            needs(role)
+    assert len(set(roles)) == 1000 < CACHED_FLAGS
+    assert needs.of_flags.cache_info().misses == before
 
 
 # Room configurations

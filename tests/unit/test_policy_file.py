@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from livekit_auth_server.adapters.policy_file import compile_policy, load_policy, seconds
+from livekit_auth_server.adapters.policy_fields import seconds
+from livekit_auth_server.adapters.policy_file import compile_policy, load_policy
 from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS, Grants, VideoGrants
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
@@ -587,3 +588,105 @@ def test_broken_text_is_a_config_error_and_nothing_else(pieces):
         load("\n".join(pieces))
     except ConfigError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+# Large policies
+
+
+def many(callers: int, more: str = "") -> str:
+    """A policy of callers that differ in their ids and rooms alone."""
+    text = "version: 1\ncallers:\n" + "".join(
+        f"  - id: spiffe://example.org/s-{n}\n    allow:\n      - {{projects: [default], roles: [guest],"
+        f" rooms: [{{prefix: r-{n % 7}-}}], identities: any, ttl: {{default: 17m}}}}\n"
+        "    verify: {tokens: [default, other]}\n    limits: [{rate: 17/s}]\n"
+        for n in range(callers)
+    )
+    return text + "roles: {guest: {video: {room_join: true}}}\n" + more  # below the callers, where they may stand
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    return path
+
+
+CONFIGURED = frozenset({"default", "other"})
+
+
+def test_what_is_compiled_while_it_is_read_is_what_is_compiled_from_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("livekit_auth_server.adapters.policy_file.compile_policy", lambda *_: pytest.fail("as a whole"))
+    for text in (DESIGN, many(300), many(0, "# none\n").replace("callers:\n", "callers: []\n")):
+        assert load_policy(written(tmp_path, text), CONFIGURED) == load(text, CONFIGURED)
+        assert load_policy(written(tmp_path, text), None) == load(text, None)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *("extra: 1\n", "callers: []\n", "roles: {}\n", "x: !y\n", "\tx", "  - id: dns:a\n", "---\n", "x: [\n"),
+        *("? [a]\n: b\n", "x: *none\n"),
+    ],
+)
+def test_a_mistake_anywhere_in_a_large_policy_is_reported_as_in_a_small_one(tmp_path, more):
+    text = many(50, more)
+    with pytest.raises(ConfigError) as expected:
+        load(text, CONFIGURED)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(written(tmp_path, text), CONFIGURED)
+    assert (caught.value.line, caught.value.message) == (expected.value.line, expected.value.message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        (
+            "s-40\n",
+            "s-3\n",
+            203,
+            "callers.40.id: spiffe://example.org/s-3 stands twice; put its entries under one caller",
+        ),
+        (
+            "r-5-}], identities: any, ttl: {default: 17m",
+            "r-5-}], identities: any, ttl: {default: 2h",
+            30,
+            "callers.5.allow.0.ttl: the default",
+        ),
+        ("guest: {video", "gust: {video", 5, 'callers.0.allow.0.roles.0: there is no role "guest"'),
+        ("{rate: 17/s}", "{rate: 17/s}, {rate: 17/s}", 7, "callers.0.limits.1: this limit stands twice"),
+        ("[default, other]", "[default, third]", 6, 'callers.0.verify.tokens.1: there is no project "third"'),
+        ("room_join: true", "room_list: true", 5, 'callers.0.allow.0.roles.0: role "guest" needs powers'),
+        ("roles: [guest]", "role: [guest]", 5, "callers.0.allow.0.role: there is no such field; check its spelling"),
+    ],
+)
+def test_a_mistake_of_one_caller_among_many_has_its_line(tmp_path, old, new, line, message):
+    text = many(60).replace(old, new, 1)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(written(tmp_path, text), CONFIGURED)
+    assert caught.value.message.startswith(message)
+    assert caught.value.line == line
+
+
+def test_equal_parts_of_callers_are_one_object(tmp_path):
+    callers = list(load_policy(written(tmp_path, many(100)), CONFIGURED).callers.values())
+    first, eighth, other = callers[0], callers[7], callers[1]
+    assert first.entries is eighth.entries
+    assert first.entries[0] is not other.entries[0]
+    assert first.entries[0].identities is other.entries[0].identities
+    assert first.verify_tokens is other.verify_tokens
+    assert first.limits is other.limits
+    assert first.projects is first.entries[0].projects is other.entries[0].projects
+    assert len({id(entry) for caller in callers for entry in caller.entries}) == 7
+
+
+@given(st.lists(st.sampled_from(many(3).splitlines(keepends=True)), max_size=20).map("".join))
+@settings(deadline=None, max_examples=200)
+def test_however_its_lines_are_mixed_both_ways_agree(tmp_path_factory, text):
+    path = written(tmp_path_factory.mktemp("mixed"), text)
+
+    def outcome(make: Callable[[], Policy]) -> object:
+        try:
+            return make()
+        except ConfigError as error:
+            return error.line, error.message
+
+    assert outcome(lambda: load_policy(path, CONFIGURED)) == outcome(lambda: load(text, CONFIGURED))

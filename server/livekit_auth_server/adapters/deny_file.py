@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, ConfigDict, StrictStr, model_validator
 
 from livekit_auth_server.adapters.keys_file import Time  # noqa: TC001 - pydantic reads it
-from livekit_auth_server.adapters.policy_file import Version  # noqa: TC001
+from livekit_auth_server.adapters.policy_fields import Version  # noqa: TC001
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.identity import WorkloadId
 from livekit_auth_server.core.revocation import NEVER, CertificateKey, DenyList, by_key_id, by_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,12 +13,16 @@ from pydantic import (
     Discriminator,
     StrictStr,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def one_of(names: frozenset[str], what: str) -> AfterValidator:
-    """Checks that a name is one of these."""
+    """Checks that a name is one of these. Editors are told by `listed`."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -26,6 +30,16 @@ def one_of(names: frozenset[str], what: str) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def listed(names: Iterable[str]) -> WithJsonSchema:
+    """Tells editors the names that a field takes."""
+    return WithJsonSchema({"type": "string", "enum": sorted(names)})
+
+
+def patterned(pattern: str) -> WithJsonSchema:
+    """Tells editors the form of a text: a regular expression for the whole of it."""
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$"})
 
 
 def matching(pattern: str, what: str) -> AfterValidator:
@@ -46,9 +60,8 @@ def _any(value: object) -> object:
 
 
 T = TypeVar("T")
-ProjectName = Annotated[
-    StrictStr, matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", 'a project\'s name: a-z, 0-9 and "-"')
-]
+_PROJECT = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+ProjectName = Annotated[StrictStr, matching(_PROJECT, 'a project\'s name: a-z, 0-9 and "-"'), patterned(_PROJECT)]
 
 # `any` or a list. Told apart by what is written, so that a mistake in a list is reported as one.
 _ANY, _LIST = "[any]", "[list]"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
-from livekit_auth_server.adapters.fields import AnyOr, Model, ProjectName, one_of
+from livekit_auth_server.adapters.fields import AnyOr, Model, ProjectName, listed, one_of, patterned
 from livekit_auth_server.core.limits import METHODS, UNITS, Limit
 
 if TYPE_CHECKING:
@@ -31,15 +31,17 @@ def _no_batch(name: str) -> str:
     return name
 
 
-Rate = Annotated[str, BeforeValidator(rate)]
-MethodName = Annotated[StrictStr, AfterValidator(_no_batch), one_of(frozenset(METHODS), "method that can be limited")]
+Rate = Annotated[str, BeforeValidator(rate), patterned(r"[1-9][0-9]{0,6}/[smhd]")]
+MethodName = Annotated[
+    StrictStr, AfterValidator(_no_batch), one_of(frozenset(METHODS), "method that can be limited"), listed(METHODS)
+]
 Methods = Annotated[AnyOr[MethodName], Field(min_length=1)]
 
 
 class UnlistedLimit(Model):
     """One limit of all callers together that the policy doesn't list."""
 
-    rate: Rate
+    rate: Rate = Field(description="How many in any second, minute, hour or day: 20/s, 600/m, 10000/h, 100000/d.")
 
     def limit(self) -> Limit:
         """The limit itself."""
@@ -49,7 +51,10 @@ class UnlistedLimit(Model):
 class DefaultLimit(UnlistedLimit):
     """One limit of a caller: `methods` says which calls it counts, all in one counter."""
 
-    methods: Methods = "any"
+    methods: Methods = Field(
+        default="any",
+        description="The methods whose calls it counts, all in one counter, or any. A batch's entries are IssueTokens.",
+    )
 
     def limit(self) -> Limit:
         """The limit itself."""
@@ -59,7 +64,7 @@ class DefaultLimit(UnlistedLimit):
 class CallerLimit(DefaultLimit):
     """The same in a policy, where it can be of one project."""
 
-    project: ProjectName | None = None
+    project: ProjectName | None = Field(default=None, description="Counts calls in this project only.")
 
     @model_validator(mode="after")
     def _has_project(self) -> CallerLimit:

@@ -2,189 +2,35 @@
 
 Guarantees: an unknown field, a duplicate key or caller, a role or project that doesn't exist, a power without its
 conditions and text that no request could hold are errors with a line; a file that loads is complete.
+
+A large file is compiled caller by caller while it is read, so that neither its data nor its models stand in memory as a
+whole, and equal parts of callers are one object. Whatever is wrong is found again, and reported, by the plain way.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StrictBool,
-    StrictStr,
-    create_model,
-    model_validator,
-)
-from ruamel.yaml.scalarbool import ScalarBoolean
+from pydantic import ValidationError
 
-from livekit_auth_server.adapters.fields import AnyOr, Model, ProjectName, matching, one_of
-from livekit_auth_server.adapters.limit_fields import CallerLimit, caller_limits
-from livekit_auth_server.adapters.yaml_file import Location, YamlFile
-from livekit_auth_server.core.grants import (
-    GROUPS,
-    ORDINARY_GRANTS,
-    POWERS,
-    TRACK_SOURCES,
-    UNSCOPED_POWERS,
-    Grants,
-    needs,
-)
-from livekit_auth_server.core.identity import WorkloadId
-from livekit_auth_server.core.policy import (
-    AGENT_TTL_LIMIT,
-    TTL_LIMIT,
-    AllowEntry,
-    CallerPolicy,
-    Matcher,
-    Policy,
-)
+from livekit_auth_server.adapters.limit_fields import caller_limits
+from livekit_auth_server.adapters.policy_fields import Allow, CallerEntry, Matching, PolicyFile
+from livekit_auth_server.adapters.yaml_fast import Unsure, parse_plain
+from livekit_auth_server.adapters.yaml_file import MOST_REPEATED, ConfigError, Location, YamlFile, read_bytes
+from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, UNSCOPED_POWERS, Grants, needs
+from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT, AllowEntry, CallerPolicy, Matcher, Policy
 from livekit_auth_server.service.convert import grants_message
-from livekit_auth_server.service.validation import MAX_TTL, RULES, violations
+from livekit_auth_server.service.validation import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-_DURATION = re.compile(r"(?:(?P<h>[0-9]{1,5})h)?(?:(?P<m>[0-9]{1,7})m)?(?:(?P<s>[0-9]{1,9})s)?\Z")
-
-
-def seconds(value: object) -> int:
-    """The seconds in "1h30m", "10m" or "45s". Raises ValueError."""
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    total = sum(int(match[unit] or 0) * size for unit, size in (("h", 3600), ("m", 60), ("s", 1))) if match else 0
-    if not 1 <= total <= MAX_TTL:
-        raise ValueError('should be a duration such as "10m", "1h30m" or "45s", at least 1s and at most 8760h')
-    return total
-
-
-def _workload_id(text: str) -> str:
-    return WorkloadId.parse(text).text
-
-
-def _flag(value: object) -> object:
-    if not isinstance(value, (bool, ScalarBoolean)):
-        raise ValueError("should be true or false")  # noqa: TRY004 - what pydantic takes
-    return bool(value)
-
-
-def _one(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int) or value != 1:
-        raise ValueError("should be 1, the one version of this form")
-    return value
-
-
-def _unicode(text: str) -> str:
-    """YAML's escapes can write half of a character, which no request can hold and no answer can carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds a surrogate, which is half of a character") from None
-    return text
-
-
-def _identifier(text: str) -> str:
-    """A room or an identity, or the beginning of one, as a request could hold it."""
-    if wrong := RULES["IssueTokenRequest.room"](text):
-        raise ValueError(wrong)
-    return text
-
-
-Seconds = Annotated[int, BeforeValidator(seconds)]
-Version = Annotated[int, BeforeValidator(_one)]
-Flag = Annotated[StrictBool, BeforeValidator(_flag)]
-Text = Annotated[StrictStr, AfterValidator(_unicode)]
-Identifier = Annotated[Text, AfterValidator(_identifier)]
-RoleName = Annotated[
-    StrictStr, matching(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", 'a role\'s name: a-z, 0-9, "-" and "_"')
-]
-OrdinaryGrant = Annotated[StrictStr, one_of(ORDINARY_GRANTS, "ordinary grant")]
-Power = Annotated[StrictStr, one_of(POWERS, "power")]
-
-
-class Matching(Model):
-    """One matcher: `exact` or `prefix`, a whole value or its beginning, byte for byte."""
-
-    exact: Identifier | None = None
-    prefix: Identifier | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Matching:
-        given = [value for value in (self.exact, self.prefix) if value is not None]
-        if len(given) != 1:
-            raise ValueError("needs exactly one of exact and prefix")
-        if not given[0]:
-            raise ValueError("an empty matcher would match nothing or everything; write `any` instead of the list")
-        return self
-
-
-class Ttl(Model):
-    """How long tokens live: `default` where the request doesn't say, `max` at most."""
-
-    default: Seconds = AGENT_TTL_LIMIT
-    max: Seconds = TTL_LIMIT
-
-
-class Allow(Model):
-    """One entry: it permits a request only as a whole. What isn't written permits nothing."""
-
-    name: Annotated[Identifier, Field(min_length=1, max_length=64)] = ""
-    projects: AnyOr[ProjectName]
-    roles: list[RoleName] = Field(default_factory=list)
-    grants: AnyOr[OrdinaryGrant] = Field(default_factory=list)
-    powers: list[Power] = Field(default_factory=list)
-    rooms: AnyOr[Matching] = Field(default_factory=list)
-    identities: AnyOr[Matching] = Field(default_factory=list)
-    ttl: Ttl = Field(default_factory=Ttl)
-
-
-class Verify(Model):
-    """The projects whose webhooks and tokens a caller may verify."""
-
-    webhooks: AnyOr[ProjectName] = Field(default_factory=list)
-    tokens: AnyOr[ProjectName] = Field(default_factory=list)
-
-
-class CallerEntry(Model):
-    """What one workload identity may do."""
-
-    id: Annotated[StrictStr, AfterValidator(_workload_id)]
-    allow: list[Allow] = Field(default_factory=list)
-    verify: Verify = Field(default_factory=Verify)
-    limits: Annotated[list[CallerLimit], Field(min_length=1)] = Field(default_factory=list)
-
-
-def _strict(hint: Any, name: str) -> Any:  # noqa: ANN401 - types
-    """The type of a role's field: no "yes" for true, and no null."""
-    if name == "can_publish_sources":
-        return list[Literal[TRACK_SOURCES]]  # type: ignore[valid-type]
-    return {str: Text, tuple[str, ...]: list[Text]}.get(hint, Flag)
-
-
-def _grant_models() -> Iterator[tuple[str, Any]]:
-    """A model for each group of grants, made of its dataclass, so that the two can't differ."""
-    for name, group in GROUPS.items():
-        hints = get_type_hints(group)
-        members: dict[str, Any] = {
-            f.name: (_strict(hints[f.name], f.name), list(f.default) if isinstance(f.default, tuple) else f.default)
-            for f in fields(group)
-        }
-        yield name, (create_model(group.__name__, __base__=Model, **members), None)
-
-
-Role: Any = create_model("Role", __base__=Model, **dict(_grant_models()))
-
-
-class PolicyFile(Model):
-    """The whole file."""
-
-    version: Version
-    roles: dict[RoleName, Role] = Field(default_factory=dict)
-    callers: list[CallerEntry]
+T = TypeVar("T", bound="Hashable")
+DEFAULT_PROJECTS = frozenset({"default"})
+"""What `any` stands for where projects are neither configured nor named."""
 
 
 def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
@@ -192,7 +38,21 @@ def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
 
     None, where they aren't known, takes any name; then `any` stands for those that the file names, or "default".
     """
-    return compile_policy(YamlFile.read(path), projects)
+    return _load(path, read_bytes(path), projects)
+
+
+def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> list[Policy]:
+    """Several policies to compare: where `projects` is None, `any` stands for those that any of them names."""
+    contents = [(path, read_bytes(path)) for path in paths]
+    if projects is None:
+        projects = frozenset().union(*(_named(path, content) for path, content in contents)) or DEFAULT_PROJECTS
+    return [_load(path, content, projects) for path, content in contents]
+
+
+def _load(path: Path, content: bytes, projects: frozenset[str] | None) -> Policy:
+    known = projects if projects is not None else (_named(path, content) or DEFAULT_PROJECTS)
+    policy = _compile_while_reading(path, content, known)
+    return policy or compile_policy(YamlFile.parse(path, content), projects)
 
 
 def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
@@ -200,35 +60,72 @@ def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
     document = file.validated(PolicyFile)
     roles = {name: _role(file, name, role) for name, role in document.roles.items()}
     if projects is None:
-        projects = _named_projects(document)
+        projects = _projects_of(document.callers) or DEFAULT_PROJECTS
+    compiler = _Compiler(file, projects)
     callers: dict[str, CallerPolicy] = {}
     for index, caller in enumerate(document.callers):
         place: Location = ("callers", index)
         if caller.id in callers:
             raise file.error((*place, "id"), f"{caller.id} stands twice; put its entries under one caller")
-        entries = tuple(
-            _entry(file, (*place, "allow", number), allow, roles, projects) for number, allow in enumerate(caller.allow)
-        )
-        names = [entry.name for entry in entries]
-        if len(set(names)) != len(names):
-            raise file.error((*place, "allow"), "two entries have one name; decisions couldn't tell them apart")
-        callers[caller.id] = CallerPolicy(
-            caller.id,
-            entries,
-            _projects(file, (*place, "verify", "webhooks"), caller.verify.webhooks, projects),
-            _projects(file, (*place, "verify", "tokens"), caller.verify.tokens, projects),
-            caller_limits(file, (*place, "limits"), caller.limits, projects),
-        )
-    return Policy(hashlib.sha256(file.content).hexdigest()[:16], roles, callers)
+        callers[caller.id] = compiler.caller(place, caller)
+        compiler.check_roles(place, caller, roles)
+    return Policy(_revision(file.content), roles, callers)
 
 
-def _named_projects(document: PolicyFile) -> frozenset[str]:
+def _compile_while_reading(path: Path, content: bytes, projects: frozenset[str]) -> Policy | None:
+    """The same policy as `compile_policy` makes of this content; None where that has something to say about it."""
+    compiler = _Compiler(YamlFile(path, content, None), projects)
+
+    def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
+        return compiler.caller((), CallerEntry.model_validate(item)) if name == "callers" else item
+
+    try:
+        data = parse_plain(content.decode(), MOST_REPEATED, take)
+        read = data.get("callers") if isinstance(data, dict) else None
+        if not isinstance(read, list) or not all(isinstance(caller, CallerPolicy) for caller in read):
+            return None
+        document = PolicyFile.model_validate({**data, "callers": []})
+        roles = {name: _role(compiler.file, name, role) for name, role in document.roles.items()}
+    except (Unsure, UnicodeDecodeError, ValidationError, ConfigError):
+        return None
+    # The roles may stand below the callers, so callers are held against them at the end.
+    asked = {(e.roles, e.powers, e.default_ttl) for caller in read for e in caller.entries}
+    if any(_role_problem(name, powers, ttl, roles) for names, powers, ttl in asked for name in names):
+        return None
+    callers = {caller.id: caller for caller in read}
+    return Policy(_revision(content), roles, callers) if len(callers) == len(read) else None
+
+
+def _revision(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _named(path: Path, content: bytes) -> frozenset[str]:
+    """The projects that a policy names. Raises ConfigError."""
+    named: set[str] = set()
+
+    def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
+        if name == "callers":
+            named.update(_projects_of([CallerEntry.model_validate(item)]))
+            return {}
+        return item
+
+    try:
+        data = parse_plain(content.decode(), MOST_REPEATED, take)
+        if all(item == {} for item in data["callers"]):
+            return frozenset(named)
+    except (Unsure, UnicodeDecodeError, ValidationError, KeyError, TypeError):
+        pass  # to be read as a whole, below
+    return _projects_of(YamlFile.parse(path, content).validated(PolicyFile).callers)
+
+
+def _projects_of(callers: Iterable[CallerEntry]) -> frozenset[str]:
     lists = [
         projects
-        for caller in document.callers
+        for caller in callers
         for projects in (*(a.projects for a in caller.allow), caller.verify.webhooks, caller.verify.tokens)
     ]
-    return frozenset(name for names in lists if names != "any" for name in names) or frozenset({"default"})
+    return frozenset(name for names in lists if names != "any" for name in names)
 
 
 def _role(file: YamlFile, name: str, role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
@@ -249,62 +146,93 @@ def _grants(role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
     return Grants(**groups)
 
 
-def _entry(
-    file: YamlFile, place: Location, allow: Allow, roles: dict[str, Grants], projects: frozenset[str]
-) -> AllowEntry:
-    entry = AllowEntry(
-        name=allow.name or f"allow[{place[-1]}]",
-        projects=_projects(file, (*place, "projects"), allow.projects, projects),
-        roles=frozenset(allow.roles),
-        grants=ORDINARY_GRANTS if allow.grants == "any" else frozenset(allow.grants),
-        powers=frozenset(allow.powers),
-        rooms=_matcher(allow.rooms),
-        identities=_matcher(allow.identities),
-        default_ttl=allow.ttl.default,
-        max_ttl=allow.ttl.max,
-    )
-    _check_roles(file, place, entry, roles, allow.roles)
-    if not entry.rooms.any and (unscoped := entry.powers & UNSCOPED_POWERS):
-        names = ", ".join(sorted(unscoped))
-        raise file.error((*place, "powers"), f"LiveKit doesn't scope {names} to a room; write `rooms: any` beside it")
-    if entry.default_ttl > entry.max_ttl:
-        message = f"the default ({entry.default_ttl} s) is longer than the max ({entry.max_ttl} s); write both"
-        raise file.error((*place, "ttl"), message)
-    if entry.max_ttl > TTL_LIMIT and "long_ttl" not in entry.powers:
-        raise file.error((*place, "ttl", "max"), "over 1h needs the power long_ttl")
-    return entry
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """Compiles callers of one file; what is equal in several of them is one object."""
+
+    file: YamlFile
+    projects: frozenset[str]
+    pool: dict[Hashable, Any] = field(default_factory=dict)
+
+    def one(self, value: T) -> T:
+        """The one object that stands for all that equal this one."""
+        known: T = self.pool.setdefault(value, value)
+        return known
+
+    def caller(self, place: Location, caller: CallerEntry) -> CallerPolicy:
+        """A caller's policy, but for what `check_roles` finds. Raises ConfigError."""
+        entries = tuple(self._entry((*place, "allow", number), allow) for number, allow in enumerate(caller.allow))
+        names = {entry.name for entry in entries}
+        if len(names) != len(entries):
+            raise self.file.error((*place, "allow"), "two entries have one name; decisions couldn't tell them apart")
+        verify = caller.verify
+        return CallerPolicy(
+            caller.id,
+            self.one(entries),
+            self._projects((*place, "verify", "webhooks"), verify.webhooks),
+            self._projects((*place, "verify", "tokens"), verify.tokens),
+            self.one(caller_limits(self.file, (*place, "limits"), caller.limits, self.projects)),
+        )
+
+    def _entry(self, place: Location, allow: Allow) -> AllowEntry:
+        entry = AllowEntry(
+            name=self.one(allow.name or f"allow[{place[-1]}]"),
+            projects=self._projects((*place, "projects"), allow.projects),
+            roles=self.one(frozenset(allow.roles)),
+            grants=ORDINARY_GRANTS if allow.grants == "any" else self.one(frozenset(allow.grants)),
+            powers=self.one(frozenset(allow.powers)),
+            rooms=self._matcher(allow.rooms),
+            identities=self._matcher(allow.identities),
+            default_ttl=self.one(allow.ttl.default),
+            max_ttl=self.one(allow.ttl.max),
+        )
+        if not entry.rooms.any and (unscoped := entry.powers & UNSCOPED_POWERS):
+            names = ", ".join(sorted(unscoped))
+            message = f"LiveKit doesn't scope {names} to a room; write `rooms: any` beside it"
+            raise self.file.error((*place, "powers"), message)
+        if entry.default_ttl > entry.max_ttl:
+            message = f"the default ({entry.default_ttl} s) is longer than the max ({entry.max_ttl} s); write both"
+            raise self.file.error((*place, "ttl"), message)
+        if entry.max_ttl > TTL_LIMIT and "long_ttl" not in entry.powers:
+            raise self.file.error((*place, "ttl", "max"), "over 1h needs the power long_ttl")
+        return self.one(entry)
+
+    def check_roles(self, place: Location, caller: CallerEntry, roles: Mapping[str, Grants]) -> None:
+        """Every role that an entry names exists and could be permitted by it. Raises ConfigError."""
+        for number, allow in enumerate(caller.allow):
+            powers = frozenset(allow.powers)
+            for index, name in enumerate(allow.roles):
+                if problem := _role_problem(name, powers, allow.ttl.default, roles):
+                    what, message = problem
+                    here: Location = ("roles", index) if what == "roles" else (what,)
+                    raise self.file.error((*place, "allow", number, *here), message)
+
+    def _projects(self, place: Location, named: Literal["any"] | list[str]) -> frozenset[str]:
+        if named == "any":
+            return self.projects
+        for index, name in enumerate(named):
+            if name not in self.projects:
+                known = ", ".join(sorted(self.projects)) or "none"
+                raise self.file.error((*place, index), f'there is no project "{name}"; configured are: {known}')
+        return self.one(frozenset(named))
+
+    def _matcher(self, rules: Literal["any"] | list[Matching]) -> Matcher:
+        if rules == "any":
+            return self.one(Matcher(any=True))
+        exact = self.one(frozenset(rule.exact for rule in rules if rule.exact is not None))
+        prefixes = self.one(tuple(rule.prefix for rule in rules if rule.prefix is not None))
+        return self.one(Matcher(exact=exact, prefixes=prefixes))
 
 
-def _check_roles(
-    file: YamlFile, place: Location, entry: AllowEntry, roles: dict[str, Grants], named: list[str]
-) -> None:
-    """Every role that the entry names exists and could be permitted by it."""
-    for index, name in enumerate(named):
-        here = (*place, "roles", index)
-        if name not in roles:
-            raise file.error(here, f'there is no role "{name}"; define it under roles')
-        if missing := needs(roles[name]).powers - entry.powers:
-            powers = ", ".join(sorted(missing))
-            raise file.error(here, f'role "{name}" needs powers that the entry doesn\'t list: {powers}')
-        video = roles[name].video
-        if video and video.agent and entry.default_ttl > AGENT_TTL_LIMIT and "long_ttl" not in entry.powers:
-            raise file.error((*place, "ttl"), f'role "{name}" has agent: a ttl over 10m needs the power long_ttl')
-
-
-def _projects(
-    file: YamlFile, place: Location, named: Literal["any"] | list[str], projects: frozenset[str]
-) -> frozenset[str]:
-    if named == "any":
-        return projects
-    for index, name in enumerate(named):
-        if name not in projects:
-            known = ", ".join(sorted(projects)) or "none"
-            raise file.error((*place, index), f'there is no project "{name}"; configured are: {known}')
-    return frozenset(named)
-
-
-def _matcher(rules: Literal["any"] | list[Matching]) -> Matcher:
-    if rules == "any":
-        return Matcher(any=True)
-    exact = frozenset(rule.exact for rule in rules if rule.exact is not None)
-    return Matcher(exact=exact, prefixes=tuple(rule.prefix for rule in rules if rule.prefix is not None))
+def _role_problem(
+    name: str, powers: frozenset[str], default_ttl: int, roles: Mapping[str, Grants]
+) -> tuple[str, str] | None:
+    """The field at fault and why an entry couldn't permit this role."""
+    if name not in roles:
+        return "roles", f'there is no role "{name}"; define it under roles'
+    if missing := needs(roles[name]).powers - powers:
+        return "roles", f'role "{name}" needs powers that the entry doesn\'t list: {", ".join(sorted(missing))}'
+    video = roles[name].video
+    if video and video.agent and default_ttl > AGENT_TTL_LIMIT and "long_ttl" not in powers:
+        return "ttl", f'role "{name}" has agent: a ttl over 10m needs the power long_ttl'
+    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,16 +19,19 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 
+from livekit_auth_server.adapters.yaml_fast import Unsure, find_line, parse_plain
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
 
-_UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.policy_file and pydantic put into a location
+_UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what adapters.fields and pydantic put into a location
 _FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
 _QUOTED = re.compile(r"'[A-Za-z0-9+/=_-]{9,}'")  # a word that is long enough to be a part of a secret
 _LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
+MOST_REPEATED = 1_000_000  # values that aliases may repeat: a few lines of them could make any number
 _MAX_BYTES = 32 * 1024 * 1024
 _UNKNOWN_FIELD = "extra_forbidden"
 
@@ -58,7 +62,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """A parsed file: its path, its bytes and its data, which remembers its lines. `secret` hides text in errors."""
+    """A parsed file: its path, its bytes and its data. `secret` hides text in errors."""
 
     path: Path
     content: bytes
@@ -78,23 +82,12 @@ class YamlFile:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
             raise ConfigError(path, "isn't UTF-8 text") from None
-        try:
-            with warnings.catch_warnings():  # a warning would print the text that it is about
-                warnings.simplefilter("error", YAMLWarning)
-                return cls(path, content, YAML(typ="rt").load(StringIO(text)), secret)
-        except DuplicateKeyError as error:
-            raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
-        except MarkedYAMLError as error:
-            problem = "" if secret else f" ({_QUOTED.sub('…', str(error.problem))})"
-            message = (
-                f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
-            )
-            raise ConfigError(path, message, _line(error)) from None
-        except YAMLWarning:
-            message = "isn't plain YAML (an anchor that is defined twice, or a number in YAML 1.1's form)"
-            raise ConfigError(path, message) from None
-        except Exception:  # noqa: BLE001 - ruamel lets KeyError and others escape, with the text that they are about
-            raise ConfigError(path, "isn't valid YAML") from None
+        with suppress(Unsure):
+            return cls(path, content, parse_plain(text, MOST_REPEATED), secret)
+        data = _by_ruamel(path, text, secret=secret)
+        if "*" in text and _repeats(data) > MOST_REPEATED:
+            raise ConfigError(path, f"aliases repeat more than {MOST_REPEATED} values; write less by aliases")
+        return cls(path, content, data, secret)
 
     def error(self, location: Location, message: str) -> ConfigError:
         """An error at a place in the data."""
@@ -102,6 +95,10 @@ class YamlFile:
 
     def line(self, location: Location) -> int | None:
         """The line of a place in the data, or of the nearest thing around it that has one."""
+        if self.data is None:
+            return None
+        if not hasattr(self.data, "lc"):
+            return find_line(self.content.decode(), location)
         node, line = self.data, None
         for part in location:
             try:
@@ -127,6 +124,46 @@ class YamlFile:
         if kind == _UNKNOWN_FIELD and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
             location = location[:-1]  # the name may be a secret in the wrong place
         return ConfigError(self.path, _placed(location, message), line)
+
+
+def _by_ruamel(path: Path, text: str, *, secret: bool) -> Any:  # noqa: ANN401 - YAML
+    """The data, which remembers its lines. Raises ConfigError."""
+    try:
+        with warnings.catch_warnings():  # a warning would print the text that it is about
+            warnings.simplefilter("error", YAMLWarning)
+            return YAML(typ="rt").load(StringIO(text))
+    except DuplicateKeyError as error:
+        raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
+    except MarkedYAMLError as error:
+        problem = "" if secret else f" ({_QUOTED.sub('…', str(error.problem))})"
+        message = f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
+        raise ConfigError(path, message, _line(error)) from None
+    except YAMLWarning:
+        message = "isn't plain YAML (an anchor that is defined twice, or a number in YAML 1.1's form)"
+        raise ConfigError(path, message) from None
+    except Exception:  # noqa: BLE001 - ruamel lets KeyError and others escape, with the text that they are about
+        raise ConfigError(path, "isn't valid YAML") from None
+
+
+def _repeats(data: Any) -> int:  # noqa: ANN401 - YAML
+    """How many values stand in the data again by aliases; of data that holds itself, at least one of them."""
+    sizes: dict[int, int] = {}
+    repeated = 0
+
+    def size(value: Any) -> int:  # noqa: ANN401
+        nonlocal repeated
+        if not isinstance(value, (dict, list)):
+            return 1
+        if (known := sizes.get(id(value))) is not None:
+            repeated += known
+            return known
+        sizes[id(value)] = 1
+        children = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(map(size, children))
+        return sizes[id(value)]
+
+    size(data)
+    return repeated
 
 
 def _placed(location: Location, message: str) -> str:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import lru_cache, update_wrapper
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ORDINARY_GRANTS = frozenset(
     {
@@ -29,8 +29,9 @@ ORDINARY_GRANTS = frozenset(
     }
 )
 
-# How many different grants a cache remembers. Few: callers may spell out grants of 25 KiB, each different, to fill it.
-CACHED_GRANTS = 128
+# How many different grants a cache remembers: of those made of flags alone as many as a large policy has roles, of
+# those with text few, since callers may spell out grants of 25 KiB, each different, to fill it.
+CACHED_FLAGS, CACHED_TEXTS = 1024, 128
 
 TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
 PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent")
@@ -162,6 +163,23 @@ class RoomConfig:
     powers: frozenset[str]
 
 
+T = TypeVar("T")
+
+
+class remembered(Generic[T]):  # noqa: N801 - a decorator
+    """Caches what a function makes of grants, those that hold text in a cache of their own."""
+
+    def __init__(self, function: Callable[[Grants], T]) -> None:
+        update_wrapper(self, function)
+        self.of_flags, self.of_texts = lru_cache(CACHED_FLAGS)(function), lru_cache(CACHED_TEXTS)(function)
+
+    def __call__(self, grants: Grants) -> T:
+        """The function's value, made now or before."""
+        video = grants.video
+        texts = video is not None and (video.destination_room or len(video.can_publish_sources) > len(TRACK_SOURCES))
+        return (self.of_texts if texts or grants.agent_endpoint or grants.agent_thread else self.of_flags)(grants)
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a policy entry must give for some grants, and what the request must name for them to make sense."""
@@ -173,7 +191,7 @@ class Needs:
     carries_room: bool
 
 
-@lru_cache(maxsize=CACHED_GRANTS)
+@remembered
 def needs(grants: Grants) -> Needs:
     """What these grants need. A join token names its room: LiveKit reads an empty one as any room."""
     video = grants.video
@@ -196,7 +214,7 @@ def camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-@lru_cache(maxsize=CACHED_GRANTS)
+@remembered
 def claims_template(grants: Grants) -> tuple[str, str, str]:
     """The grants' claims as compact JSON members, cut where a video grant's room goes.
 

@@ -82,7 +82,8 @@ class CallerPolicy:
     projects: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "projects", frozenset().union(*(entry.projects for entry in self.entries)))
+        sets = {entry.projects for entry in self.entries}
+        object.__setattr__(self, "projects", sets.pop() if len(sets) == 1 else frozenset().union(*sets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Policy:
     revision: str
     roles: Mapping[str, Grants]
     callers: Mapping[str, CallerPolicy]
+    role_needs: Mapping[str, Needs] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Made here once: a cache of what grants need would hash them at every decision.
+        object.__setattr__(self, "role_needs", {name: needs(grants) for name, grants in self.roles.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +163,10 @@ def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decis
         names = ", ".join(sorted(caller.projects)[:_NAMED_PROJECTS])
         more = " and others" if len(caller.projects) > _NAMED_PROJECTS else ""
         return Denial(Reason.PROJECT_REQUIRED, f"name one of your projects: {names}{more}", "")
-    grants = policy.roles.get(request.access) if isinstance(request.access, str) else request.access
-    needed = needs(grants) if grants is not None else None
+    if isinstance(request.access, str):
+        grants, needed = policy.roles.get(request.access), policy.role_needs.get(request.access)
+    else:
+        grants, needed = request.access, needs(request.access)
     lacked: list[tuple[str, tuple[Lack, ...]]] = []
     for entry in caller.entries:
         lacks = _lacks(entry, project, request, grants, needed)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.policy import CallerPolicy, Policy
     from livekit_auth_server.service.limits import RateLimits
     from livekit_auth_server.service.ports import CallObserver, Clock
+    from livekit_auth_server.service.shadow import Shadow
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -44,6 +45,7 @@ class State:
     keys: KeySet
     identifier: Identifier
     denied: DenyList = field(default_factory=DenyList)
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Caller:
     keys: KeySet
     now: int
     trace_id: str
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +174,11 @@ class Calls:
         if listed is None and self.limits is not None:
             await self.limits.charge_unlisted(method.name)
         if listed is None or isinstance(method, OpenMethod):
-            caller = Caller(identified, listed, policy, state.keys, now, trace_id)
+            caller = Caller(identified, listed, policy, state.keys, now, trace_id, state.shadow)
             if not isinstance(method, OpenMethod):
                 raise self._not_listed(caller, method)
             return _answer(await method.handle(caller, await self._read(method, listed, data)), finished)
-        known = ListedCaller(identified, listed, policy, state.keys, now, trace_id)
+        known = ListedCaller(identified, listed, policy, state.keys, now, trace_id, state.shadow)
         return _answer(await method.handle(known, await self._read(method, listed, data)), finished)
 
     async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], listed: CallerPolicy | None, data: bytes) -> Q:
@@ -194,6 +197,8 @@ class Calls:
         metadata = {}
         if method.audited and self.deny_unlisted is not None:
             metadata["decision_id"] = self.deny_unlisted(caller, method.name)
+            if caller.shadow is not None:
+                caller.shadow.unlisted(caller.identified.identity.text, method.name, metadata["decision_id"])
         return Refusal(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller.identified.identity.text}", metadata)
 
     def _tell(self, finished: Finished) -> None:

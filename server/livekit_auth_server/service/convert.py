@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from livekit_auth.v1 import grants_pb2, room_config_pb2
-from livekit_auth_server.core.grants import CACHED_GRANTS, GROUPS, Grants, RoomConfig
+from livekit_auth_server.core.grants import CACHED_TEXTS, GROUPS, Grants, RoomConfig, remembered
 from livekit_auth_server.core.policy import TokenRequest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def token_request(request: pb.IssueTokenRequest) -> TokenRequest:
     )
 
 
-@lru_cache(maxsize=CACHED_GRANTS)
+@lru_cache(maxsize=CACHED_TEXTS)
 def grants_from_bytes(data: bytes) -> Grants:
     """A serialised v1.Grants as the core's; the same few come again and again."""
     message = grants_pb2.Grants.FromString(data)
@@ -73,7 +73,7 @@ def _group_from_message(cls: type[Any], message: Message) -> Any:  # noqa: ANN40
     return cls(**values)
 
 
-@lru_cache(maxsize=CACHED_GRANTS)
+@remembered
 def grants_message(grants: Grants) -> grants_pb2.Grants:
     """The core's grants as a message. Shared: copy it, don't change it."""
     message = grants_pb2.Grants()

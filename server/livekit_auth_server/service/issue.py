@@ -123,6 +123,8 @@ class Issuer:
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
         record = self._record(caller, wanted, decision, method, dry_run=request.validate_only)
+        if caller.shadow is not None:
+            caller.shadow.issued(caller.policy.id, method, wanted, decision, record.decision_id)
         if isinstance(decision, Denial):
             self.audit.deny(record)
             raise _refusal(decision, record.decision_id)

@@ -10,7 +10,7 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.tokens import verify_access_token
 from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message
-from livekit_auth_server.service.webhooks import permitted_projects
+from livekit_auth_server.service.webhooks import permitted_to_verify
 
 if TYPE_CHECKING:
     from livekit_auth_server.service.calls import ListedCaller
@@ -22,7 +22,7 @@ _OTHER_CLAIM_CHARACTERS = 64
 async def verify_token(caller: ListedCaller, request: pb.VerifyTokenRequest) -> pb.VerifyTokenResponse:
     """VerifyToken."""
     require_valid(request)
-    projects = permitted_projects(caller.policy.verify_tokens, "")
+    projects = permitted_to_verify(caller, "VerifyToken", "verify_tokens", "")
     token = verify_access_token(request.token, caller.keys, projects, caller.now)
     signed = token.signed
     response = pb.VerifyTokenResponse(

@@ -17,6 +17,7 @@ from livekit_auth_server.service.ports import StoreUnavailable
 if TYPE_CHECKING:
     from livekit_auth_server.service.calls import ListedCaller
     from livekit_auth_server.service.ports import AckStore, WebhookObserver
+    from livekit_auth_server.service.shadow import Permission
 
 _PREFIX = "WEBHOOK_EVENT_TYPE_"
 EVENT_TYPES = {
@@ -38,7 +39,7 @@ class Webhooks:
             limit = {"max_body_bytes": str(self.max_body)}
             raise Refusal(Reason.BODY_TOO_LARGE, f"a body may have {self.max_body} bytes here", limit)
         require_valid(request)
-        projects = permitted_projects(caller.policy.verify_webhooks, request.project)
+        projects = permitted_to_verify(caller, "VerifyWebhook", "verify_webhooks", request.project)
         event = verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
         duplicate = await self._is_duplicate(caller, event)
         if self.observer is not None:
@@ -54,7 +55,7 @@ class Webhooks:
     async def acknowledge(self, caller: ListedCaller, request: pb.AckWebhookRequest) -> pb.AckWebhookResponse:
         """AckWebhook."""
         require_valid(request)
-        permitted_projects(caller.policy.verify_webhooks, request.project)
+        permitted_to_verify(caller, "AckWebhook", "verify_webhooks", request.project)
         try:
             until = await self.acknowledged.acknowledge(
                 caller.policy.id, request.project, request.event_id, request.body_sha256
@@ -71,6 +72,13 @@ class Webhooks:
             return await self.acknowledged.is_acknowledged(caller.policy.id, event.project, event.id, event.body_sha256)
         except StoreUnavailable:
             return None
+
+
+def permitted_to_verify(caller: ListedCaller, method: str, permission: Permission, project: str) -> frozenset[str]:
+    """The projects in which this caller may have it verified. Raises PROJECT_NOT_PERMITTED."""
+    if caller.shadow is not None:
+        caller.shadow.verified(caller.policy, method, permission, project)
+    return permitted_projects(getattr(caller.policy, permission), project)
 
 
 def permitted_projects(permitted: frozenset[str], project: str) -> frozenset[str]:
