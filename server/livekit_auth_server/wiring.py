@@ -22,6 +22,7 @@ from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.observe import Observer
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
+from livekit_auth_server.adapters.workload_api import opened
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
 from livekit_auth_server.reload import Reloader
@@ -36,6 +37,7 @@ from livekit_auth_server.transport.tls import Endpoint
 if TYPE_CHECKING:
     from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.adapters.workload_api import WorkloadSource
     from livekit_auth_server.settings import Settings
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
@@ -51,6 +53,7 @@ class Running:
     endpoint: Endpoint
     stores: Stores
     audit: AuditTrail
+    source: WorkloadSource | None
 
     async def stop(self, grace: float) -> None:
         """Drains, then completes the audit trail and lets go of the stores."""
@@ -67,10 +70,16 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-async def start(settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream) -> Running:
+async def start(
+    settings: Settings,
+    state: State,
+    registry: CollectorRegistry,
+    stream: LineStream,
+    source: WorkloadSource | None = None,
+) -> Running:
     """Starts the server. Raises ConfigError."""
     clock = SystemClock()
-    endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
+    endpoint = Endpoint(load_server_identity(settings, source), state.identifier.bundles.union)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
     try:
@@ -97,7 +106,7 @@ async def start(settings: Settings, state: State, registry: CollectorRegistry, s
         await audit.close()
         await stores.close()
         raise
-    return Running(server, port, endpoint, stores, audit)
+    return Running(server, port, endpoint, stores, audit, source)
 
 
 async def _flush(stream: LineStream) -> None:
@@ -108,14 +117,18 @@ async def _flush(stream: LineStream) -> None:
 
 
 def new_reloader(
-    settings: Settings, state: State, endpoint: Endpoint, before: dict[str, Fingerprint], registry: CollectorRegistry
+    settings: Settings, state: State, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
 ) -> Reloader:
-    """Keeps `state` and `endpoint` up to date with the files. `before` is from before they were loaded."""
+    """Keeps `state` and the endpoint up to date with the files and the Workload API. `before` is from before they were loaded."""
     clock = SystemClock()
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
     warn_of_stale_crls(state.denied, clock.now())
-    return Reloader(parts(settings, state, endpoint, clock), before, metrics)
+    source = running.source
+    reloader = Reloader(parts(settings, state, running.endpoint, clock, source), before, metrics)
+    if source is not None and source.moved():
+        reloader.request()  # something came after it was loaded and before the reloader began to look
+    return reloader
 
 
 def _serve_metrics(address: str, registry: CollectorRegistry) -> None:
@@ -133,15 +146,20 @@ def new_decision_id() -> str:
 
 async def serve(settings: Settings, stream: LineStream) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines."""
+    with opened(settings) as source:
+        await _serve(settings, stream, source)
+
+
+async def _serve(settings: Settings, stream: LineStream, source: WorkloadSource | None) -> None:
     before = fingerprints(settings)
-    state = load_state(settings)
+    state = load_state(settings, source)
     registry = new_registry()
     dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
     dropped.set_function(lambda: stream.dropped)
     if settings.metrics:
         _serve_metrics(settings.metrics, registry)
-    running = await start(settings, state, registry, stream)
-    reloader = new_reloader(settings, state, running.endpoint, before, registry)
+    running = await start(settings, state, registry, stream, source)
+    reloader = new_reloader(settings, state, running, before, registry)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reloader.request)
