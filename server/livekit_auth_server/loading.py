@@ -175,11 +175,21 @@ def parts(
         "certificate": certificate,
     }
     depends: dict[str, Callable[[], object]] = {"revocations": lambda: state.identifier.bundles}
-    if source is not None and settings.identity.workload_api:
-        loaders["bundles"], depends["bundles"] = _checking(bundles, source), source.bundles_state
-    if source is not None and settings.tls.workload_api:
-        loaders["certificate"], depends["certificate"] = _checking(certificate, source), source.svid_state
+    if source is not None:
+        sent = _sent(settings, source)
+        depends |= sent
+        loaders |= {kind: _checking(loaders[kind], source) for kind in sent}
     return [Part(kind, named[kind], load, depends.get(kind, lambda: None)) for kind, load in loaders.items()]
+
+
+def _sent(settings: Settings, source: WorkloadSource) -> dict[str, Callable[[], object]]:
+    """The kinds that come from the Workload API, and what tells that something else was sent."""
+    kinds: dict[str, Callable[[], object]] = {}
+    if settings.identity.workload_api:
+        kinds["bundles"] = source.bundles_state
+    if settings.tls.workload_api:
+        kinds["certificate"] = source.svid_state
+    return kinds
 
 
 def _checking(load: Callable[[], Apply], source: WorkloadSource) -> Callable[[], Apply]:

@@ -119,7 +119,7 @@ async def _flush(stream: LineStream) -> None:
 def new_reloader(
     settings: Settings, state: State, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
 ) -> Reloader:
-    """Keeps `state` and the endpoint up to date with the files and the Workload API. `before` is from before they were loaded."""
+    """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
     clock = SystemClock()
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))

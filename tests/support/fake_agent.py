@@ -48,7 +48,7 @@ class FakeAgent:
     """Sends `put` responses to every stream; without one it says that the workload has no identity."""
 
     directory: Path
-    current: object | None = None
+    current: object | None = field(default=None, repr=False)
     headers: list[dict[str, str]] = field(default_factory=list)
     version: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -86,13 +86,13 @@ class FakeAgent:
             self.changed.notify_all()
         stopping.wait(5)
 
-    def _fetch(self, request: object, context: grpc.ServicerContext) -> Iterator[object]:
+    def _fetch(self, _request: object, context: grpc.ServicerContext) -> Iterator[object]:
         self.headers.append(dict(context.invocation_metadata()))
         seen = -1
         while context.is_active() and self.server:
             with self.changed:
-                self.changed.wait_for(lambda: self.version != seen, 5)
                 if seen == self.version:
+                    self.changed.wait(1)
                     continue
                 seen, sent = self.version, self.current
             if sent is None:

@@ -57,16 +57,16 @@ def test_a_timeout_is_finite_and_above_zero(timeout):
 
 @pytest.mark.parametrize("name", ["ca", "cert", "key"])
 def test_a_file_that_is_not_there_is_named(config, name):
-    path = getattr(config, name)
+    path = getattr(config.identity, name)
     path.unlink()
     with pytest.raises(ConfigError, match=f"can't read {path}: No such file"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_a_key_of_another_certificate_is_refused(config, authority):
-    config.key.write_bytes(authority.issue(uris=["spiffe://example.org/other"]).key_pem)
+    config.identity.key.write_bytes(authority.issue(uris=["spiffe://example.org/other"]).key_pem)
     with pytest.raises(ConfigError, match="can't be used together"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
@@ -77,24 +77,24 @@ def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
         load_pem_private_key,
     )
 
-    key = load_pem_private_key(config.key.read_bytes(), None)
+    key = load_pem_private_key(config.identity.key.read_bytes(), None)
     encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
-    config.key.write_bytes(encrypted)
+    config.identity.key.write_bytes(encrypted)
     with pytest.raises(ConfigError, match="not encrypted"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_a_ca_file_without_certificates_is_refused(config):
-    config.ca.write_bytes(b"nothing\n")
+    config.identity.ca.write_bytes(b"nothing\n")
     with pytest.raises(ConfigError, match="no certificate in PEM"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
     now = 0.0
-    files = CertificateFiles(config, clock=lambda: now)
+    files = CertificateFiles(config.identity, clock=lambda: now)
     renewed = authority.issue(uris=["spiffe://example.org/web"])
-    renewed.write(config.cert.parent, "client")
+    renewed.write(config.identity.cert.parent, "client")
     now = 0.9
     assert not files.renewed()
     now = 1.0
@@ -105,6 +105,6 @@ def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
 
 
 def test_the_key_shows_in_no_repr(config):
-    certificates = CertificateFiles(config).current
+    certificates = CertificateFiles(config.identity).current
     assert b"PRIVATE KEY" in certificates.key
     assert "PRIVATE KEY" not in repr(certificates)
