@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from cryptography import x509
 
 from livekit_auth import ConfigError, Unavailable, sync
 from livekit_auth.v1 import auth_service_pb2 as pb
@@ -92,12 +95,7 @@ class World:
         return shown(self.deployment).serial_number
 
 
-def shown(deployment: Deployment):
-    import socket
-    import ssl
-
-    from cryptography import x509
-
+def shown(deployment: Deployment) -> x509.Certificate:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
@@ -124,6 +122,7 @@ def check(world: World) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     return subprocess.run(
         [*command, world.deployment.directory / "server.yaml"],
+        check=False,
         capture_output=True,
         text=True,
         env=environment,
@@ -338,6 +337,7 @@ def test_a_client_finds_the_agent_by_the_standard_variable(
             "--address",
             f"localhost:{world.deployment.port}",
         ],
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,
