@@ -59,6 +59,11 @@ test: setup ## The fast suite
 e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 	@pytest tests/e2e --quiet
 
+.PHONY: e2e-spire
+e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the first build takes minutes)
+	@PYTHONPATH=tests python -m spire.programs
+	@pytest tests/spire --quiet --capture=no
+
 .PHONY: campaign
 campaign: setup ## Kill and reload the server under load: no token without its record, no failed call, no wrong decision
 	@PYTHONPATH=tests python -m campaign.kill

@@ -1,4 +1,4 @@
-"""The real spire-server and spire-agent: built once from the Go module in programs/, cached between runs."""
+"""The real spire-server and spire-agent: built once from the Go module in go/, cached between runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from e2e.processes import run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULE = Path(__file__).with_name("programs")
+MODULE = Path(__file__).with_name("go")
 CACHE = Path(__file__).parents[2] / ".cache" / "spire"
 PACKAGES = tuple(f"github.com/spiffe/spire/cmd/spire-{name}" for name in ("server", "agent"))
 

@@ -1,4 +1,5 @@
-module livekit-auth.invalid/tests/spire/programs
+// The SPIRE server and agent that the tests run. programs.py builds them.
+module livekit-auth/tests/spire
 
 go 1.25.3
 
