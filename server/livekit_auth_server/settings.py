@@ -134,7 +134,7 @@ class IdentitySettings(_Model):
     @model_validator(mode="after")
     def _some(self) -> IdentitySettings:
         if not self.trust_domains and not self.workload_api and self.dns_bundle is None:
-            raise ValueError("needs trust_domains, workload_api, dns_bundle or several of them")
+            raise ValueError("needs at least one of trust_domains, workload_api and dns_bundle")
         if twice := sorted(self.trust_domains.keys() & set(self.workload_api)):
             raise ValueError(f"{twice[0]} stands in trust_domains and in workload_api; remove one")
         return self

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from cryptography import x509
+from spiffe._proto import workload_pb2
 
 from livekit_auth import ConfigError, Unavailable, sync
 from livekit_auth.v1 import auth_service_pb2 as pb
@@ -219,6 +220,22 @@ def test_a_bundle_that_holds_a_leaf_is_refused_and_the_last_good_stays(world: Wo
     soon(lambda: world.failed("bundles"))
     assert "isn't a CA's" in world.deployment.log
     assert world.reason(world.deployment.stub(world.other.issue(uris=[OTHER]))) == ""
+
+
+@pytest.mark.parametrize("what", ["garbage", "nothing"])
+def test_what_the_agent_sends_amiss_changes_nothing_and_the_next_right_one_counts(world: World, what: str) -> None:
+    world.send(other_org=world.other)
+    world.start()
+    before = world.serial()
+    garbage = workload_pb2.X509SVID(spiffe_id=SERVER, x509_svid=b"MARKER", x509_svid_key=b"MARKER", bundle=b"MARKER")
+    world.agent.put(workload_pb2.X509SVIDResponse(svids=[garbage] if what == "garbage" else []))
+    soon(lambda: world.failed("certificate") and world.failed("bundles"))
+    assert world.serial() == before
+    assert world.reason(world.deployment.caller(WEB)) == ""
+    world.send(other_org=world.other)
+    soon(lambda: world.serial() != before and not world.failed("certificate"))
+    assert "MARKER" not in world.deployment.log
+    assert "PRIVATE KEY" not in world.deployment.log
 
 
 def test_of_several_svids_the_first_is_taken_or_the_one_with_the_configured_id(world: World) -> None:

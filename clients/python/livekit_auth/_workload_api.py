@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from spiffe.workloadapi.x509_context import X509Context
 
 VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
-_SOCKET = re.compile(r"unix:(?://)?/[^\s?#]+\Z")
+_SOCKET = re.compile(r"unix:(?://)?/(?!/)[^\s?#]+\Z")
+_LONGEST_PATH = 107  # bytes that Linux takes for the path of a socket
 _SHORTEST, _LONGEST = 0.1, 2.0  # seconds before the stream is opened again: a restarted agent should be found soon
 _MISSING = "the Python package spiffe is missing: install the extra, pip install '{dist}[spiffe]'"
 
@@ -62,6 +63,8 @@ def endpoint_socket(given: str | None) -> str:
         raise ConfigError(f"no Workload API: name its socket, or set {VARIABLE}, such as unix:///run/spire/agent.sock")
     if not _SOCKET.match(socket):
         raise ConfigError(f"the Workload API's socket must be unix:///PATH, not {socket!r}")
+    if len(socket.removeprefix("unix:").removeprefix("//").encode()) > _LONGEST_PATH:
+        raise ConfigError(f"the path of {socket} is too long for a socket: {_LONGEST_PATH} bytes at most")
     return socket
 
 
