@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from contextlib import contextmanager
@@ -233,6 +234,15 @@ def test_behind_a_proxy_that_ends_tls_every_caller_is_the_proxy(server: Deployme
         with pytest.raises(grpc.RpcError) as raised:
             asking.IssueToken(AGENT, timeout=10)
         assert refused(raised.value).reason == "CALLER_NOT_LISTED"
+
+
+def test_the_proxy_protocol_is_not_spoken(server: Deployment) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 7443\r\n")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            context.wrap_socket(connection, server_hostname="localhost")
 
 
 def test_a_proxy_that_ends_tls_without_a_certificate_of_its_own_gets_no_connection(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 
 from e2e.processes import interruptible
 from spire.programs import GoMissingError, Programs, programs
-from spire.spire import DOMAIN, NODE, SVID_TTL, Spire, spire
+from spire.spire import DOMAIN, SVID_TTL, Spire, spire
 from support.deployment import KEYS_ALPHA, SECRETS, Deployment
 from support.pki import Authority
 from support.ports import free_port
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 WORKLOADS = ("web", "leaving", "denied")
 SERVER_ID = f"spiffe://{DOMAIN}/livekit-auth"
+DOCUMENT = Path(__file__).parents[2] / "docs/identity.md"
 SCRIPT = Path(__file__).with_name("workload.py")
 
 
@@ -138,25 +140,34 @@ def world(built: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert world.deployment.stop() == 0
 
 
+def documented(world: World) -> dict[str, str]:
+    """The four commands of docs/identity.md, with this run's paths, its DNS name and an SVID's short life."""
+    text = DOCUMENT.read_text().replace(" \\\n", "")
+    server, web, bundle, federate = re.findall(r"^spire-server .*$", text, re.MULTILINE)
+    here = {"/opt/": f"{world.folder}/", "-dns livekit-auth.example.org": "-dns localhost"}
+    life = f" -x509SVIDTTL {SVID_TTL}"
+    commands = {"server": server + life, "web": web + life, "bundle": bundle, "federate": federate + life}
+    for old, new in here.items():
+        commands = {name: command.replace(old, new) for name, command in commands.items()}
+    return commands
+
+
 def register(world: World) -> None:
-    """The commands of docs/identity.md, with this run's paths."""
-    command = world.spire.command
+    """What docs/identity.md says, and the same for more workloads and one more domain."""
+    for name in ("livekit-auth", "stranger", *WORKLOADS):
+        interpreter(world.folder, name)
+    commands = documented(world)
+    entry = world.spire.register(commands["server"])
+    world.entries["web"] = world.spire.register(commands["web"])
+    for name in WORKLOADS[1:]:
+        mine = commands["web"].replace(f"{DOMAIN}/web", f"{DOMAIN}/{name}").replace("/web/bin", f"/{name}/bin")
+        world.entries[name] = world.spire.register(mine)
     for name, authority in (("other.org", world.other), ("unnamed.org", Authority.create("unnamed.org CA"))):
         path = world.folder / f"{name}.pem"
         path.write_bytes(authority.leaf_pem)
-        command(f"spire-server bundle set -id spiffe://{name} -path {path}")
-    path = interpreter(world.folder, "livekit-auth")
-    world.entries["livekit-auth"] = world.spire.register(
-        f"spire-server entry create -parentID {NODE} -spiffeID {SERVER_ID} -selector unix:path:{path} -dns localhost "
-        f"-federatesWith spiffe://other.org -federatesWith spiffe://unnamed.org -x509SVIDTTL {SVID_TTL}"
-    )
-    for name in WORKLOADS:
-        path = interpreter(world.folder, name)
-        world.entries[name] = world.spire.register(
-            f"spire-server entry create -parentID {NODE} -spiffeID spiffe://{DOMAIN}/{name} "
-            f"-selector unix:path:{path} -x509SVIDTTL {SVID_TTL}"
-        )
-    interpreter(world.folder, "stranger")
+        world.spire.command(commands["bundle"].replace("other.org.pem", str(path)).replace("//other.org", f"//{name}"))
+    federate = commands["federate"].replace("-entryID ENTRY", f"-entryID {entry}")
+    world.spire.command(f"{federate} -federatesWith spiffe://unnamed.org")
 
 
 def write(world: World) -> None:
