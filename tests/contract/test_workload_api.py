@@ -184,6 +184,7 @@ def test_an_agent_that_goes_away_leaves_the_last_good_and_is_found_again(world: 
     assert world.reason(world.deployment.caller(WEB)) == ""
     assert world.serial() == before
     assert "no agent answers there" in world.deployment.log
+    assert [json.loads(line)["event"] for line in world.deployment.log.splitlines()]  # nothing else writes there
     world.agent.start()
     soon(lambda: not world.failed("certificate") and not world.failed("bundles"))
     world.send(other_org=world.other)

@@ -74,15 +74,25 @@ class WorkloadApi:
     `spiffe_id` says which SVID to take of several; without it the first is taken (section 5.3).
     """
 
-    def __init__(self, socket: str | None = None, *, spiffe_id: str | None = None, dist: str = "livekit-auth") -> None:
-        """Takes the socket from SPIFFE_ENDPOINT_SOCKET when none is given. Raises ConfigError."""
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        spiffe_id: str | None = None,
+        dist: str = "livekit-auth",
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Takes the socket from SPIFFE_ENDPOINT_SOCKET when none is given. Raises ConfigError.
+
+        `dist` is the package whose extra brings what is needed; `warn` is told, on another thread, of each new problem.
+        """
         self.socket = endpoint_socket(socket)
         try:
             import spiffe  # noqa: PLC0415 - an extra
         except ImportError:
             raise ConfigError(_MISSING.format(dist=dist)) from None
         self._connect: Callable[[], WorkloadApiClient] = lambda: spiffe.WorkloadApiClient(self.socket)
-        self._wanted = spiffe_id
+        self._wanted, self._warn = spiffe_id, warn
         self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")
         self._changed = threading.Condition()
         self._ended = threading.Event()
@@ -172,7 +182,7 @@ class WorkloadApi:
             self._state = (before[0] if issued == before[0] else issued, problem)
             self._changed.notify_all()
         if problem and problem != before[1] and not self._closed:
-            _log.warning("Workload API at %s: %s", self.socket, problem)
+            self._warn(f"Workload API at {self.socket}: {problem}")
 
 
 def _svid(svid: X509Svid) -> Svid:

@@ -80,7 +80,8 @@ def opened(settings: Settings) -> Iterator[WorkloadSource | None]:
     from livekit_auth._workload_api import WorkloadApi  # noqa: PLC0415
 
     try:
-        api = WorkloadApi(wanted.socket, spiffe_id=wanted.id, dist="livekit-auth-server")
+        # Problems are the reloader's to report, as those of files are.
+        api = WorkloadApi(wanted.socket, spiffe_id=wanted.id, dist="livekit-auth-server", warn=lambda _: None)
     except ClientConfigError as error:
         raise ConfigError("workload_api", str(error)) from None
     try:
