@@ -71,7 +71,7 @@ def load_identifier(settings: Settings, source: WorkloadSource | None = None) ->
     domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
     bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
     if source is not None:
-        bundles = replace(bundles, domains={**bundles.domains, **source.bundles(identity.workload_api)})
+        bundles = replace(bundles, domains={**bundles.domains, **source.bundles()})
     return Identifier(bundles)
 
 
@@ -193,14 +193,14 @@ def _sent(settings: Settings, source: WorkloadSource) -> dict[str, Callable[[], 
 
 
 def _checking(load: Callable[[], Apply], source: WorkloadSource) -> Callable[[], Apply]:
-    """`load`, which reports after it that the agent is away, so that a change of files doesn't wait for the agent."""
+    """`load`, with a report of the agent after it, so that a change of files doesn't wait for an agent that is away."""
 
     def loaded() -> Apply:
         apply = load()
 
         def checked() -> Mapping[str, object]:
             facts = apply()
-            source.check()
+            source.report()
             return facts
 
         return checked

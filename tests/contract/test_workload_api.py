@@ -183,7 +183,9 @@ def test_an_agent_that_goes_away_leaves_the_last_good_and_is_found_again(world: 
     soon(lambda: world.failed("certificate") and world.failed("bundles"))
     assert world.reason(world.deployment.caller(WEB)) == ""
     assert world.serial() == before
-    assert "no agent answers there" in world.deployment.log
+    failed = [json.loads(line) for line in world.deployment.log.splitlines() if "reload failed" in line]
+    assert {line["kind"] for line in failed} == {"certificate", "bundles"}
+    assert all(world.agent.socket in line["error"] for line in failed)
     assert [json.loads(line)["event"] for line in world.deployment.log.splitlines()]  # nothing else writes there
     world.agent.start()
     soon(lambda: not world.failed("certificate") and not world.failed("bundles"))

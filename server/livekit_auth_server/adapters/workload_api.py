@@ -1,7 +1,7 @@
 """The server's own certificate, and the bundles of the trust domains that the settings name, from the Workload API.
 
 Guarantees: a bundle for a domain that isn't named is ignored; a named domain that the agent takes back is trusted no
-more (SPIFFE_Workload_API.md section 4.4); when the agent is away, what it sent last stays, and `check` says so.
+more (SPIFFE_Workload_API.md section 4.4); when the agent is away, what it sent last stays, and `report` says so.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _log = structlog.get_logger("livekit_auth_server")
 class WorkloadSource:
     """What the Workload API gives this process, as the server uses it. Safe to use from any thread."""
 
-    def __init__(self, api: WorkloadApi, first: Issued) -> None:
-        self._api, self._first = api, first
+    def __init__(self, api: WorkloadApi, first: Issued, domains: Sequence[str]) -> None:
+        self._api, self._first, self._domains = api, first, domains
+        self._missing: set[str] = set()
 
     def svid(self) -> Svid:
         """The SVID that was sent last: the server's certificate."""
         return self._latest().svid
 
-    def bundles(self, domains: Sequence[str]) -> dict[str, CertificateBundle]:
-        """The bundles of these domains as they were sent last; one that was taken back is empty. Raises ConfigError."""
+    def bundles(self) -> dict[str, CertificateBundle]:
+        """The named domains' bundles as they were sent last; one that was taken back is empty. Raises ConfigError."""
         sent = self._latest().bundles
-        for name in domains:
-            if name not in sent:
-                _log.warning("the Workload API gives no bundle for a trust domain any more: it is refused", domain=name)
-        return {name: authorities(sent.get(name, b""), f"the bundle of {name} from the agent") for name in domains}
+        return {
+            name: authorities(sent.get(name, b""), f"the bundle of {name} from the agent") for name in self._domains
+        }
 
     def svid_state(self) -> object:
         """Another object when the SVID, or whether the agent is there, has changed."""
@@ -52,8 +52,12 @@ class WorkloadSource:
         issued, problem = self._api.state
         return issued and issued.bundles, problem
 
-    def check(self) -> None:
-        """Raises ConfigError while nothing newer can come from the agent."""
+    def report(self) -> None:
+        """Warns of domains that were taken back. Raises ConfigError while nothing newer can come from the agent."""
+        missing = {name for name in self._domains if name not in self._latest().bundles}
+        for name in sorted(missing - self._missing):
+            _log.warning("the Workload API gives no bundle for a trust domain any more: it is refused", domain=name)
+        self._missing = missing
         if problem := self._api.state[1]:
             raise ConfigError(f"workload_api {self._api.socket}", problem)
 
@@ -96,6 +100,6 @@ def opened(settings: Settings) -> Iterator[WorkloadSource | None]:
                     f"the agent gives no bundle for {name}, only for {', '.join(sorted(first.bundles))}: "
                     f"have the server's entry federate with it, or remove it",
                 )
-        yield WorkloadSource(api, first)
+        yield WorkloadSource(api, first, settings.identity.workload_api)
     finally:
         api.close()
