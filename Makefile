@@ -62,6 +62,10 @@ e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 .PHONY: e2e-telemetry
 e2e-telemetry: setup ## The dashboard and the alerts against a real Prometheus (needs Go and redis-server; builds for minutes, once)
 	@pytest tests/telemetry --quiet
+.PHONY: e2e-spire
+e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the first build takes minutes)
+	@PYTHONPATH=tests python -m spire.programs
+	@pytest tests/spire --quiet --capture=no
 
 .PHONY: campaign
 campaign: setup ## Kill, reload and restart the server under load: no token without its record, no failed call

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from livekit_auth_server.adapters.policy_file import load_policy
+from livekit_auth_server.adapters.workload_api import opened
 from livekit_auth_server.loading import expiry, load_server_identity, load_state
 from livekit_auth_server.telemetry import read_tracing
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 def summary(settings: Settings) -> dict[str, Any]:
     """What the settings lead to. Raises ConfigError as `serve` does."""
-    state, server = load_state(settings), load_server_identity(settings)
+    with opened(settings) as source:
+        state, server = load_state(settings, source), load_server_identity(settings, source)
     read_tracing(settings)
     now, bundles = time.time(), state.identifier.bundles
     authorities = {name: len(bundle) for name, bundle in bundles.domains.items()}

@@ -6,6 +6,7 @@ Five kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.adapters.workload_api import WorkloadSource
     from livekit_auth_server.core.identity import TrustBundles
     from livekit_auth_server.service.ports import Clock
     from livekit_auth_server.service.shadow import ShadowObserver
@@ -65,11 +67,14 @@ def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKe
     return keys_from_environment(source.environment or "")
 
 
-def load_identifier(settings: Settings) -> Identifier:
+def load_identifier(settings: Settings, source: WorkloadSource | None = None) -> Identifier:
     """An identifier for the CA bundles, which remembers nothing that other bundles vouched for. Raises ConfigError."""
     identity = settings.identity
     domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
-    return Identifier(load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None))
+    bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
+    if source is not None:
+        bundles = replace(bundles, domains={**bundles.domains, **source.bundles()})
+    return Identifier(bundles)
 
 
 def load_denied(settings: Settings, bundles: TrustBundles) -> DenyList:
@@ -81,21 +86,29 @@ def load_denied(settings: Settings, bundles: TrustBundles) -> DenyList:
     return DenyList(listed.workloads, {**listed.certificates, **revoked.certificates}, revoked.crls)
 
 
-def load_state(settings: Settings) -> State:
+def load_state(settings: Settings, source: WorkloadSource | None = None) -> State:
     """Policy, keys, CA bundles and revocations as the settings name them. Raises ConfigError."""
-    identifier = load_identifier(settings)
+    identifier = load_identifier(settings, source)
     policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
     return State(policy, load_keys(settings), identifier, load_denied(settings, identifier.bundles))
 
 
-def load_server_identity(settings: Settings) -> ServerIdentity:
+def load_server_identity(settings: Settings, source: WorkloadSource | None = None) -> ServerIdentity:
     """The server's own certificate and key, checked. Raises ConfigError."""
-    certificate, key = settings.at(settings.tls.certificate), settings.at(settings.tls.key)
-    identity = ServerIdentity(read_bytes(certificate), read_private(key))
+    tls = settings.tls
+    if tls.certificate and tls.key:
+        certificate, key = settings.at(tls.certificate), settings.at(tls.key)
+        where, pair = f"{certificate} and {key}", (read_bytes(certificate), read_private(key))
+    elif source is not None:
+        svid = source.svid()
+        where, pair = f"the SVID {svid.spiffe_id}", (svid.certificate, svid.key)
+    else:
+        raise ConfigError("tls", "names no certificate")
+    identity = ServerIdentity(*pair)
     try:
         identity.check()
     except ValueError as error:
-        raise ConfigError(f"{certificate} and {key}", str(error)) from None
+        raise ConfigError(where, str(error)) from None
     return identity
 
 
@@ -122,9 +135,13 @@ def fingerprints(settings: Settings) -> dict[str, Fingerprint]:
 
 
 def parts(
-    settings: Settings, state: State, endpoint: Endpoint, clock: Clock, shadow: ShadowObserver | None = None
+    settings: Settings,
+    state: State,
+    endpoint: Endpoint,
+    clock: Clock,
+    source: WorkloadSource | None = None,
 ) -> list[Part]:
-    """What reloads: each kind, loaded from its files and put into `state` or `endpoint`."""
+    """What reloads: each kind, loaded from its files or the Workload API and put into `state` or `endpoint`."""
 
     def policy() -> Apply:
         new = load_policy(settings.at(settings.policy), frozenset(settings.projects))
@@ -135,10 +152,11 @@ def parts(
         return lambda: _put(state, "keys", new, keys=sum(len(project.keys) for project in new.projects.values()))
 
     def bundles() -> Apply:
-        new = load_identifier(settings)
+        new = load_identifier(settings, source)
 
         def apply() -> Mapping[str, object]:
-            endpoint.replace(roots=new.bundles.union)
+            if new.bundles.union:  # TLS must never be left without CAs; without any, identity.py refuses everybody
+                endpoint.replace(roots=new.bundles.union)
             return _put(state, "identifier", new, authorities=len(new.bundles.union))
 
         return apply
@@ -149,7 +167,7 @@ def parts(
         return lambda: _put(state, "denied", new, workloads=len(new.workloads), certificates=len(new.certificates))
 
     def certificate() -> Apply:
-        new = load_server_identity(settings)
+        new = load_server_identity(settings, source)
 
         def apply() -> Mapping[str, object]:
             endpoint.replace(server=new)
@@ -158,22 +176,56 @@ def parts(
         return apply
 
     named = files(settings)
-    loaders = {"policy": policy, "keys": keys, "bundles": bundles, "certificate": certificate}
-    if shadow is not None and settings.shadow_policy is not None:
-        loaders["shadow"] = _candidate(settings, settings.at(settings.shadow_policy), state, shadow)
-    return [
-        Part("revocations", named["revocations"], revocations, lambda: state.identifier.bundles),
-        *(Part(kind, named[kind], load) for kind, load in loaders.items()),
-    ]
+    loaders = {
+        "revocations": revocations,
+        "policy": policy,
+        "keys": keys,
+        "bundles": bundles,
+        "certificate": certificate,
+    }
+    depends: dict[str, Callable[[], object]] = {"revocations": lambda: state.identifier.bundles}
+    if source is not None:
+        sent = _sent(settings, source)
+        depends |= sent
+        loaders |= {kind: _checking(loaders[kind], source) for kind in sent}
+    return [Part(kind, named[kind], load, depends.get(kind, lambda: None)) for kind, load in loaders.items()]
 
 
-def _candidate(settings: Settings, path: Path, state: State, observer: ShadowObserver) -> Callable[[], Apply]:
+def _sent(settings: Settings, source: WorkloadSource) -> dict[str, Callable[[], object]]:
+    """The kinds that come from the Workload API, and what tells that something else was sent."""
+    kinds: dict[str, Callable[[], object]] = {}
+    if settings.identity.workload_api:
+        kinds["bundles"] = source.bundles_state
+    if settings.tls.workload_api:
+        kinds["certificate"] = source.svid_state
+    return kinds
+
+
+def _checking(load: Callable[[], Apply], source: WorkloadSource) -> Callable[[], Apply]:
+    """`load`, with a report of the agent after it, so that a change of files doesn't wait for an agent that is away."""
+
+    def loaded() -> Apply:
+        apply = load()
+
+        def checked() -> Mapping[str, object]:
+            facts = apply()
+            source.report()
+            return facts
+
+        return checked
+
+    return loaded
+
+
+def candidate(settings: Settings, path: Path, state: State, observer: ShadowObserver) -> Part:
+    """The candidate policy of the shadow mode, whose differences the observer hears of."""
+
     def load() -> Apply:
-        new = load_policy(path, frozenset(settings.projects))
+        new = load_policy(settings.at(path), frozenset(settings.projects))
         shadow = Shadow(new, observer)
         return lambda: _put(state, "shadow", shadow, policy_revision=new.revision, callers=len(new.callers))
 
-    return load
+    return Part("shadow", files(settings)["shadow"], load)
 
 
 def _put(state: State, part: str, new: object, **facts: object) -> Mapping[str, object]:

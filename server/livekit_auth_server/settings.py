@@ -28,6 +28,7 @@ from livekit_auth_server.adapters.logs import Format, Level  # noqa: TC001 - pyd
 from livekit_auth_server.adapters.redis_settings import RedisSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.adapters.tracing_settings import TracingSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.adapters.yaml_file import ConfigError, Location, YamlFile, first_mistake
+from livekit_auth_server.core.identity import WorkloadId
 
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
@@ -70,6 +71,13 @@ def _trust_domain(text: str) -> str:
     return text
 
 
+def _spiffe_id(text: str) -> str:
+    WorkloadId.parse(text)
+    if not text.startswith("spiffe://"):
+        raise ValueError("isn't a SPIFFE id such as spiffe://example.org/livekit-auth")
+    return text
+
+
 L = TypeVar("L", bound=UnlistedLimit)
 
 
@@ -90,27 +98,46 @@ class _Model(BaseModel):
 
 
 class TlsSettings(_Model):
-    """The server's certificate chain and its ECDSA key, PEM files."""
+    """The server's certificate chain and its ECDSA key: PEM files, or the SVID that the Workload API gives."""
 
-    certificate: Path
-    key: Path
+    certificate: Path | None = None
+    key: Path | None = None
+    workload_api: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TlsSettings:
+        given = (self.certificate is not None, self.key is not None)
+        if given != ((False, False) if self.workload_api else (True, True)):
+            raise ValueError("needs certificate and key, or workload_api: true without them")
+        return self
+
+
+class WorkloadApiSettings(_Model):
+    """The SPIFFE Workload API: its socket, the id to take of several, seconds to wait for the first SVID."""
+
+    socket: str | None = None
+    id: Annotated[str, AfterValidator(_spiffe_id)] | None = None
+    patience: float = Field(default=30.0, ge=0.1, le=600)
 
 
 class IdentitySettings(_Model):
     """Whose certificates are believed: a CA bundle for each SPIFFE trust domain, and one for DNS names if enabled.
 
-    `deny_list` and `crls` name who isn't any more.
+    `workload_api` names the domains whose bundles come from there. `deny_list` and `crls` name who isn't any more.
     """
 
     trust_domains: dict[TrustDomain, Path] = Field(default_factory=dict)
+    workload_api: list[TrustDomain] = Field(default_factory=list)
     dns_bundle: Path | None = None
     deny_list: Path | None = None
     crls: list[Path] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _some(self) -> IdentitySettings:
-        if not self.trust_domains and self.dns_bundle is None:
-            raise ValueError("needs trust_domains, dns_bundle or both")
+        if not self.trust_domains and not self.workload_api and self.dns_bundle is None:
+            raise ValueError("needs at least one of trust_domains, workload_api and dns_bundle")
+        if twice := sorted(self.trust_domains.keys() & set(self.workload_api)):
+            raise ValueError(f"{twice[0]} stands in trust_domains and in workload_api; remove one")
         return self
 
 
@@ -201,6 +228,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=64)
     tls: TlsSettings
     identity: IdentitySettings
+    workload_api: WorkloadApiSettings | None = None
     policy: Path
     shadow_policy: Path | None = None
     projects: dict[ProjectName, ProjectSettings] = Field(min_length=1)
@@ -217,6 +245,15 @@ class Settings(BaseSettings):
     reflection: bool = False
     drain: float = Field(default=30.0, ge=0, le=3600)
     _base: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _a_workload_api_where_it_is_used(self) -> Settings:
+        used = self.tls.workload_api or bool(self.identity.workload_api)
+        if used and self.workload_api is None:
+            raise ValueError("tls.workload_api and identity.workload_api need workload_api: {socket: unix:///PATH}")
+        if not used and self.workload_api is not None:
+            raise ValueError("nothing uses workload_api: set tls.workload_api or identity.workload_api, or remove it")
+        return self
 
     def at(self, path: Path) -> Path:
         """A path of the settings, taken from the settings file's folder. Raises ConfigError."""

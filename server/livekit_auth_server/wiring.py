@@ -26,9 +26,17 @@ from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
 from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
 from livekit_auth_server.adapters.work_metrics import WebhookMetrics, timed
+from livekit_auth_server.adapters.workload_api import opened
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.core.mint import mint
-from livekit_auth_server.loading import fingerprints, load_server_identity, load_state, parts, warn_of_stale_crls
+from livekit_auth_server.loading import (
+    candidate,
+    fingerprints,
+    load_server_identity,
+    load_state,
+    parts,
+    warn_of_stale_crls,
+)
 from livekit_auth_server.reload import Reloader
 from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.adapters.probe_listener import Page
     from livekit_auth_server.adapters.watch import Fingerprint
+    from livekit_auth_server.adapters.workload_api import WorkloadSource
     from livekit_auth_server.settings import Settings
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
@@ -63,6 +72,7 @@ class Running:
     stores: Stores
     audit: AuditTrail
     telemetry: Telemetry
+    source: WorkloadSource | None
 
     async def stop(self, grace: float) -> None:
         """Drains, then completes the audit trail and lets go of the stores."""
@@ -80,12 +90,18 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-async def start(
-    settings: Settings, state: State, registry: CollectorRegistry, stream: LineStream, worker: int | None = None
+async def start(  # noqa: PLR0913 - the composition root
+    settings: Settings,
+    state: State,
+    registry: CollectorRegistry,
+    stream: LineStream,
+    *,
+    source: WorkloadSource | None = None,
+    worker: int | None = None,
 ) -> Running:
     """Starts the server; `worker` is its number where several share the port. Raises ConfigError."""
     clock = SystemClock()
-    endpoint = Endpoint(load_server_identity(settings), state.identifier.bundles.union)
+    endpoint = Endpoint(load_server_identity(settings, source), state.identifier.bundles.union)
     telemetry = open_telemetry(settings, state, endpoint, clock, registry)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
@@ -114,7 +130,7 @@ async def start(
         await audit.close()
         await stores.close()
         raise
-    return Running(server, port, endpoint, stores, audit, telemetry)
+    return Running(server, port, endpoint, stores, audit, telemetry, source)
 
 
 async def _flush(stream: LineStream) -> None:
@@ -125,15 +141,21 @@ async def _flush(stream: LineStream) -> None:
 
 
 def new_reloader(
-    settings: Settings, state: State, endpoint: Endpoint, before: dict[str, Fingerprint], registry: CollectorRegistry
+    settings: Settings, state: State, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
 ) -> Reloader:
-    """Keeps `state` and `endpoint` up to date with the files. `before` is from before they were loaded."""
+    """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
     clock = SystemClock()
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
     warn_of_stale_crls(state.denied, clock.now())
-    shadow = ShadowMetrics(registry, clock) if settings.shadow_policy else None
-    return Reloader(parts(settings, state, endpoint, clock, shadow), before, metrics)
+    source = running.source
+    kinds = parts(settings, state, running.endpoint, clock, source)
+    if settings.shadow_policy is not None:
+        kinds.append(candidate(settings, settings.shadow_policy, state, ShadowMetrics(registry, clock)))
+    reloader = Reloader(kinds, before, metrics)
+    if source is not None and source.moved():
+        reloader.request()  # something came after it was loaded and before the reloader began to look
+    return reloader
 
 
 def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListener:
@@ -171,8 +193,15 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
 
     As a worker it has its supervisor's `control`, which then has the probes, and goes when its supervisor does.
     """
+    with opened(settings) as source:
+        await _serve(settings, stream, control, source)
+
+
+async def _serve(
+    settings: Settings, stream: LineStream, control: Control | None, source: WorkloadSource | None
+) -> None:
     before = fingerprints(settings)
-    state = load_state(settings)
+    state = load_state(settings, source)
     registry = new_registry()
     dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
     dropped.set_function(lambda: stream.dropped)
@@ -181,11 +210,12 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
     if settings.metrics and control is None:
         await listener.start(settings.metrics)
     try:
-        running = await start(settings, state, registry, stream, control.worker if control else None)
+        worker = control.worker if control else None
+        running = await start(settings, state, registry, stream, source=source, worker=worker)
     except ConfigError:
         await listener.close()
         raise
-    reloader = new_reloader(settings, state, running.endpoint, before, registry)
+    reloader = new_reloader(settings, state, running, before, registry)
     condition.problems += [running.audit.ready, running.stores.problems]
     condition.warnings.append(reloader.failing)
     _on_signals(reloader, stopping)

@@ -142,7 +142,7 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     ("listen\n", NO_SETTINGS),
     (BASE + "listn: x\n", "11: listn: there is no such field; check its spelling"),
     (BASE + "listen: a:1\n", "11: a key stands twice in one mapping; remove one"),
-    (with_("key: server.key", "kee: x"), "2: tls.kee: there is no such field; check its spelling (and 1 more)"),
+    (with_("key: server.key", "kee: x"), "2: tls.kee: there is no such field; check its spelling"),
     (with_("tls: {certificate: server.pem, key: server.key}\n", ""), "tls: is required"),
     ("listen: 127.0.0.1:1\n", "tls: is required (and 3 more)"),
     (BASE + "log:\n", f"11: log: {FIELDS}"),
@@ -186,7 +186,7 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     (with_("  trust_domains:\n    example.org: ca.pem\n", ""), f"3: identity: {FIELDS}"),
     (
         with_("\n  trust_domains:\n    example.org: ca.pem\n", " {}\n"),
-        "3: identity: needs trust_domains, dns_bundle or both",
+        "3: identity: needs at least one of trust_domains, workload_api and dns_bundle",
     ),
     (with_("policy.yaml", "5"), "6: policy: should be the path of a file or folder"),
     (with_("policy.yaml", ""), "6: policy: should be the path of a file or folder"),
@@ -329,6 +329,64 @@ def test_keys_come_from_one_place(tmp_path: Path, where: str, field: str) -> Non
 def test_dns_names_alone_are_enough(tmp_path: Path) -> None:
     settings = load(tmp_path, with_("trust_domains:\n    example.org: ca.pem", "dns_bundle: dns.pem"))
     assert settings.identity == IdentitySettings(dns_bundle=Path("dns.pem"))
+
+
+# The Workload API
+
+FROM_AGENT = {
+    "tls: {certificate: server.pem, key: server.key}": "tls: {workload_api: true}",
+    "trust_domains:\n    example.org: ca.pem": "workload_api: [example.org]",
+    "policy: policy.yaml": "workload_api: {socket: unix:///run/spire/agent.sock}\npolicy: policy.yaml",
+}
+ONE_SOURCE = "needs certificate and key, or workload_api: true without them"
+
+
+def from_agent(*without: int) -> str:
+    """BASE with everything from the agent, but for some of these replacements."""
+    text = BASE
+    for index, (old, new) in enumerate(FROM_AGENT.items()):
+        text = text if index in without else text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize("without", [(), (0,), (1,)])
+def test_certificate_and_bundles_each_come_from_files_or_from_the_agent(tmp_path: Path, without: tuple[int]) -> None:
+    settings = load(tmp_path, from_agent(*without))
+    assert settings.workload_api
+    assert settings.workload_api.socket == "unix:///run/spire/agent.sock"
+    assert settings.tls.workload_api is (0 not in without)
+    assert settings.identity.workload_api == ([] if 1 in without else ["example.org"])
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (from_agent(2), "tls.workload_api and identity.workload_api need workload_api: {socket: unix:///PATH}"),
+        (from_agent(0, 1), "nothing uses workload_api: set tls.workload_api or identity.workload_api, or remove it"),
+        (with_("key: server.key", "workload_api: true"), f"2: tls: {ONE_SOURCE}"),
+        (with_(", key: server.key", ""), f"2: tls: {ONE_SOURCE}"),
+        (
+            with_("server.pem, key: server.key", "server.pem, key: server.key, workload_api: true"),
+            f"2: tls: {ONE_SOURCE}",
+        ),
+        (
+            with_("    example.org: ca.pem", "    example.org: ca.pem\n  workload_api: [example.org]"),
+            "3: identity: example.org stands in trust_domains and in workload_api; remove one",
+        ),
+        (
+            from_agent().replace("[example.org]", "[spiffe://example.org]"),
+            f"4: identity.workload_api.0: {TRUST_DOMAIN}",
+        ),
+        (from_agent().replace("{socket:", "{patience: 0, socket:"), "5: workload_api.patience: "),
+        (from_agent().replace("{socket:", "{id: example.org/x, socket:"), "5: workload_api.id: not a SPIFFE id"),
+        (
+            from_agent().replace("{socket:", "{id: 'dns:a.example.org', socket:"),
+            "5: workload_api.id: isn't a SPIFFE id",
+        ),
+    ],
+)
+def test_a_mistake_about_the_agent_says_what_to_do(tmp_path: Path, content: str, text: str) -> None:
+    assert text in mistake(tmp_path, content)
 
 
 # The environment

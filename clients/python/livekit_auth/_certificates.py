@@ -1,7 +1,7 @@
-"""The client's certificate files, and noticing that they were renewed.
+"""The client's certificates, from files or from the SPIFFE Workload API, and noticing that they were renewed.
 
-What this hands out is always a set that fits together: the key belongs to the certificate, the CA file holds
-certificates, and no file changed while they were read. A set that is only half written is left for the next look.
+What this hands out is always a set that fits together: the key belongs to the certificate, the CAs are certificates,
+and no file changed while they were read. A set that is only half written is left for the next look.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import logging
 import ssl
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from livekit_auth._config import Files
 from livekit_auth._errors import ConfigError
+from livekit_auth._workload_api import WorkloadApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from livekit_auth._config import Config
+    from livekit_auth._config import Config, FromWorkloadApi
+    from livekit_auth._workload_api import Issued
 
 POLL_SECONDS = 1.0
 """How often the files are looked at, at most."""
@@ -37,12 +40,75 @@ class Certificates:
     key: bytes = field(repr=False)
 
 
+class Source(Protocol):
+    """Where certificates come from. Not thread-safe: its owner holds a lock."""
+
+    current: Certificates
+
+    def renewed(self) -> bool:
+        """Whether `current` was replaced by a newer set just now; never raises, never waits."""
+
+    def close(self) -> None:
+        """Stops looking for newer ones."""
+
+
+def open_source(config: Config) -> Source:
+    """The source that a configuration names. Raises ConfigError when it can't be used."""
+    if isinstance(config.identity, Files):
+        return CertificateFiles(config.identity)
+    return WorkloadCertificates(config.identity)
+
+
+class WorkloadCertificates:
+    """The SVID and the bundle that the SPIFFE Workload API sent last."""
+
+    def __init__(self, wanted: FromWorkloadApi, api: WorkloadApi | None = None) -> None:
+        """Waits for the first SVID. Raises ConfigError when none comes in time, or no bundle for the server."""
+        self._wanted = wanted
+        self._api = api or WorkloadApi(wanted.socket)
+        try:
+            self._seen = self._api.first(wanted.patience)
+            self.current = self._certificates(self._seen)
+        except BaseException:
+            self._api.close()
+            raise
+
+    def renewed(self) -> bool:
+        """Whether `current` was replaced by a newer set just now. Never waits; never raises."""
+        issued, _ = self._api.state
+        if issued is None or issued is self._seen:
+            return False
+        self._seen = issued
+        try:
+            newest = self._certificates(issued)
+        except ConfigError as error:
+            _log.warning("Keeping the certificate received before: %s", error)
+            return False
+        changed = newest != self.current
+        self.current = newest
+        return changed
+
+    def close(self) -> None:
+        """Ends the stream from the agent."""
+        self._api.close()
+
+    def _certificates(self, issued: Issued) -> Certificates:
+        domain = self._wanted.server_trust_domain or issued.svid.trust_domain
+        ca = issued.bundles.get(domain)
+        if not ca:
+            raise ConfigError(
+                f"the agent gives no bundle for the server's trust domain {domain}, only for "
+                f"{', '.join(sorted(issued.bundles))}: have this workload's entry federate with it"
+            )
+        return Certificates(ca=ca, cert=issued.svid.certificate, key=issued.svid.key)
+
+
 class CertificateFiles:
     """Reads the three files, and reads them again when they have changed. Not thread-safe: its owner holds a lock."""
 
-    def __init__(self, config: Config, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, files: Files, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Reads the files. Raises ConfigError when they can't be read or don't fit together."""
-        self._config = config
+        self._files = files
         self._clock = clock
         self._looked_at = clock()
         self._seen = self._state()
@@ -65,8 +131,11 @@ class CertificateFiles:
         self._seen = state
         return True
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _paths(self) -> tuple[Path, Path, Path]:
-        return self._config.ca, self._config.cert, self._config.key
+        return self._files.ca, self._files.cert, self._files.key
 
     def _state(self) -> _State:
         """What tells one version of the files from another; symbolic links are followed, so a swapped link shows."""
@@ -76,25 +145,23 @@ class CertificateFiles:
         ca, cert, key = (_read(path) for path in self._paths())
         self._check()
         if self._state() != state:
-            raise ConfigError(f"the certificate files changed while they were read: {self._config.cert}")
+            raise ConfigError(f"the certificate files changed while they were read: {self._files.cert}")
         return Certificates(ca=ca, cert=cert, key=key)
 
     def _check(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             # An empty password makes an encrypted key an error; without one OpenSSL would ask at the terminal.
-            context.load_cert_chain(self._config.cert, self._config.key, password="")
+            context.load_cert_chain(self._files.cert, self._files.key, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the certificate {self._config.cert} and the key {self._config.key} can't be used together: both must "
+                f"the certificate {self._files.cert} and the key {self._files.key} can't be used together: both must "
                 f"be PEM, of one pair, and the key not encrypted ({_reason(error)})"
             ) from error
         try:
-            context.load_verify_locations(self._config.ca)
+            context.load_verify_locations(self._files.ca)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the CA file {self._config.ca} holds no certificate in PEM ({_reason(error)})"
-            ) from error
+            raise ConfigError(f"the CA file {self._files.ca} holds no certificate in PEM ({_reason(error)})") from error
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

@@ -9,11 +9,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from livekit_auth._errors import ConfigError
+from livekit_auth._workload_api import VARIABLE as WORKLOAD_API_VARIABLE
+from livekit_auth._workload_api import endpoint_socket
 
 DEFAULT_TIMEOUT = 5.0
 """How long a call may take, retries included, in seconds."""
 
+_Given = str | os.PathLike[str] | None
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/:\[\]]+):[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Certificate files."""
+
+    ca: Path
+    """The PEM file of the CA certificates that may sign the server's certificate."""
+    cert: Path
+    """The PEM file of the client's certificate, intermediates after it."""
+    key: Path
+    """The PEM file of its private key, not encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromWorkloadApi:
+    """The SPIFFE Workload API."""
+
+    socket: str
+    """unix:///PATH of the agent."""
+    server_trust_domain: str | None
+    """The trust domain whose CAs may sign the server's certificate; the client's own if None."""
+    patience: float
+    """How long to wait for the first SVID, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +49,51 @@ class Config:
 
     address: str
     """HOST:PORT of the server."""
-    ca: Path
-    """The PEM file of the CA certificates that may sign the server's certificate."""
-    cert: Path
-    """The PEM file of the client's certificate, intermediates after it."""
-    key: Path
-    """The PEM file of its private key, not encrypted."""
+    identity: Files | FromWorkloadApi
+    """Where the client's certificate and the server's CA come from."""
     timeout: float
     """How long a call may take, retries included, in seconds."""
 
     @classmethod
-    def resolve(
+    def resolve(  # noqa: PLR0913 - the client's arguments
         cls,
         address: str | None = None,
         *,
         ca: str | os.PathLike[str] | None = None,
         cert: str | os.PathLike[str] | None = None,
         key: str | os.PathLike[str] | None = None,
+        workload_api: str | None = None,
+        server_trust_domain: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Config:
-        """Fills what isn't given from LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY. Raises ConfigError."""
-        return cls(
-            address=_address(address),
-            ca=_path("ca", ca, "the CA that signs the server's certificate"),
-            cert=_path("cert", cert, "the client certificate"),
-            key=_path("key", key, "the client certificate's private key"),
-            timeout=check_timeout(timeout),
-        )
+        """Fills what isn't given from LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY, or SPIFFE_ENDPOINT_SOCKET.
+
+        Raises ConfigError.
+        """
+        server, patience = _address(address), check_timeout(timeout)
+        files = {"ca": ca, "cert": cert, "key": key}
+        if workload_api and any(files.values()):
+            raise ConfigError("workload_api stands for ca, cert and key: pass it or them, not both")
+        if workload_api or not (any(files.values()) or _any_file_named()):
+            named = workload_api or os.environ.get(WORKLOAD_API_VARIABLE)
+            if named:
+                api = FromWorkloadApi(endpoint_socket(named), server_trust_domain, patience)
+                return cls(server, api, patience)
+        if server_trust_domain is not None:
+            raise ConfigError("server_trust_domain goes with workload_api: with files, ca says who may sign")
+        return cls(server, _files(**files), patience)
+
+
+def _files(ca: _Given, cert: _Given, key: _Given) -> Files:
+    return Files(
+        ca=_path("ca", ca, "the CA that signs the server's certificate"),
+        cert=_path("cert", cert, "the client certificate"),
+        key=_path("key", key, "the client certificate's private key"),
+    )
+
+
+def _any_file_named() -> bool:
+    return any(os.environ.get(f"LIVEKIT_AUTH_{name}") for name in ("CA", "CERT", "KEY"))
 
 
 def check_timeout(timeout: float) -> float:
@@ -71,5 +116,8 @@ def _path(argument: str, given: str | os.PathLike[str] | None, meaning: str) -> 
     variable = f"LIVEKIT_AUTH_{argument.upper()}"
     value = given or os.environ.get(variable, "")
     if not value:
-        raise ConfigError(f"no {argument}: set {variable} to the PEM file of {meaning}, or pass {argument}")
+        raise ConfigError(
+            f"no {argument}: set {variable} to the PEM file of {meaning}, or pass {argument}; "
+            f"where a SPIFFE agent runs, set {WORKLOAD_API_VARIABLE} instead of files"
+        )
     return Path(value)

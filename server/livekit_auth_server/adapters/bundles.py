@@ -16,21 +16,32 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.identity import CertificateBundle
 
 
+_NO_PEM = "isn't a PEM file of CA certificates"
+
+
 def load_bundles(domains: Mapping[str, Path], dns: Path | None) -> TrustBundles:
     """The bundle of each trust domain and of DNS names. Raises ConfigError."""
     return TrustBundles({name: _bundle(path) for name, path in domains.items()}, _bundle(dns) if dns else None)
 
 
 def _bundle(path: Path) -> CertificateBundle:
+    content = read_bytes(path)
+    if not content.strip():
+        raise ConfigError(path, _NO_PEM)
+    return authorities(content, path)
+
+
+def authorities(pem: bytes, where: Path | str) -> CertificateBundle:
+    """The CA certificates of a PEM text; none if it is empty. Raises ConfigError."""
     try:
-        certificates = tuple(x509.load_pem_x509_certificates(read_bytes(path)))
+        certificates = tuple(x509.load_pem_x509_certificates(pem)) if pem else ()
     except (ValueError, x509.InvalidVersion):
-        raise ConfigError(path, "isn't a PEM file of CA certificates") from None
+        raise ConfigError(where, _NO_PEM) from None
     for certificate in certificates:
         if not _is_ca(certificate):
             subject = certificate.subject.rfc4514_string() or "without a subject"
             raise ConfigError(
-                path, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself"
+                where, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself"
             )
     return certificates
 

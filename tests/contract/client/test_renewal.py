@@ -116,3 +116,11 @@ async def test_a_call_in_flight_outlives_the_closing_of_the_client(client, servi
     await service.called.wait()
     await client.close()
     assert (await slow).decision_id == "dec-1"
+
+
+async def test_one_file_may_hold_certificate_ca_and_key(authority, address, service, files, renewed):
+    """As Vault Agent writes it: the pair then fits at every moment."""
+    files["cert"].write_bytes(renewed.leaf_pem + authority.leaf_pem + renewed.key_pem)
+    async with AuthClient(address, ca=files["ca"], cert=files["cert"], key=files["cert"]) as client:
+        await client.get_caller()
+    assert service.peers == [renewed.leaf_pem]

@@ -4,7 +4,7 @@ import pytest
 
 from livekit_auth import AuthClient, ConfigError
 from livekit_auth._certificates import CertificateFiles
-from livekit_auth._config import Config
+from livekit_auth._config import Config, Files, FromWorkloadApi
 from support.pki import Authority
 
 NAMES = ("ADDRESS", "CA", "CERT", "KEY")
@@ -57,16 +57,16 @@ def test_a_timeout_is_finite_and_above_zero(timeout):
 
 @pytest.mark.parametrize("name", ["ca", "cert", "key"])
 def test_a_file_that_is_not_there_is_named(config, name):
-    path = getattr(config, name)
+    path = getattr(config.identity, name)
     path.unlink()
     with pytest.raises(ConfigError, match=f"can't read {path}: No such file"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_a_key_of_another_certificate_is_refused(config, authority):
-    config.key.write_bytes(authority.issue(uris=["spiffe://example.org/other"]).key_pem)
+    config.identity.key.write_bytes(authority.issue(uris=["spiffe://example.org/other"]).key_pem)
     with pytest.raises(ConfigError, match="can't be used together"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
@@ -77,24 +77,24 @@ def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
         load_pem_private_key,
     )
 
-    key = load_pem_private_key(config.key.read_bytes(), None)
+    key = load_pem_private_key(config.identity.key.read_bytes(), None)
     encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
-    config.key.write_bytes(encrypted)
+    config.identity.key.write_bytes(encrypted)
     with pytest.raises(ConfigError, match="not encrypted"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_a_ca_file_without_certificates_is_refused(config):
-    config.ca.write_bytes(b"nothing\n")
+    config.identity.ca.write_bytes(b"nothing\n")
     with pytest.raises(ConfigError, match="no certificate in PEM"):
-        CertificateFiles(config)
+        CertificateFiles(config.identity)
 
 
 def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
     now = 0.0
-    files = CertificateFiles(config, clock=lambda: now)
+    files = CertificateFiles(config.identity, clock=lambda: now)
     renewed = authority.issue(uris=["spiffe://example.org/web"])
-    renewed.write(config.cert.parent, "client")
+    renewed.write(config.identity.cert.parent, "client")
     now = 0.9
     assert not files.renewed()
     now = 1.0
@@ -105,6 +105,62 @@ def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
 
 
 def test_the_key_shows_in_no_repr(config):
-    certificates = CertificateFiles(config).current
+    certificates = CertificateFiles(config.identity).current
     assert b"PRIVATE KEY" in certificates.key
     assert "PRIVATE KEY" not in repr(certificates)
+
+
+SOCKET = "unix:///run/spire/agent.sock"
+
+
+@pytest.fixture
+def nothing_set(monkeypatch):
+    for name in (*(f"LIVEKIT_AUTH_{name}" for name in NAMES), "SPIFFE_ENDPOINT_SOCKET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_the_agents_socket_stands_for_the_files(monkeypatch):
+    by_argument = Config.resolve("host:1", workload_api=SOCKET, server_trust_domain="example.org", timeout=3)
+    assert by_argument.identity == FromWorkloadApi(SOCKET, "example.org", 3)
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", SOCKET)
+    assert Config.resolve("host:1").identity == FromWorkloadApi(SOCKET, None, 5.0)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_files_that_are_named_win_over_the_variable_of_the_agent(monkeypatch):
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", SOCKET)
+    assert isinstance(Config.resolve("host:1", ca="a", cert="b", key="c").identity, Files)
+    monkeypatch.setenv("LIVEKIT_AUTH_CERT", "b")
+    with pytest.raises(ConfigError, match="set LIVEKIT_AUTH_CA to"):  # half-named files aren't dropped in silence
+        Config.resolve("host:1")
+    assert isinstance(Config.resolve("host:1", workload_api=SOCKET).identity, FromWorkloadApi)
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("given", [{"ca": "a"}, {"cert": "b"}, {"key": "c"}])
+def test_an_agent_and_files_are_not_both_passed(given):
+    with pytest.raises(ConfigError, match="pass it or them"):
+        Config.resolve("host:1", workload_api=SOCKET, **given)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_a_trust_domain_without_an_agent_is_an_error():
+    with pytest.raises(ConfigError, match="goes with workload_api"):
+        Config.resolve("host:1", ca="a", cert="b", key="c", server_trust_domain="example.org")
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(
+    "socket",
+    ["tcp://127.0.0.1:1", "/run/agent.sock", "unix:agent.sock", "unix://", "unix:///a?b", "unix:///a b", "unix:///a\n"],
+)
+def test_anything_but_a_unix_socket_is_no_workload_api(socket):
+    with pytest.raises(ConfigError, match="must be unix:///PATH"):
+        Config.resolve("host:1", workload_api=socket)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_a_path_that_no_socket_can_have_is_refused():
+    with pytest.raises(ConfigError, match="too long for a socket"):
+        Config.resolve("host:1", workload_api="unix:///" + "a" * 107)

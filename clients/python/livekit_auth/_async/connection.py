@@ -1,4 +1,4 @@
-"""The channel to the server: opened at first use, replaced when the certificate files were renewed.
+"""The channel to the server: opened at first use, replaced when the certificates were renewed.
 
 A channel that was replaced is closed when its last call has ended, so a renewal never breaks a call. Nothing in here
 waits, apart from closing a channel that has no calls left; the lock is held for look-ups only.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from livekit_auth import _channel
-from livekit_auth._certificates import CertificateFiles
+from livekit_auth._certificates import open_source
 from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class Connection:
     """Lends a stub for the length of a call."""
 
     def __init__(self, config: Config) -> None:
-        """Reads the certificate files; raises ConfigError when they can't be used. Connects at the first call."""
+        """Takes the certificates; raises ConfigError when they can't be used. Connects at the first call."""
         self._address = config.address
-        self._files = CertificateFiles(config)
+        self._source = open_source(config)
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._closed = False
@@ -65,6 +65,7 @@ class Connection:
         """Refuses new calls and closes the channel; calls in flight end first, the last of them closing it."""
         with self._lock:
             self._closed = True
+            self._source.close()
             link, self._link = self._link, None
             if link is not None:
                 link.retired = True
@@ -77,7 +78,7 @@ class Connection:
             if self._closed:
                 raise RuntimeError("the client is closed")
             link, replaced = self._link, None
-            renewed = self._files.renewed()
+            renewed = self._source.renewed()
             if link is None or renewed:
                 newest = self._open()
                 if link is not None:
@@ -94,6 +95,6 @@ class Connection:
             return link.finished
 
     def _open(self) -> _Link:
-        credentials = _channel.credentials(self._files.current)
+        credentials = _channel.credentials(self._source.current)
         channel = grpc.aio.secure_channel(self._address, credentials, options=_channel.options())
         return _Link(channel, AuthServiceStub(channel))

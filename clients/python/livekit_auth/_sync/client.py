@@ -43,20 +43,35 @@ class AuthClient:
     Every method raises a subclass of AuthError when the call fails, and RuntimeError after `close`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the address by keyword
         self,
         address: str | None = None,
         *,
         ca: str | os.PathLike[str] | None = None,
         cert: str | os.PathLike[str] | None = None,
         key: str | os.PathLike[str] | None = None,
+        workload_api: str | None = None,
+        server_trust_domain: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         """Takes what isn't given from LIVEKIT_AUTH_ADDRESS (HOST:PORT), _CA, _CERT and _KEY (paths of PEM files).
 
+        `workload_api` is the socket of a SPIFFE agent (unix:///PATH), which then gives the certificate, the CAs and
+        their renewals in place of files; where none of the files is named, SPIFFE_ENDPOINT_SOCKET does the same. This
+        waits up to `timeout` for the first SVID. The server's certificate must be signed by the bundle of
+        `server_trust_domain`, by default this workload's own.
+
         `timeout` is every call's default, in seconds. Raises ConfigError when a setting is missing or unusable.
         """
-        config = Config.resolve(address, ca=ca, cert=cert, key=key, timeout=timeout)
+        config = Config.resolve(
+            address,
+            ca=ca,
+            cert=cert,
+            key=key,
+            workload_api=workload_api,
+            server_trust_domain=server_trust_domain,
+            timeout=timeout,
+        )
         self._timeout = config.timeout
         self._connection = Connection(config)
 

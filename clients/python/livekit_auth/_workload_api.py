@@ -1,0 +1,222 @@
+"""X509-SVIDs and trust bundles from the SPIFFE Workload API, followed for as long as this process lives.
+
+A thread holds the agent's stream open and keeps what it sent last. Guarantees: an update is taken whole or not at all;
+what was taken stays when the agent goes away, with `problem` saying why nothing newer comes; the stream is opened again
+by itself, on a new connection each time. No key shows in a repr, a log or an error.
+
+Source: SPIFFE_Workload_API.md sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from livekit_auth._errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from spiffe import WorkloadApiClient, X509Svid
+    from spiffe.workloadapi.x509_context import X509Context
+
+VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
+_SOCKET = re.compile(r"unix:(?://)?/(?!/)[^\s?#]+\Z")
+_LONGEST_PATH = 107  # bytes that Linux takes for the path of a socket
+_SHORTEST, _LONGEST = 0.1, 2.0  # seconds before the stream is opened again: a restarted agent should be found soon
+_MISSING = "the Python package spiffe is missing: install the extra, pip install '{dist}[spiffe]'"
+
+_log = logging.getLogger("livekit_auth")
+
+
+@dataclass(frozen=True, slots=True)
+class Svid:
+    """An identity with its certificate chain, leaf first, and its key, both PEM."""
+
+    spiffe_id: str
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @property
+    def trust_domain(self) -> str:
+        """The domain that its id is in."""
+        return self.spiffe_id.removeprefix("spiffe://").partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What the agent sent last: this workload's SVID, and each trust domain's CA certificates, PEM."""
+
+    svid: Svid
+    bundles: Mapping[str, bytes]
+
+
+def endpoint_socket(given: str | None) -> str:
+    """The socket that was given, else that of SPIFFE_ENDPOINT_SOCKET. Raises ConfigError."""
+    socket = given or os.environ.get(VARIABLE, "")
+    if not socket:
+        raise ConfigError(f"no Workload API: name its socket, or set {VARIABLE}, such as unix:///run/spire/agent.sock")
+    if not _SOCKET.match(socket):
+        raise ConfigError(f"the Workload API's socket must be unix:///PATH, not {socket!r}")
+    if len(socket.removeprefix("unix:").removeprefix("//").encode()) > _LONGEST_PATH:
+        raise ConfigError(f"the path of {socket} is too long for a socket: {_LONGEST_PATH} bytes at most")
+    return socket
+
+
+class WorkloadApi:
+    """Follows the Workload API from its creation until `close`; safe to use from any thread.
+
+    `spiffe_id` says which SVID to take of several; without it the first is taken (section 5.3).
+    """
+
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        spiffe_id: str | None = None,
+        dist: str = "livekit-auth",
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Takes the socket from SPIFFE_ENDPOINT_SOCKET when none is given. Raises ConfigError.
+
+        `dist` is the package whose extra brings what is needed; `warn` is told, on another thread, of each new problem.
+        """
+        self.socket = endpoint_socket(socket)
+        try:
+            import spiffe  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigError(_MISSING.format(dist=dist)) from None
+        self._connect: Callable[[], WorkloadApiClient] = lambda: spiffe.WorkloadApiClient(self.socket)
+        self._wanted, self._warn = spiffe_id, warn
+        self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")
+        self._changed = threading.Condition()
+        self._ended = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="spiffe-workload-api", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> tuple[Issued | None, str]:
+        """What was taken last, and why nothing newer comes: "" while the stream is open. The two belong together."""
+        return self._state
+
+    def first(self, seconds: float) -> Issued:
+        """Waits for the first SVID. Raises ConfigError, which says what to do, when none comes in this time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state[0] is not None or self._closed, seconds)
+            issued, problem = self._state
+        if issued is None:
+            raise ConfigError(f"no SVID from the Workload API at {self.socket} within {seconds:g} s: {problem}")
+        return issued
+
+    def close(self) -> None:
+        """Ends the stream; what was taken stays readable."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._ended.set()
+
+    def _run(self) -> None:
+        pause = _SHORTEST
+        while not self._closed:
+            began = time.monotonic()
+            problem = self._follow()
+            self._put(self._state[0], problem)
+            # A stream that held for a while was a good one: the agent was restarted, and will be back soon.
+            pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
+            self._ended.clear()
+            self._ended.wait(pause)
+
+    def _follow(self) -> str:
+        """Opens the stream and takes what comes until it ends; returns why it did."""
+        reasons: list[str] = []
+        self._ended.clear()
+        if self._closed:
+            return "it was closed"
+
+        def end(error: Exception) -> None:
+            reasons.append(_meaning(error))
+            self._ended.set()
+
+        try:
+            client = self._connect()
+        except Exception as error:  # noqa: BLE001 - the library's errors vary, and a socket may appear later
+            return _meaning(error)
+        try:
+            # The library's own retries are off: they give up on some errors, and after enough of them.
+            stream = client.stream_x509_contexts(self._take, end, retry_connect=False)
+            self._ended.wait()
+            stream.cancel()
+        finally:
+            client.close()
+        return reasons[0] if reasons else "the agent ended the stream"
+
+    def _take(self, context: X509Context) -> None:
+        """Called by the library for each update. Must not raise: the library would end the stream."""
+        try:
+            issued = Issued(self._choose(context), _bundles(context))
+        except ConfigError as error:
+            self._put(self._state[0], str(error))
+        except Exception as error:  # noqa: BLE001
+            self._put(self._state[0], f"what the agent sent can't be used ({type(error).__name__})")
+        else:
+            self._put(issued, "")
+
+    def _choose(self, context: X509Context) -> Svid:
+        svids = context.x509_svids
+        chosen = next((svid for svid in svids if self._wanted in {None, str(svid.spiffe_id)}), None)
+        if chosen is None:
+            given = ", ".join(str(svid.spiffe_id) for svid in svids)
+            raise ConfigError(f"the agent gives this process no SVID {self._wanted}, only {given}")
+        return _svid(chosen)
+
+    def _put(self, issued: Issued | None, problem: str) -> None:
+        with self._changed:
+            before = self._state
+            # The same again stays the same object, so that nobody does anything over it.
+            self._state = (before[0] if issued == before[0] else issued, problem)
+            self._changed.notify_all()
+        if problem and problem != before[1] and not self._closed:
+            self._warn(f"Workload API at {self.socket}: {problem}")
+
+
+def _svid(svid: X509Svid) -> Svid:
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - comes with the extra
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in svid.cert_chain)
+    key = svid.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Svid(str(svid.spiffe_id), chain, key)
+
+
+def _bundles(context: X509Context) -> dict[str, bytes]:
+    """Each trust domain's CA certificates, in an order that doesn't change while they don't."""
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    return {
+        bundle.trust_domain.name: b"".join(sorted(ca.public_bytes(Encoding.PEM) for ca in bundle.x509_authorities))
+        for bundle in context.x509_bundle_set.bundles
+    }
+
+
+def _meaning(error: Exception) -> str:
+    """Why the stream ended, with what to do; the library says it in words only."""
+    text = str(error)
+    if "PERMISSION_DENIED" in text:
+        return "the agent has no identity for this process: register an entry whose selectors match it"
+    if "UNAVAILABLE" in text:
+        return "no agent answers there: see that it runs and that this process may open its socket"
+    if "does not exist" in text:
+        return "there is no such socket: see that the agent runs and that its socket is mounted"
+    if "stream ended" in text:
+        return "the agent ended the stream"
+    code = re.search(r"StatusCode\.(\w+)", text)
+    return f"the stream failed ({code[1] if code else type(error).__name__})"
