@@ -22,7 +22,7 @@ import pytest
 
 from livekit_auth import AuthClient, AuthError
 from livekit_auth.v1 import auth_service_pb2 as pb
-from support.deployment import POLICY, Deployment
+from support.deployment import POLICY, SECRETS, Deployment
 from support.ports import free_port
 from support.probes import Probes, within
 from support.refusals import refusal
@@ -210,6 +210,14 @@ def test_a_file_that_cant_be_used_is_a_warning_and_the_server_stays_ready(fleet:
     assert [warning[:16] for warning in state["warnings"]] == ["worker 0: policy", "worker 1: policy"]
     policy.write_text(POLICY)
     within(TRUTH + SLACK, lambda: not fleet.probes.state()["warnings"], "the end of the warning")
+
+
+def test_the_reasons_of_a_bad_key_file_show_no_secret(fleet: Fleet) -> None:
+    fleet.deployment.private("alpha.yaml", f"keys: [{SECRETS['APIalpha']}: {{]\n")
+    within(TRUTH + SLACK, lambda: len(fleet.probes.state()["warnings"]) == 2, "the warning")
+    assert "alpha.yaml" in str(fleet.probes.state())
+    for text in (fleet.probes.get("/readyz")[1], fleet.probes.metrics(), fleet.deployment.log):
+        assert "MARKER" not in text
 
 
 # Dying
