@@ -170,7 +170,7 @@ def measure_server(work: Path, cpus: Cpus, reloads: int) -> dict[str, Any]:
     path = directory / "policy.yaml"
     path.write_text(policy_text(*SMALL))
     pem = [(directory / name).read_bytes() for name in ("ca.pem", "web.key", "web.pem")]
-    program = [devfolder.BIN / "python", "-m", "livekit_auth_server.cli"]
+    program: list[str | Path] = [devfolder.BIN / "python", "-m", "livekit_auth_server.cli"]
     command = [*program, "serve", "--config", directory / "server.yaml"]
     with (
         serving(cpus.server, command, address, directory / "log") as server,
