@@ -170,14 +170,8 @@ def measure_server(work: Path, cpus: Cpus, reloads: int) -> dict[str, Any]:
     path = directory / "policy.yaml"
     path.write_text(policy_text(*SMALL))
     pem = [(directory / name).read_bytes() for name in ("ca.pem", "web.key", "web.pem")]
-    command = [
-        devfolder.BIN / "python",
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        directory / "server.yaml",
-    ]
+    program: list[str | Path] = [devfolder.BIN / "python", "-m", "livekit_auth_server.cli"]
+    command = [*program, "serve", "--config", directory / "server.yaml"]
     with (
         serving(cpus.server, command, address, directory / "log") as server,
         grpc.secure_channel(address, grpc.ssl_channel_credentials(*pem)) as channel,
@@ -230,14 +224,14 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"A policy of {LARGE[0]} callers and {LARGE[1]} roles ({size}) beside one of {SMALL[0]}",
         f"  load: {load['seconds']:.2f} s ({load['cpu_seconds']:.2f} s CPU)",
-        f"  decision, ten callers in turns: {cost['large']:.2f} us of CPU beside {cost['small']:.2f} us, "
-        f"{cost['ratio']:.2f} times; all callers in turns, in memory that no CPU caches: {cost['all_callers']:.2f} us",
+        f"  decision, ten callers in turns: {cost['large']:.2f} us of CPU, {cost['ratio']:.2f} times as long",
+        f"  decision, all callers in turns (no CPU caches that much): {cost['all_callers']:.2f} us",
         f"  server with {SMALL[0]} callers: {server['rss_small_mib']:.0f} MiB, p99 {server['p99_small_ms']:.1f} ms",
     ]
     for number, one in enumerate(server["reloads"]):
         growth = f"{one['rss_mib'] - server['rss_small_mib']:+.0f}"
         lines.append(
-            f"  reload {number + 1}: in force after {one['seconds']:.2f} s ({one['cpu_seconds']:.2f} s CPU with calls); "
+            f"  reload {number + 1}: in force in {one['seconds']:.2f} s ({one['cpu_seconds']:.2f} s CPU with calls); "
             f"{one['calls']} calls, p50 {one['p50_ms']:.1f}, p99 {one['p99_ms']:.1f}, max {one['max_ms']:.1f} ms; "
             f"{one['rss_mib']:.0f} MiB then ({growth}), peak {one['peak_mib']:.0f}"
         )

@@ -11,11 +11,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 from livekit_auth_server.core.grants import Grants, needs
+from livekit_auth_server.policy_tools import limit_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from livekit_auth_server.core.limits import Limit
     from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
 
 Kind = Literal["gained", "lost", "changed"]
@@ -80,8 +80,8 @@ def _of_caller(
     yield from _order(pairs, new.entries, new_roles)
     yield from _sets("", "verify.webhooks", old.verify_webhooks, new.verify_webhooks)
     yield from _sets("", "verify.tokens", old.verify_tokens, new.verify_tokens)
-    if _limits(old.limits) != _limits(new.limits):
-        yield Change("changed", "", "limits", ", ".join(_limits(new.limits)), ", ".join(_limits(old.limits)))
+    if limit_texts(old.limits) != limit_texts(new.limits):
+        yield Change("changed", "", "limits", ", ".join(limit_texts(new.limits)), ", ".join(limit_texts(old.limits)))
 
 
 def _matched(
@@ -192,22 +192,13 @@ def _rules(matcher: Matcher) -> list[str]:
     return sorted(f"exact {value}" for value in exact) + sorted(f"prefix {prefix}" for prefix in prefixes)
 
 
-def _limits(limits: Iterable[Limit]) -> list[str]:
-    return sorted(
-        limit.rate
-        + (f" of {'+'.join(sorted(limit.methods))}" if limit.methods is not None else "")
-        + (f" in {limit.project}" if limit.project else "")
-        for limit in limits
-    )
-
-
 def _whole(kind: Literal["gained", "lost"], caller: CallerPolicy, roles: Mapping[str, Grants]) -> Iterator[Change]:
     """All that a caller has, which is new or gone."""
     yield from (_entry(kind, entry, roles) for entry in caller.entries)
     for what, projects in (("verify.webhooks", caller.verify_webhooks), ("verify.tokens", caller.verify_tokens)):
         yield from (Change(kind, "", what, project) for project in sorted(projects))
     if caller.limits:
-        yield Change(kind, "", "limits", ", ".join(_limits(caller.limits)))
+        yield Change(kind, "", "limits", ", ".join(limit_texts(caller.limits)))
 
 
 def _entry(kind: Kind, entry: AllowEntry, roles: Mapping[str, Grants]) -> Change:

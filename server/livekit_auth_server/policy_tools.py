@@ -17,9 +17,10 @@ from livekit_auth_server.service.convert import token_request
 from livekit_auth_server.service.validation import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from livekit_auth_server.core.limits import Limit
     from livekit_auth_server.core.policy import Policy
 
 
@@ -153,6 +154,16 @@ def _problem(expectation: Expectation, policy: Policy, request: pb.IssueTokenReq
     return ""
 
 
+def limit_texts(limits: Iterable[Limit]) -> list[str]:
+    """Limits in words, such as "20/s of IssueToken in default", sorted."""
+    return sorted(
+        limit.rate
+        + (f" of {'+'.join(sorted(limit.methods))}" if limit.methods is not None else "")
+        + (f" in {limit.project}" if limit.project else "")
+        for limit in limits
+    )
+
+
 def summary(caller: CallerPolicy) -> str:
     """One line about what a caller may do."""
     roles = sorted(frozenset().union(*(entry.roles for entry in caller.entries)))
@@ -163,4 +174,6 @@ def summary(caller: CallerPolicy) -> str:
         parts.append(f"verifies webhooks of {', '.join(sorted(caller.verify_webhooks))}")
     if caller.verify_tokens:
         parts.append(f"verifies tokens of {', '.join(sorted(caller.verify_tokens))}")
+    if caller.limits:
+        parts.append(f"limits {', '.join(limit_texts(caller.limits))}")
     return f"{caller.id}: {'; '.join(parts) or 'nothing'}"

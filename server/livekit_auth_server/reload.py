@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -62,6 +63,8 @@ class _Kept:
     problem: str = ""
     retry_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    # A thread of its own: what is freed in one thread's part of malloc isn't used by another, and policies are large.
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def look(self) -> tuple[Fingerprint, object]:
         return fingerprint(self.part.paths), self.part.depends()
@@ -148,7 +151,7 @@ class Reloader:
         """Loads the part and puts it in force; returns why it couldn't."""
         kept.seen = await _settled(kept)
         try:
-            apply = await asyncio.to_thread(kept.part.load)
+            apply = await asyncio.get_running_loop().run_in_executor(kept.thread, kept.part.load)
             facts = apply()
         except ConfigError as error:
             return str(error)

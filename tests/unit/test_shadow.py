@@ -58,10 +58,10 @@ class Deaf(Heard):
     def same(self) -> None:
         raise OSError("same")
 
-    def different(self, difference: Difference) -> None:
+    def different(self, _difference: Difference) -> None:
         raise OSError("different")
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, _error: Exception) -> None:
         raise OSError("failed")
 
 
