@@ -17,6 +17,7 @@ from livekit_auth.v1 import auth_service_pb2_grpc
 from support.pki import SERVER, Authority, Credential
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 START_TIMEOUT = 30
@@ -124,9 +125,17 @@ log: {{format: json, level: debug}}
         lines = (json.loads(line) for line in self.log.splitlines() if '"event":"audit"' in line)
         return next(line for line in lines if line["decision_id"] == decision_id)
 
-    def start(self, code: Path | None = None) -> None:
-        """Starts the server; `code` is a folder with another version of it, unpacked."""
-        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", self.directory / "server.yaml"]
+    def start(self, code: Path | None = None, under: Sequence[str] = ()) -> None:
+        """Starts the server; `code` is a folder with another version of it, unpacked, `under` what launches it."""
+        command = [
+            *under,
+            sys.executable,
+            "-m",
+            "livekit_auth_server.cli",
+            "serve",
+            "--config",
+            self.directory / "server.yaml",
+        ]
         with (self.directory / "server.log").open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=environment(code))
         deadline = time.monotonic() + START_TIMEOUT
