@@ -202,6 +202,12 @@ def test_rules_for_prometheus_come_from_a_file(tmp_path: Any) -> None:
     assert rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"] == [{"alert": "Down", "expr": "up == 0"}]
 
 
+def test_prometheus_calls_the_job_livekit_auth_whatever_the_release_is_called() -> None:
+    rendered = Rendered.variant("redis")
+    label = rendered.one("ServiceMonitor")["spec"]["jobLabel"]
+    assert rendered.one("Service")["metadata"]["labels"][label] == "livekit-auth"
+
+
 MISTAKES = {
     "no certificate": ({"tls": {"existingSecret": ""}}, "exactly one of existingSecret"),
     "two certificates": ({"tls": {"workloadApi": {"enabled": True}}}, "exactly one of existingSecret"),
