@@ -7,6 +7,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 LOCK := requirements/dev.txt
+EXPORT = $(UV) export --quiet --frozen --no-emit-workspace --no-header --format requirements-txt
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' server/pyproject.toml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -31,9 +32,11 @@ setup: .venv/.installed ## Make .venv, with both command-line programs, from the
 	@touch $@
 
 .PHONY: lock
-lock: .tools/uv/.ready ## Resolve the dependencies again and write the hashed lock
+lock: .tools/uv/.ready ## Resolve the dependencies again and write the hashed locks
 	@$(UV) lock --quiet --upgrade
-	@$(UV) export --quiet --frozen --all-packages --all-extras --all-groups --no-emit-workspace --no-header --format requirements-txt --output-file $(LOCK)
+	@$(EXPORT) --all-packages --all-extras --all-groups --output-file $(LOCK)
+	@$(EXPORT) --package livekit-auth-server --extra redis --extra otlp --extra spiffe --no-dev --output-file requirements/server.txt
+	@echo hatchling | $(UV) pip compile --quiet --generate-hashes --constraint $(LOCK) --no-header --no-annotate --output-file requirements/build.txt -
 
 .PHONY: clean
 clean: ## Remove everything that was made here and isn't in git
@@ -80,6 +83,10 @@ compat: setup ## The released wheels against today's code, and back
 .PHONY: bench
 bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)
 	@python -m bench.run $(BENCH)
+
+.PHONY: deploy-check
+deploy-check: setup ## The image's steps, the chart and the systemd unit (needs Go and systemd-analyze)
+	@pytest tests/deploy --quiet
 
 # --- checks ---
 

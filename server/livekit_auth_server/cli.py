@@ -33,6 +33,23 @@ app.add_typer(audit_cli.app, name="audit")
 Config = Annotated[Path, typer.Option(help="The settings file.", envvar="LIVEKIT_AUTH_SERVER_CONFIG")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(f"livekit-auth-server {version('livekit-auth-server')}", markup=False, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Holds LiveKit API secrets and issues tokens by policy."""
+
+
 @app.command()
 def serve(
     config: Config,

@@ -18,6 +18,7 @@ from livekit_auth.v1 import auth_service_pb2_grpc
 from support.pki import SERVER, Authority, Credential
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 START_TIMEOUT = 30
@@ -125,9 +126,20 @@ log: {{format: json, level: debug}}
         lines = (json.loads(line) for line in self.log.splitlines() if '"event":"audit"' in line)
         return next(line for line in lines if line["decision_id"] == decision_id)
 
-    def start(self, code: Path | None = None) -> None:
-        """Starts the server, and with several workers waits for all; `code` is a folder with another version of it."""
-        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", self.directory / "server.yaml"]
+    def start(self, code: Path | None = None, under: Sequence[str] = ()) -> None:
+        """Starts the server, and with several workers waits for all.
+
+        `code` is a folder with another version of it, `under` what launches it.
+        """
+        command = [
+            *under,
+            sys.executable,
+            "-m",
+            "livekit_auth_server.cli",
+            "serve",
+            "--config",
+            self.directory / "server.yaml",
+        ]
         with (self.directory / "server.log").open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=environment(code))
         several = re.search(r"^workers: (?!1$)", (self.directory / "server.yaml").read_text(), re.MULTILINE)

@@ -28,6 +28,8 @@ def options() -> tuple[tuple[str, str | int], ...]:
     return (
         ("grpc.primary_user_agent", f"livekit-auth-python/{version('livekit-auth')}"),
         ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+        # A name with several addresses is several servers: a call to each in turn, instead of all to the first.
+        ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
         # gRPC waits 1 s before it connects again, and fails calls at once meanwhile: too long for a 5 s deadline.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -1,0 +1,116 @@
+"""What the documents tell somebody to type, click or watch exists: commands, options, headings, metrics, tests."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from livekit_auth._cli.app import app as client_app
+from livekit_auth_server.cli import app as server_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "clients/python/README.md"])
+PROGRAMS = {
+    "livekit-auth-server": typer.main.get_command(server_app),
+    "livekit-auth": typer.main.get_command(client_app),
+}
+NAME = re.compile(r"(?:^|[\s/])(livekit-auth(?:-server)?)(?=\s+[a-z-])")
+
+
+def commands(path: Path) -> Iterator[str]:
+    """Each call of a program in shell blocks, continued lines joined, up to a pipe; and in code spans."""
+    text = path.read_text()
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*shell.splitlines(), *(span for span in spans if span.startswith("livekit-auth"))]:
+        found = list(NAME.finditer(line))
+        # Elsewhere it is the name of an image, a unit or a release.
+        if found and not re.match(r"\s*(docker|systemctl|helm|kubectl|install)\b", line):
+            yield re.split(r"\s+[|#]\s|\s+<", line[found[-1].start(1) :])[0]
+
+
+def unknown(command: str) -> str:
+    """What of a command its program doesn't have; nothing if all is there."""
+    program, *words = shlex.split(command.replace("…", ""), comments=True)
+    at: Any = PROGRAMS[program]
+    while hasattr(at, "commands") and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        name = words.pop(0)
+        if name not in at.commands:
+            return f"{program}: no command {name}"
+        at = at.commands[name]
+    options = {option for parameter in at.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    options |= {"--help"}
+    return ", ".join(word for word in words if word.startswith("--") and word.partition("=")[0] not in options)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_and_option_that_is_named_exists(path: Path) -> None:
+    for command in commands(path):
+        assert unknown(command) == "", command
+
+
+def test_commands_are_found_at_all() -> None:
+    found = [command for path in DOCUMENTS for command in commands(path)]
+    assert len(found) > 25
+    assert {command.split()[0] for command in found} == PROGRAMS.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("livekit-auth-server policy check p.yaml", ""),
+        ("livekit-auth-server policy chekc p.yaml", "livekit-auth-server: no command chekc"),
+        ("livekit-auth-server audit query x --since 1h --calller y", "--calller"),
+        ("livekit-auth token --role guest --room=r", ""),
+        ("livekit-auth frob", "livekit-auth: no command frob"),
+    ],
+)
+def test_a_command_that_is_not_there_is_noticed(command: str, problem: str) -> None:
+    assert unknown(command) == problem
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_headings_lead_to_one(path: Path) -> None:
+    for target, name in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
+        page = path.parent / target if target else path
+        headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+        assert name in {anchor(heading) for heading in headings}, f"{target}#{name}"
+
+
+def test_the_metrics_that_are_named_exist() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    known = set(re.findall(r'"(livekit_auth_[a-z_]+)"', code))
+    for path in DOCUMENTS:
+        text = re.sub(r"livekit_auth_server\b", "", path.read_text())
+        named = set(re.findall(r"`(livekit_auth_[a-z_]+)[`{]", text))
+        assert {name for name in named if name not in known and name.removesuffix("_total") not in known} == set(), path
+
+
+@pytest.mark.parametrize("page", ["incidents.md", "operations.md", "audit.md"])
+def test_the_log_lines_that_are_named_are_written(page: str) -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+    text = re.sub(r"```.*?```", "", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    events = re.findall(r'"event":"([^"]+)"', text)
+    sentences = re.findall(r"`((?:redis is|the audit trail|reload failed)[^`]*)`", text)
+    assert [line for line in events + sentences if f'"{line}"' not in code] == []
+
+
+@pytest.mark.parametrize("page", ["threat-model.md", "security.md"])
+def test_the_tests_that_are_named_exist(page: str) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", (ROOT / "docs" / page).read_text())
+    assert len(named) > 15
+    for path, function in named:
+        assert f"def {function}(" in (ROOT / path).read_text() if function else (ROOT / path).exists(), (path, function)
