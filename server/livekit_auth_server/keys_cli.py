@@ -29,8 +29,8 @@ app = typer.Typer(help="Rotate the keys of a key file, in one step each.", no_ar
 
 _UNPRINTED = {"allow_extra_args": True}  # so that they can be refused without being repeated
 
-File = Annotated[Path, typer.Argument(help="The key file.", metavar="FILE")]
-Key = Annotated[str, typer.Argument(help="The key's id.", metavar="ID")]
+File = Annotated[Path, typer.Argument(help="The key file.")]
+Key = Annotated[str, typer.Argument(help="The key's id.")]
 Config = Annotated[
     Path | None, typer.Option(help="The server's settings file: then no other project may have the key ids.")
 ]
@@ -40,7 +40,7 @@ Config = Annotated[
 def add(
     context: typer.Context,
     file: File,
-    key: Annotated[str | None, typer.Argument(help="The key's id. Default: a new one.", metavar="[ID]")] = None,
+    key: Annotated[str | None, typer.Argument(help="The key's id. Default: a new one.")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Make a secret, and write it to this new file too, as LiveKit reads it.")
     ] = None,
@@ -80,7 +80,7 @@ def promote(
     file: File,
     key: Key,
     revoke: Annotated[
-        list[str] | None, typer.Option(help="A key that leaked: revoked in the same step; repeatable.", metavar="ID")
+        list[str] | None, typer.Option(help="A key that leaked: revoked in the same step; repeatable.")
     ] = None,
     config: Config = None,
     as_json: Json = False,
