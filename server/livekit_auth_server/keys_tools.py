@@ -163,7 +163,7 @@ def retire(
 
 def convert(path: Path, now: int, taken: Mapping[str, str] = NOTHING_TAKEN) -> Change:
     """Gives a file in LiveKit's form states. The first key signs, and all verify, as before. Raises ConfigError."""
-    with editing_keys(path) as edit:
+    with editing_keys(path, to_convert=True) as edit:
         edit.convert()
         edit.check(taken)
         edit.save()

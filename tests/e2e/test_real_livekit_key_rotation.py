@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 from e2e import tokens
 from e2e.deployment import PROGRAM, ApiKey, Deployment
 from e2e.livekit_server import Ports, livekit_server
+from e2e.processes import run
 from e2e.secrecy import Forged, keep_secret
 from e2e.signalling import HandshakeRefusedError, signalling
 from e2e.webhook_listener import WebhookListener, webhook_listener
@@ -239,7 +240,7 @@ async def site(livekit_program: Path, tmp_path: Path) -> AsyncIterator[Site]:
         livekit = LiveKit(livekit_program, deployment.directory, ports.url, ports, webhooks, old)
         livekit.key_file.touch(mode=0o600)
         livekit.key_file.write_bytes(deployment.key_file.read_bytes())
-        subprocess.run([PROGRAM, "keys", "convert", deployment.key_file], check=True, capture_output=True)
+        run("keys convert", [PROGRAM, "keys", "convert", deployment.key_file])
         stack.enter_context(deployment.serve())
         stack.push_async_callback(livekit.stop)
         await livekit.start()

@@ -95,10 +95,13 @@ class KeysEdit:
 
 
 @contextmanager
-def editing_keys(path: Path) -> Iterator[KeysEdit]:
-    """Locks and loads a key file. Raises ConfigError."""
+def editing_keys(path: Path, *, to_convert: bool = False) -> Iterator[KeysEdit]:
+    """Locks and loads a key file. Raises ConfigError, at once for one that only `to_convert` is of use."""
     with editing(path) as file:
-        yield KeysEdit(file, load(path, file.content), file.content)
+        keys = load(path, file.content)
+        if not to_convert:
+            KeyText(path, file.content)
+        yield KeysEdit(file, keys, file.content)
 
 
 def load(path: Path, content: bytes) -> tuple[ApiKey, ...]:
