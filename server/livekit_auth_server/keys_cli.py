@@ -59,6 +59,8 @@ def add(
     from livekit_auth_server import keys_tools
 
     _no_more(context)
+    if not file.exists():
+        raise ConfigError(file, "there is no such file; make an empty one first: (umask 077; echo 'keys: []' > FILE)")
     if (export is None) == (secret_file is None):
         raise typer.BadParameter("name one of --export, to have a secret made, and --secret-file, to give yours")
     new = keys_tools.NewKey(

@@ -256,7 +256,7 @@ async def test_a_rotation_by_the_book_fails_no_call(site: Site) -> None:
         await load.sees(load.webhooks, old.id)
         await operator.next("livekit-auth-server keys add")
         await load.sees(load.joins, old.id)
-        await operator.next("cat new-key.yaml")
+        await operator.next("cat new-key.yaml >> ")
         new = site.new_key()
         await livekit.restart(new)  # with both keys; webhooks by the new one
         await load.sees(load.webhooks, new.id)
@@ -288,7 +288,7 @@ async def test_a_leaked_key_is_refused_at_once_and_everywhere(site: Site) -> Non
     with pytest.raises(VerificationFailed) as refused:
         await site.load.client.verify_token(old.token)
     assert refused.value.reason == "KEY_UNKNOWN"
-    await operator.next("mv new-key.yaml")
+    await operator.next("cat new-key.yaml > ")
     assert operator.commands == []
     new = site.new_key()
     await site.livekit.restart(new)

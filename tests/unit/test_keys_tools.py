@@ -374,6 +374,12 @@ def test_a_refusal_exits_with_1_and_misuse_with_2(tmp_path: Path) -> None:
     keys("promote", path, "APIone", "APIone", exit_code=2)
 
 
+def test_a_file_that_isnt_there_isnt_made_by_mistake(tmp_path: Path) -> None:
+    done = run(app, ["keys", "add", str(tmp_path / "kyes.yaml"), "--export", str(tmp_path / "export")])
+    assert "there is no such file; make an empty one first" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_check_exits_with_1_for_a_warning_when_it_is_strict(tmp_path: Path) -> None:
     path = key_file(tmp_path, "APIone verify-only")
     assert keys("check", path)["warnings"][0]["id"] == ""

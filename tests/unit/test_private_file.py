@@ -152,6 +152,14 @@ def test_a_second_editor_waits_for_the_first_and_gives_up(tmp_path: Path) -> Non
     assert path.read_bytes() == b"old and new"
 
 
+def test_a_folder_that_cant_be_locked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert "its folder can't be locked: No locks available" in refusal(private(tmp_path))
+
+
 def _append(path: Path) -> None:
     with editing(path) as file:
         file.replace(file.content + b" and new")

@@ -77,7 +77,7 @@ def editing(path: Path, patience: float = PATIENCE) -> Iterator[PrivateFile]:
     target = _target(path)
     with _locked(path, target.parent, patience):
         seen = _look(path, target)
-        yield PrivateFile(path, target, read_private(path), seen)
+        yield PrivateFile(path, target, read_private(target), seen)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -136,7 +136,7 @@ def _locked(path: Path, folder: Path, patience: float) -> Iterator[None]:
         raise ConfigError(path, f"its folder can't be read: {error.strerror}") from None
     try:
         deadline = time.monotonic() + patience
-        while not _lock(descriptor):
+        while not _lock(path, descriptor):
             if time.monotonic() > deadline:
                 raise ConfigError(path, "another command is changing a file of this folder; try again when it is done")
             time.sleep(_LOOK_AGAIN)
@@ -145,11 +145,13 @@ def _locked(path: Path, folder: Path, patience: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(path: Path, descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # some network file systems
+        raise ConfigError(path, f"its folder can't be locked: {error.strerror}; change a copy elsewhere") from None
     return True
 
 
