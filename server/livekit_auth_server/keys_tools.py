@@ -205,7 +205,7 @@ def _must_sign(keys: tuple[ApiKey, ...], now: int) -> None:
 def _secret(new: NewKey) -> bytes:
     """The secret of a new key, made or given. One that is given comes from outside: it must be a word by itself."""
     if new.secret is None:
-        return _random(_SECRET_LENGTH).encode()
+        return _made_secret()
     secret = new.secret.rstrip(b"\r\n")
     try:
         text = secret.decode()
@@ -213,6 +213,12 @@ def _secret(new: NewKey) -> bytes:
         raise ConfigError(_NEW, "its secret isn't UTF-8 text") from None
     if not text.isprintable() or " " in text:
         raise ConfigError(_NEW, "its secret should stand alone, without its id, blanks or control characters")
+    return secret
+
+
+def _made_secret() -> bytes:
+    while made_up(secret := _random(_SECRET_LENGTH).encode()):
+        pass  # once in 100,000 times chance writes a word
     return secret
 
 

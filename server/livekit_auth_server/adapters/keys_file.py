@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MIN_SECRET = 32  # bytes; livekit-server logs an error for less
 _FEWEST_CHARACTERS = 10  # different ones; 32 random hexadecimal digits have fewer once in 10,000 times
-_MADE_UP = re.compile(rb"secret|passw|change.?me|example|livekit|unsafe|test|12345|abcde|qwert", re.IGNORECASE)
+_MADE_UP = re.compile(rb"secret|passw|change.?me|example|livekit|unsafe|12345|abcde|qwert", re.IGNORECASE)
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _ID_THAT_SHOWS = re.compile(r"API[A-Za-z0-9]{1,24}\Z")  # in errors: any other may be a secret, swapped with its id
 
