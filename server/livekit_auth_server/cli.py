@@ -1,4 +1,4 @@
-"""The command line: dev, serve, check, demo, policy, audit. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
+"""The command line: dev, serve, check, demo, policy, audit, keys. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
 
 Heavy imports stand inside the commands: gRPC must not be imported before TLS is pinned, and `--help` should be quick.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from livekit_auth_server import audit_cli, policy_cli
+from livekit_auth_server import audit_cli, keys_cli, policy_cli
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.terminal import MISUSE, Json, err, out, print_json
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_cli.app, name="policy")
 app.add_typer(audit_cli.app, name="audit")
+app.add_typer(keys_cli.app, name="keys")
 
 Config = Annotated[Path, typer.Option(help="The settings file.", envvar="LIVEKIT_AUTH_SERVER_CONFIG")]
 

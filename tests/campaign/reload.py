@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 import jwt
 
-from livekit_auth import AuthClient, AuthError, Denied
+from livekit_auth import AuthClient, AuthError, Denied, VerificationFailed
+from livekit_auth_server import keys_tools
 from support.deployment import POLICY, SECRETS, Deployment
 from support.pki import SERVER
 
@@ -33,11 +34,22 @@ if TYPE_CHECKING:
     from livekit_auth import IssuedToken
 
 CONNECTIONS = 50
-ROUNDS = {"short": 24, "full": 400}
 PAUSE = 0.02  # seconds between the calls of a client
 CALLS_A_CONNECTION = 60  # then a client connects anew
-KEYS = ("APIalpha", "APIolder")
+FIRST_KEY = "APIalpha"
 NEVER = "vault-1"  # a room that no policy of the campaign has
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many changes of each sort; those of policies are the most."""
+
+    policies: int
+    certificates: int
+    rotations: int
+
+
+SCALES = {"short": Scale(24, 6, 2), "full": Scale(100, 20, 10)}
 
 
 @dataclass
@@ -45,7 +57,8 @@ class Truth:
     """What is in force. `changes` counts the beginnings and ends of changes."""
 
     board: bool = False
-    signer: str = KEYS[0]
+    signer: str = FIRST_KEY
+    verifying: frozenset[str] = frozenset({FIRST_KEY, "APIolder"})
     changing: bool = False
     changes: int = 0
     board_of: dict[str, bool] = field(default_factory=dict)  # by policy revision
@@ -59,14 +72,18 @@ class Figures:
     wrong: list[str] = field(default_factory=list)
     effects: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    certificates: int = 0
+    rotations: int = 0
 
 
 @dataclass
 class Campaign:
     server: Deployment
-    rounds: int
+    scale: Scale
     truth: Truth = field(default_factory=Truth)
     figures: Figures = field(default_factory=Figures)
+    secrets: dict[str, str] = field(default_factory=lambda: dict(SECRETS))
+    last: IssuedToken | None = None
     stopping: bool = False
 
     def client(self, stem: str) -> AuthClient:
@@ -104,6 +121,7 @@ class Campaign:
         finally:
             self.figures.calls += 1
             self.figures.latencies.append(time.perf_counter() - began)
+        self.last = got or self.last
         steady = not changing and before == self.truth.changes
         if problem := self.problem(room, got, steady=steady):
             self.figures.wrong.append(f"{room}: {problem}")
@@ -113,12 +131,36 @@ class Campaign:
         if got is None:
             expected = room == NEVER or (room == "board-1" and not (steady and self.truth.board))
             return "" if expected else "denied although permitted"
-        jwt.decode(got.token, SECRETS[got.key_id], algorithms=["HS256"], issuer=got.key_id)
+        jwt.decode(got.token, self.secrets[got.key_id], algorithms=["HS256"], issuer=got.key_id)
         if room == NEVER or (room == "board-1" and not self.truth.board_of.get(got.policy_revision)):
             return f"permitted by revision {got.policy_revision}"
         if steady and got.key_id != self.truth.signer:
             return f"signed by {got.key_id} and not by {self.truth.signer}"
         return ""
+
+    async def gateway(self) -> None:
+        """Has the token verified that was issued last, again and again."""
+        async with self.client("hooks") as client:
+            while not self.stopping:
+                if self.last is not None:
+                    await self.verify(client, self.last)
+                await asyncio.sleep(PAUSE)
+
+    async def verify(self, client: AuthClient, token: IssuedToken) -> None:
+        before, changing, verified = self.truth.changes, self.truth.changing, True
+        self.figures.calls += 1
+        try:
+            await client.verify_token(token.token)
+        except VerificationFailed as refused:
+            verified = False
+            if refused.reason != "KEY_UNKNOWN":
+                self.figures.wrong.append(f"verify: {refused}")
+        except AuthError as error:
+            self.figures.failed.append(f"verify: {error}")
+            return
+        steady = not changing and before == self.truth.changes
+        if steady and verified != (token.key_id in self.truth.verifying):
+            self.figures.wrong.append(f"verify: a token of {token.key_id}: {verified}")
 
     async def change(self, apply: Callable[[], object], shows: Callable[[], Awaitable[bool]], **truth: object) -> None:
         """Makes a change, waits until it shows, and takes note of what is true from then on."""
@@ -141,17 +183,18 @@ class Campaign:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(CONNECTIONS):
                     tasks.create_task(self.caller(number))
+                tasks.create_task(self.gateway())
                 await asyncio.sleep(0.5)
-                for number in range(self.rounds):
+                for number in range(self.scale.policies):
                     await self.round(number, watcher)
                     await asyncio.sleep(0.1)
                 self.stopping = True
 
     async def round(self, number: int, watcher: AuthClient) -> None:
         await self.new_policy(number, watcher)
-        if number % 3 == 1:
-            await self.new_signer(watcher)
-        if number % 3 == 2:
+        if due(number, self.scale.rotations, self.scale.policies):
+            await self.new_key(f"APIround{number}", watcher)
+        if due(number, self.scale.certificates, self.scale.policies):
             await self.new_certificate()
 
     async def new_policy(self, number: int, watcher: AuthClient) -> None:
@@ -167,28 +210,47 @@ class Campaign:
         self.truth.board_of[sha256(text.encode()).hexdigest()[:16]] = board
         await self.change(lambda: replace(self.server.directory / "policy.yaml", text.encode()), shows, board=board)
 
-    async def new_signer(self, watcher: AuthClient) -> None:
-        """Promotes the other key; the one before may still verify."""
-        signer = KEYS[1 - KEYS.index(self.truth.signer)]
-        lines = [
-            f"  - {{id: {key}, secret: {SECRETS[key]}, state: {'active' if key == signer else 'verify-only'}}}\n"
-            for key in KEYS
-        ]
+    async def new_key(self, key: str, watcher: AuthClient) -> None:
+        """A whole rotation, as docs/operations.md has it: add, promote, retire, remove."""
+        path, old, now = self.server.directory / "alpha.yaml", self.truth.signer, int(time.time())
+        export = self.server.directory / f"{key}.export"
+        both, kept = self.truth.verifying | {key}, self.truth.verifying - {old} | {key}
+
+        async def signs() -> bool:
+            return (await watcher.issue_token(room="consult-1", identity="user-1", role="guest")).key_id == key
+
+        added = keys_tools.NewKey(key, export=export)
+        await self.change(lambda: keys_tools.add(path, added, now), self.reloaded("keys"), verifying=both)
+        self.secrets[key] = export.read_text().split()[1]
+        await self.change(lambda: keys_tools.promote(path, key, now), signs, signer=key)
+        await asyncio.sleep(PAUSE * 3)  # so that tokens of both keys are verified
+        await self.change(lambda: keys_tools.retire(path, old, now), self.reloaded("keys"), verifying=kept)
+        await self.change(lambda: keys_tools.retire(path, old, now, remove=True), self.reloaded("keys"))
+        self.figures.rotations += 1
+
+    def reloaded(self, kind: str) -> Callable[[], Awaitable[bool]]:
+        """Whether the log says, from now on, that files of a kind were reloaded."""
+        log = self.server.directory / "server.log"
+        seen = log.stat().st_size
 
         async def shows() -> bool:
-            return (await watcher.issue_token(room="consult-1", identity="user-1", role="guest")).key_id == signer
+            with log.open("rb") as file:
+                file.seek(seen)
+                lines = file.read().splitlines()
+            return any(b'"event":"reloaded"' in line and f'"kind":"{kind}"'.encode() in line for line in lines)
 
-        content = ("keys:\n" + "".join(lines)).encode()
-        await self.change(lambda: replace(self.server.directory / "alpha.yaml", content), shows, signer=signer)
+        return shows
 
     async def new_certificate(self) -> None:
-        count = self.server.log.count('"kind":"certificate"')
         renewed = self.server.server_ca.issue(dns=["localhost"], usages=[SERVER])
 
-        async def shows() -> bool:
-            return self.server.log.count('"kind":"certificate"') > count
+        await self.change(lambda: renewed.write(self.server.directory, "server"), self.reloaded("certificate"))
+        self.figures.certificates += 1
 
-        await self.change(lambda: renewed.write(self.server.directory, "server"), shows)
+
+def due(number: int, times: int, rounds: int) -> bool:
+    """Whether it is this round's turn, of something that is done `times` in all rounds, evenly."""
+    return (number + 1) * times // rounds > number * times // rounds
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -206,8 +268,9 @@ def main() -> int:
         server.write()
         for number in range(CONNECTIONS):
             server.example_ca.issue(uris=["spiffe://example.org/web"]).write(server.directory, f"web-{number}")
+        server.example_ca.issue(uris=["spiffe://example.org/hooks"]).write(server.directory, "hooks")
         server.start()
-        campaign = Campaign(server, ROUNDS[scale])
+        campaign = Campaign(server, SCALES[scale])
         began = time.perf_counter()
         try:
             asyncio.run(campaign.run())
@@ -222,7 +285,8 @@ def report(campaign: Campaign, seconds: float) -> int:
         sys.stderr.write(f"  {line}\n")
     latency = statistics.quantiles(figures.latencies, n=1000)
     sys.stdout.write(
-        f"reload campaign: {len(figures.effects)} reloads in {seconds:.0f} s, in force after "
+        f"reload campaign: {len(figures.effects)} reloads in {seconds:.0f} s ({campaign.scale.policies} policies, "
+        f"{figures.certificates} certificates, {figures.rotations} key rotations of 4 each), in force after "
         f"{statistics.median(figures.effects) * 1000:.0f} ms (worst {max(figures.effects) * 1000:.0f}); "
         f"{figures.calls} calls from {CONNECTIONS} connections, {figures.handshakes} handshakes, "
         f"p50 {latency[499] * 1000:.1f} ms, p99 {latency[989] * 1000:.1f} ms; "

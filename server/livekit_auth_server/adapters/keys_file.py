@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MIN_SECRET = 32  # bytes; livekit-server logs an error for less
+_FEWEST_CHARACTERS = 10  # different ones; 32 random hexadecimal digits have fewer once in 10,000 times
+_MADE_UP = re.compile(rb"secret|passw|change.?me|example|livekit|unsafe|12345|abcde|qwert", re.IGNORECASE)
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _ID_THAT_SHOWS = re.compile(r"API[A-Za-z0-9]{1,24}\Z")  # in errors: any other may be a secret, swapped with its id
 
 
-def _time(value: object) -> dt.datetime:
-    """A time with its zone. YAML reads an unquoted one as a datetime; a number could be anything and is refused."""
+def time_with_zone(value: object) -> dt.datetime:
+    """A time with its zone. YAML reads an unquoted one as a datetime; a number could be anything and is refused.
+
+    Raises ValueError, without the value.
+    """
     text = value.isoformat() if isinstance(value, dt.datetime) else value
     try:
         time = dt.datetime.fromisoformat(text) if isinstance(text, str) else None
@@ -42,7 +47,7 @@ def _time(value: object) -> dt.datetime:
     return time
 
 
-Time = Annotated[dt.datetime, BeforeValidator(_time)]
+Time = Annotated[dt.datetime, BeforeValidator(time_with_zone)]
 
 
 class _Key(BaseModel):
@@ -63,14 +68,19 @@ class _Keys(BaseModel):
 
 def keys_from_file(path: Path) -> tuple[ApiKey, ...]:
     """The keys of a file, in its order. Raises ConfigError."""
-    return _keys(YamlFile.parse(path, read_private(path), secret=True))
+    return parse_keys(path, read_private(path))
+
+
+def parse_keys(path: Path, content: bytes) -> tuple[ApiKey, ...]:
+    """The keys in the content of a file that is, or will be, at `path`. Raises ConfigError."""
+    return _keys(YamlFile.parse(path, content, secret=True))
 
 
 def keys_from_environment(variable: str, environment: Mapping[str, str] = os.environ) -> tuple[ApiKey, ...]:
     """The keys in an environment variable. Raises ConfigError."""
     if not environment.get(variable):
         raise ConfigError(f"${variable}", "isn't set; it should hold `key: secret` lines")
-    return _keys(YamlFile.parse(Path(f"${variable}"), environment[variable].encode(), secret=True))
+    return parse_keys(Path(f"${variable}"), environment[variable].encode())
 
 
 def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
@@ -83,7 +93,20 @@ def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
         raise ConfigError(path, f"can't be read: {getattr(error, 'strerror', error)}") from None
     if not files:
         raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
-    return tuple(_key(path, file.name, read_private(file)) for file in files)
+    return tuple(checked_key(path, file.name, read_private(file)) for file in files)
+
+
+def made_up(secret: bytes) -> bool:
+    """Whether a secret looks written by a person: a word that such secrets have, or few different characters."""
+    return len(set(secret)) < _FEWEST_CHARACTERS or _MADE_UP.search(secret) is not None
+
+
+def made_up_secrets(path: Path, content: bytes) -> frozenset[str]:
+    """The ids of keys whose secret looks made up. For content that `parse_keys` has accepted."""
+    data = YamlFile.parse(path, content, secret=True).data
+    listed = data.get("keys")
+    pairs = [(key["id"], key["secret"]) for key in listed] if isinstance(listed, list) else data.items()
+    return frozenset(str(name) for name, secret in pairs if made_up(str(secret).encode()))
 
 
 def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
@@ -95,13 +118,14 @@ def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
         message = "below `keys` stands a list of {id, secret}; `key: secret` lines stand at the top, without `keys`"
         raise ConfigError(file.path, message, file.line(("keys",)))
     return tuple(
-        _key(file.path, name, _secret_text(file, name, value), file.line((name,))) for name, value in file.data.items()
+        checked_key(file.path, name, _secret_text(file, name, value), file.line((name,)))
+        for name, value in file.data.items()
     )
 
 
 def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
     line = file.line(("keys", index))
-    made = _key(file.path, key.id, key.secret.encode(), line)
+    made = checked_key(file.path, key.id, key.secret.encode(), line)
     if key.not_before and key.not_after and key.not_before >= key.not_after:
         raise ConfigError(file.path, "this key's not_after isn't after its not_before: it would never be valid", line)
     return ApiKey(made.id, made.secret, key.state, _seconds(key.not_before), _seconds(key.not_after))
@@ -113,8 +137,8 @@ def _secret_text(file: YamlFile, name: Any, value: Any) -> bytes:  # noqa: ANN40
     return value.encode()
 
 
-def _key(where: Path, key_id: str, secret: bytes, line: int | None = None) -> ApiKey:
-    """Checks one key. A line break after the secret is an editor's, not the secret's."""
+def checked_key(where: Path | str, key_id: str, secret: bytes, line: int | None = None) -> ApiKey:
+    """One key, active. A line break after the secret is an editor's, not the secret's. Raises ConfigError."""
     if not _KEY_ID.match(key_id):
         raise ConfigError(
             where, "a key id has 1 to 128 letters, digits, '-' and '_' (is the secret where the id belongs?)", line
