@@ -63,8 +63,9 @@ class Stack:
 
     def registrations(self):
         """The decisions that permitted a worker's registration, from the audit trail, in order."""
-        lines = [json.loads(line) for line in self.deployment.log.read_text().splitlines() if '"event":"audit"' in line]
-        of_workers = [line for line in lines if line.get("role") == "agent-worker" and line.get("outcome") == "permit"]
+        trail = sorted((self.deployment.directory / "audit").glob("*.jsonl"))
+        lines = [json.loads(line) for part in trail for line in part.read_text().splitlines()]
+        of_workers = [line for line in lines if line.get("permitted") and line["powers"] == "agent"]
         return [line["decision_id"] for line in of_workers]
 
     async def guest(self, room, agent):
@@ -92,13 +93,22 @@ async def stack(livekit_program, listener, tmp_path):
             stack.close()
 
 
-async def test_the_example_worker_registers_and_joins(deployment, callers, room, tmp_path):
+async def test_the_example_worker_registers_and_joins(deployment, callers, tmp_path):
     dispatch = RoomConfig(agents=[RoomAgentDispatch(agent_name="greeter")])
-    guest = await callers.booking.issue_token(room=room, identity="user-1", role="guest", room_config=dispatch)
     with agent_worker(EXAMPLES / "agent_worker.py", deployment, "agents", tmp_path) as greeter:
         await greeter.registered()
-        async with joined(guest) as here:
-            await _agent(here)
+        for attempts_left in (2, 1, 0):  # LiveKit gives no job to a worker on a machine that is fully busy
+            guest = await callers.booking.issue_token(
+                room=_room(), identity="user-1", role="guest", room_config=dispatch
+            )
+            async with joined(guest) as here:
+                try:
+                    await _agent(here)
+                except AssertionError:
+                    if not attempts_left:
+                        raise
+                else:
+                    break
 
 
 async def test_the_example_is_short():
@@ -121,7 +131,7 @@ async def test_a_job_publishes_and_calls_livekit_as_far_as_its_role_goes(deploym
     assert agent.attributes["own_room"].split() == sorted([agent.identity, "user-1"])
     assert agent.attributes["other_room"] == "HTTP 401"
     assert agent.attributes["all_rooms"] == "HTTP 401"
-    assert agent.attributes["credentials"] == ""
+    assert agent.attributes["credentials"] == "none"
     assert len(exposed) >= 3, "the worker, its fork server and the job's process"
     for seen in exposed.values():
         assert deployment.key.secret.encode() not in seen
@@ -138,8 +148,8 @@ async def test_a_worker_connects_again_with_a_token_of_its_own(stack, tmp_path):
         stack.stop("livekit")
         stack.start("livekit")
         await performer.registered(times=2)
-        first, second = stack.registrations()
-        assert first != second
+        decisions = stack.registrations()
+        assert len(set(decisions)) == len(decisions) >= 2, "a token for each attempt to connect"
         async with joined(await stack.guest(_room(), "performer")) as here:
             await _agent(here)
 
@@ -158,6 +168,7 @@ async def test_a_fleet_keeps_its_rooms_while_the_service_is_away_and_comes_back(
         first, later, last = await asyncio.gather(*map(of_a_guest, range(3)))
         async with joined(first) as here:
             agent = await _agent(here)
+            await eventually(lambda: "all_rooms" in agent.attributes, "the job has made its calls")
             stack.stop("auth")
             await asyncio.sleep(OUTAGE)
             assert agent.identity in here.remote_participants
@@ -168,10 +179,11 @@ async def test_a_fleet_keeps_its_rooms_while_the_service_is_away_and_comes_back(
         stack.start("livekit")
         for member in workers:
             await member.says("asking again in")
+        before = len(stack.registrations())
         stack.start("auth")
         for member in workers:
             await member.registered(times=2)
-        assert len(stack.registrations()) == len(workers), "one request each: no storm"
+        assert len(stack.registrations()) == before + len(workers), "one request each: no storm"
         async with joined(last) as here:
             await _agent(here)
 
