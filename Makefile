@@ -68,6 +68,13 @@ campaign: setup ## Kill and reload the server under load: no token without its r
 compat: setup ## The released wheels against today's code, and back
 	@pytest tests/compat --quiet
 
+AGENTS_BEFORE := 1.7.1
+.PHONY: compat-agents
+compat-agents: setup ## The worker without a secret on the release line of livekit-agents before the locked one
+	@$(UV) pip install --quiet --python .venv/bin/python --target .cache/livekit-agents-$(AGENTS_BEFORE) "livekit-agents==$(AGENTS_BEFORE)"
+	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) python -c 'import livekit.agents.version as v; assert v.__version__ == "$(AGENTS_BEFORE)", v.__version__'
+	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) pytest tests/contract/client/test_agents.py --quiet
+
 .PHONY: bench
 bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)
 	@python -m bench.run $(BENCH)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from livekit.agents.job import RunningJobInfo
 
     Function = Callable[[agents.JobContext], Awaitable[None]]
+
+_log = logging.getLogger("livekit_auth")
 
 
 class AgentServer(agents.AgentServer):
@@ -121,7 +124,7 @@ class AgentServer(agents.AgentServer):
 
     async def _reload_jobs(self, jobs: list[RunningJobInfo]) -> None:
         """Development only: extending the tokens of jobs that were running before a code change needs the secret."""
-        agents.logger.warning("%d jobs end with this reload: they can't be taken over without a secret", len(jobs))
+        _log.warning("%d jobs end with this reload: they can't be taken over without a secret", len(jobs))
 
 
 def _text(path: str | Path | None) -> str | None:
