@@ -7,7 +7,7 @@ import pytest
 
 from livekit_auth import Denied, TokenRequest, _results
 from livekit_auth._errors import to_error
-from livekit_auth.agents._tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
+from livekit_auth._worker_tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
 from support.fake_auth_server import issued, refusal
 
 LIFETIME = 300

@@ -9,7 +9,7 @@ import aiohttp
 
 if TYPE_CHECKING:
     from livekit_auth._results import IssuedToken
-    from livekit_auth.agents._tokens import WorkerTokens
+    from livekit_auth._worker_tokens import WorkerTokens
 
 STAND_IN = "a-token-of-livekit-auth-goes-here"
 """What `ctx.api` is given as its token. Sent as it is, LiveKit would refuse it."""

@@ -11,11 +11,11 @@ from livekit import agents
 
 from livekit_auth._errors import ConfigError
 from livekit_auth._requests import TokenRequest
+from livekit_auth._worker_tokens import WorkerTokens
 from livekit_auth.agents import _private
 from livekit_auth.agents._http import WorkerSession
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings, refuse_secrets
-from livekit_auth.agents._tokens import WorkerTokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
