@@ -63,6 +63,7 @@ e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 campaign: setup ## Kill and reload the server under load: no token without its record, no failed call, no wrong decision
 	@PYTHONPATH=tests python -m campaign.kill
 	@PYTHONPATH=tests python -m campaign.reload
+	@python -m bench.fleet
 
 .PHONY: compat
 compat: setup ## The released wheels against today's code, and back
