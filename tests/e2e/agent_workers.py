@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from e2e.processes import LOOPBACK, ProcessError
+from e2e.processes import LOOPBACK, ProcessError, free_port
 from e2e.secrecy import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from e2e.deployment import Deployment
 
@@ -52,7 +52,9 @@ class WorkerProcess:
         except TimeoutError:
             pass
         if self.log.count(text) < times:
-            raise ProcessError(f"the worker didn't write {text!r} {times} times:\n{self.log[-3000:]}")
+            raise ProcessError(
+                f"the worker (exit code {self.process.poll()}) didn't write {text!r} {times} times:\n{self.log[-3000:]}"
+            )
 
     def exposed(self) -> dict[int, bytes]:
         """The environment and command line of it and every process below it, by process id."""
@@ -69,20 +71,29 @@ class WorkerProcess:
 
 @contextmanager
 def agent_worker(script: Path, deployment: Deployment, caller: str, folder: Path) -> Iterator[WorkerProcess]:
-    """Runs a worker with the certificate of a caller, in an environment made from nothing, until the block ends."""
+    """Runs a worker of livekit-agents with the certificate of a caller until the block ends."""
+    # `dev` takes jobs however busy the machine is, and a free port for its health check.
+    with worker_process([sys.executable, str(script), "dev", "--no-reload"], deployment, caller, folder) as process:
+        yield process
+
+
+@contextmanager
+def worker_process(
+    command: Sequence[str], deployment: Deployment, caller: str, folder: Path
+) -> Iterator[WorkerProcess]:
+    """Runs a command with the certificate of a caller, in an environment made from nothing, until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "HEALTH_PORT": str(free_port()),
         "LIVEKIT_AUTH_ADDRESS": f"{LOOPBACK}:{deployment.port}",
         "LIVEKIT_AUTH_CA": str(deployment.directory / "ca.pem"),
         "LIVEKIT_AUTH_CERT": str(deployment.directory / f"{caller}.pem"),
         "LIVEKIT_AUTH_KEY": str(deployment.directory / f"{caller}.key"),
     }
     log = folder / "worker.log"
-    # `dev` takes jobs however busy the machine is, and a free port for its health check.
-    command = [sys.executable, str(script), "dev", "--no-reload"]
     with log.open("wb") as output:
         process = psutil.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
@@ -95,13 +106,14 @@ def agent_worker(script: Path, deployment: Deployment, caller: str, folder: Path
 
 def _stop(process: psutil.Popen) -> None:
     """Ends the worker, and what it leaves behind, by process id."""
-    family = process.children(recursive=True) if process.is_running() else []
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_TIMEOUT)
+    family = process.children(recursive=True) if process.poll() is None else []
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT)
     for child in family:
         if child.is_running():
             child.kill()

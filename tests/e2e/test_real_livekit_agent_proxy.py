@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 import time
 
 import aiohttp
@@ -11,6 +14,8 @@ import pytest_asyncio
 from livekit import api
 from livekit.protocol.agent import AvailabilityResponse, ServerMessage, SimulateJobRequest, WorkerMessage
 
+from e2e.agent_workers import worker_process
+from e2e.node_agent import NodeMissingError, installed
 from e2e.participants import eventually, joined
 from e2e.secrecy import Forged, keep_secret
 from e2e.signalling import worker
@@ -77,3 +82,32 @@ async def test_a_call_goes_as_far_as_the_allow_list_and_the_role(proxy, callers,
         with pytest.raises(api.ServerError) as denied:
             await rooms.list_participants(api.ListParticipantsRequest(room="board-1"))
         assert denied.value.status == 403
+
+
+@pytest.fixture(scope="session")
+def node_worker():
+    """The folder of the Node worker. Without Node there is none: the test is skipped, but in CI that is a failure."""
+    try:
+        return installed()
+    except NodeMissingError as error:
+        missing = str(error)
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
+
+
+async def test_livekits_node_worker_registers_gets_a_job_and_joins(node_worker, deployment, callers, room, tmp_path):
+    dispatch = RoomConfig(agents=[RoomAgentDispatch(agent_name="node")])
+    guest = await callers.booking.issue_token(room=room, identity="user-1", role="guest", room_config=dispatch)
+    command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--"]
+    command += ["node", str(node_worker / "agent.js"), "start"]
+    with worker_process(command, deployment, "agents", tmp_path) as node:
+        await node.registered()
+        async with joined(guest) as here, asyncio.timeout(60):
+            while not any(p.startswith("agent-") for p in here.remote_participants):  # noqa: ASYNC110 - no event of its own
+                await asyncio.sleep(0.05)
+            exposed = node.exposed()
+    assert len(exposed) >= 3, "the proxy, the worker and the job's process"
+    assert all(deployment.key.secret.encode() not in seen for seen in exposed.values())
+    assert all(b"eyJ" not in seen for seen in exposed.values())
+    assert "eyJ" not in (tmp_path / "worker.log").read_text()
