@@ -432,3 +432,18 @@ async def test_a_worker_that_the_policy_refuses_is_not_started(auth, service, tm
     with pytest.raises(Denied):
         await run(auth, RULES, child(f"open({str(tmp_path / 'started')!r}, 'w')"))
     assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("method", ["ListParticipants", "/twirp/a/b", "a/b/c", "livekit.RoomService/", "a/b?c", "*"])
+async def test_a_method_that_could_not_be_called_is_refused_on_the_command_line(environment, method):
+    command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--allow-api", method, "--", "true"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 2
+    assert b"livekit.RoomService/ListParticipants" in told
+
+
+async def test_the_command_ends_as_the_worker_does(environment):
+    command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--", *child("raise SystemExit(7)")]
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 7
