@@ -65,20 +65,33 @@ e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
 .PHONY: e2e-telemetry
 e2e-telemetry: setup ## The dashboard and the alerts against a real Prometheus (needs Go and redis-server; builds for minutes, once)
 	@pytest tests/telemetry --quiet
+
 .PHONY: e2e-spire
 e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the first build takes minutes)
 	@PYTHONPATH=tests python -m spire.programs
 	@pytest tests/spire --quiet --capture=no
 
 .PHONY: campaign
-campaign: setup ## Kill, reload and restart the server under load: no token without its record, no failed call
+campaign: setup ## Kill, reload, restart and break the server under load: no token without its record, no failed call
 	@PYTHONPATH=tests python -m campaign.kill
 	@PYTHONPATH=tests python -m campaign.reload
 	@PYTHONPATH=tests python -m campaign.restart
+	@PYTHONPATH=tests python -m campaign.faults
+
+.PHONY: fleet
+fleet: setup ## 200 agent workers reconnect at once: how long they wait for their tokens
+	@python -m bench.fleet
 
 .PHONY: compat
 compat: setup ## The released wheels against today's code, and back
 	@pytest tests/compat --quiet
+
+AGENTS_BEFORE := 1.7.1
+.PHONY: compat-agents
+compat-agents: setup ## The worker without a secret on the release line of livekit-agents before the locked one
+	@$(UV) pip install --quiet --python .venv/bin/python --target .cache/livekit-agents-$(AGENTS_BEFORE) "livekit-agents==$(AGENTS_BEFORE)"
+	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) python -c 'import livekit.agents.version as v; assert v.__version__ == "$(AGENTS_BEFORE)", v.__version__'
+	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) pytest tests/contract/client/test_agents.py --quiet
 
 .PHONY: bench
 bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)

@@ -86,6 +86,7 @@ class FakeAuthService(AuthServiceServicer):
     peers: list[bytes] = field(default_factory=list)
     connections: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
+    url: str = ""
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _step(self, request: Message, context: grpc.aio.ServicerContext) -> None:
@@ -103,7 +104,9 @@ class FakeAuthService(AuthServiceServicer):
 
     async def IssueToken(self, request, context):
         await self._step(request, context)
-        return issued(request)
+        response = issued(request)
+        response.url = self.url or response.url
+        return response
 
     async def BatchIssueTokens(self, request, context):
         await self._step(request, context)

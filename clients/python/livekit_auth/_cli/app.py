@@ -9,6 +9,7 @@ import typer
 from google.protobuf import json_format
 
 from livekit_auth._cli import options, output
+from livekit_auth._cli.agent_proxy import agent_proxy
 from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout
 from livekit_auth._config import DEFAULT_TIMEOUT
 from livekit_auth._requests import TokenRequest
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(agent_proxy)
 
 
 @app.command()

@@ -1,0 +1,68 @@
+"""The command `agent-proxy`."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from livekit_auth._async.client import AuthClient
+from livekit_auth._cli import output
+from livekit_auth._cli.options import Address, Ca, Cert, Key, Project, Timeout
+from livekit_auth._config import DEFAULT_TIMEOUT
+from livekit_auth._errors import ConfigError
+
+_METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*/[A-Za-z][A-Za-z0-9_]*")
+
+
+def agent_proxy(  # noqa: PLR0913 - the command's options
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The worker, after --.")],
+    *,
+    role: Annotated[str, typer.Option(metavar="NAME", help="The role that registers the worker.")] = "agent-worker",
+    api_role: Annotated[str | None, typer.Option(metavar="NAME", help="The role of its calls to LiveKit.")] = None,
+    allow_api: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD", help="A call it may make, as livekit.RoomService/ListParticipants; repeatable."),
+    ] = None,
+    allow_simulation: Annotated[
+        bool, typer.Option("--allow-simulation", metavar="", help="Let it make up jobs for any room.")
+    ] = False,
+    credentials_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write url, key and secret there, and not to its environment."),
+    ] = None,
+    project: Project = "",
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+) -> None:
+    """Run an agent worker of any language that thinks it holds an API key. Ends with the worker's exit code."""
+    with output.errors_shown(as_json=False):
+        try:
+            from livekit_auth.agent_proxy._proxy import Rules  # noqa: PLC0415 - needs an extra that others don't
+            from livekit_auth.agent_proxy._run import run  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("livekit_auth"):
+                raise
+            raise ConfigError("agent-proxy needs the extra: pip install 'livekit-auth[cli,livekit]'") from None
+        for method in allow_api or []:
+            if not _METHOD.fullmatch(method):
+                message = f"{method!r} isn't a method such as livekit.RoomService/ListParticipants"
+                raise typer.BadParameter(message, param_hint="--allow-api")
+        rules = Rules(
+            role=role,
+            project=project,
+            api_role=api_role,
+            allowed_api=frozenset(allow_api or []),
+            simulation=allow_simulation,
+        )
+
+        async def proxied() -> int:
+            client = AuthClient(address, ca=ca, cert=cert, key=key, timeout=timeout)
+            return await run(client, rules, command, credentials_file)
+
+        code = asyncio.run(proxied())
+    raise typer.Exit(code)

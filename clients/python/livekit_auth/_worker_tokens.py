@@ -1,0 +1,100 @@
+"""The tokens that a worker connects with: a new one for every connection.
+
+Invariants: one request is in flight at most; a service that is away is waited for and never counts as a refusal; the
+workers of a fleet that lost their connections together don't ask together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from livekit_auth._clock import steady
+from livekit_auth._errors import AuthError, RateLimited, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from livekit_auth._async.token_source import Issuer
+    from livekit_auth._requests import TokenRequest
+    from livekit_auth._results import IssuedToken
+
+SPREAD_SECONDS = 1.0
+"""Over which a fleet's requests are spread when all lose their connections at once."""
+MAX_PAUSE_SECONDS = 10.0
+"""The longest pause between requests while the service is away."""
+LEAST_LIFETIME_SECONDS = 30.0
+"""How long a token that was used before must still be valid to be used again."""
+
+_log = logging.getLogger("livekit_auth")
+
+
+class WorkerTokens:
+    """Asks for a token each time a worker connects."""
+
+    def __init__(
+        self,
+        client: Issuer,
+        request: TokenRequest,
+        *,
+        clock: Callable[[], float] = steady,
+        uniform: Callable[[float, float], float] = random.uniform,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Asks for nothing yet. `clock` (seconds), `uniform` and `sleep` are there for tests."""
+        self._client = client
+        self._request = request
+        self._clock = clock
+        self._uniform = uniform
+        self._sleep = sleep
+        self._lock = asyncio.Lock()
+        self._last: IssuedToken | None = None
+        self._good_until = 0.0
+        self._unused = False
+
+    async def url(self) -> str:
+        """The project's LiveKit url, from the token that the next `fresh` will return."""
+        async with self._lock:
+            token = await self._ask()
+            self._unused = True
+            return token.url
+
+    async def fresh(self) -> IssuedToken:
+        """A token that no connection has used.
+
+        While the service is away it is asked again, each pause drawn from twice as long a time; a worker that has a
+        token with some time left connects with that one instead. Raises AuthError when the service refuses.
+        """
+        async with self._lock:
+            if self._last is not None and self._unused and self._clock() < self._good_until:
+                self._unused = False
+                return self._last
+            if self._last is not None:
+                await self._sleep(self._uniform(0, SPREAD_SECONDS))
+            return await self._ask()
+
+    async def _ask(self) -> IssuedToken:
+        failures = 0
+        while True:
+            asked_at = self._clock()
+            try:
+                token = await self._client.issue(self._request)
+            except (RateLimited, Unavailable) as error:
+                if self._last is not None and self._clock() < self._good_until:
+                    _log.warning("No new token for the worker's connection; the last one is used again: %s", error)
+                    return self._last
+                failures += 1
+                pause = self._pause(failures, error)
+                _log.warning("No token for the worker's connection; asking again in %.1f s: %s", pause, error)
+                await self._sleep(pause)
+            else:
+                lifetime = (token.expire_time - token.issue_time).total_seconds()
+                self._last, self._good_until = token, asked_at + lifetime - LEAST_LIFETIME_SECONDS
+                return token
+
+    def _pause(self, failures: int, error: AuthError) -> float:
+        """Seconds: full jitter, so that a fleet that waits together doesn't ask together, and never before its time."""
+        pause = self._uniform(0, min(0.5 * 2.0 ** min(failures, 10), MAX_PAUSE_SECONDS))
+        return pause if error.retry_after is None else error.retry_after.total_seconds() + pause

@@ -1,0 +1,58 @@
+"""What the worker and LiveKit say to each other, and what of it passes.
+
+A worker's message is parsed, and what was understood is written anew: LiveKit never reads something else in a message
+than was checked here. Kinds of messages that this version doesn't know don't pass.
+"""
+
+from __future__ import annotations
+
+from aiohttp import WSMsgType
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from livekit.protocol.agent import ServerMessage, WorkerMessage
+
+Frame = bytes | str
+
+
+class UnreadableError(Exception):
+    """A frame that isn't a message of the worker protocol."""
+
+
+def from_worker(kind: WSMsgType, data: Frame, *, simulation: bool) -> Frame | None:
+    """The frame to send on, or None when it is dropped. Raises UnreadableError.
+
+    SimulateJob lets a worker have a job, and so a join token, for a room that it names: it passes only when allowed.
+    """
+    message = WorkerMessage()
+    _parse(kind, data, message)
+    message.DiscardUnknownFields()
+    what = message.WhichOneof("message")
+    if what is None or (what == "simulate_job" and not simulation):
+        return None
+    return _write(kind, message)
+
+
+def from_livekit(kind: WSMsgType, data: Frame, url: str) -> Frame:
+    """The frame to hand on. A job without a url gets the project's: the worker would take its own, the proxy's."""
+    message = ServerMessage()
+    _parse(kind, data, message)
+    if message.WhichOneof("message") != "assignment" or message.assignment.url:
+        return data
+    message.assignment.url = url
+    return _write(kind, message)
+
+
+def _parse(kind: WSMsgType, data: Frame, message: WorkerMessage | ServerMessage) -> None:
+    try:
+        if kind is WSMsgType.BINARY and isinstance(data, bytes):
+            message.ParseFromString(data)
+        elif kind is WSMsgType.TEXT and isinstance(data, str):
+            json_format.Parse(data, message, ignore_unknown_fields=True, max_recursion_depth=20)
+        else:
+            raise UnreadableError
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError):
+        raise UnreadableError from None
+
+
+def _write(kind: WSMsgType, message: WorkerMessage | ServerMessage) -> Frame:
+    return message.SerializeToString() if kind is WSMsgType.BINARY else json_format.MessageToJson(message, indent=None)

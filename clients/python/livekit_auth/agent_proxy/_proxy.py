@@ -1,0 +1,225 @@
+"""The proxy itself: one listener on loopback, two kinds of requests, everything else refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+from livekit_auth._async.token_source import Issuer, TokenSource
+from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
+from livekit_auth._requests import TokenRequest
+from livekit_auth._worker_tokens import WorkerTokens
+from livekit_auth.agent_proxy import _messages
+from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LOOPBACK = "127.0.0.1"
+MAX_BODY_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+UPSTREAM_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+HEARTBEAT_SECONDS = 30.0
+MAX_ROOMS = 64
+"""Rooms whose tokens for API calls are kept."""
+BODY_TYPES = frozenset({"application/protobuf", "application/json"})
+
+_log = logging.getLogger("livekit_auth")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the worker may have."""
+
+    role: str
+    project: str = ""
+    api_role: str | None = None
+    allowed_api: frozenset[str] = frozenset()
+    """Methods such as livekit.RoomService/ListParticipants, exactly."""
+    simulation: bool = False
+
+
+class Proxy:
+    """Answers the worker. `serving` runs it."""
+
+    def __init__(self, client: Issuer, rules: Rules, url: str, session: aiohttp.ClientSession) -> None:
+        """`url` is the project's; the session is used for it alone. Raises ConfigError for rules that contradict."""
+        if rules.allowed_api and rules.api_role is None:
+            raise ConfigError("API calls are allowed but no role for them is named: give an API role too")
+        parts = urlsplit(url)
+        if parts.scheme not in {"ws", "wss", "http", "https"} or not parts.netloc:
+            raise ConfigError(f"the project's url isn't one of a LiveKit server: {url!r}")
+        secure = parts.scheme in {"wss", "https"}
+        base = f"{parts.netloc}{parts.path.rstrip('/')}"
+        self.key = LocalKey.new()
+        self.address = ""
+        self._client = client
+        self._rules = rules
+        self._url = f"{'wss' if secure else 'ws'}://{base}"
+        self._http_url = f"{'https' if secure else 'http'}://{base}"
+        self._session = session
+        self._tokens = WorkerTokens(client, TokenRequest(role=rules.role, project=rules.project))
+        self._sources: OrderedDict[str, TokenSource] = OrderedDict()
+
+    @property
+    def url(self) -> str:
+        """What the worker connects to."""
+        return f"ws://{self.address}"
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Checks a request, and passes it on if it is one of the two kinds."""
+        # A page in a browser always sends its Origin; a name that was rebound to loopback shows in Host.
+        if "Origin" in request.headers or request.headers.getall("Host", []) != [self.address]:
+            return web.Response(status=403)
+        try:
+            claims = self.key.claims(request.headers.get("Authorization", ""))
+        except NotOurTokenError:
+            return web.Response(status=401)
+        path = request.raw_path.partition("?")[0]  # as it was sent: nothing is decoded, nothing is normalised
+        if request.method == "GET" and path == "/agent":
+            return await self._agent(request, _video(claims))
+        if request.method == "POST" and path.removeprefix("/twirp/") in self._rules.allowed_api and "/twirp/" in path:
+            return await self._call(request, path, str(_video(claims).get("room") or ""))
+        return web.Response(status=404)
+
+    async def _agent(self, request: web.BaseRequest, video: dict[str, Any]) -> web.StreamResponse:
+        if video.get("agent") is not True:
+            return web.Response(status=401)
+        worker = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_BODY_BYTES)
+        if not worker.can_prepare(request).ok:
+            return web.Response(status=400)
+        try:
+            livekit = await self._connect()
+        except (AuthError, OSError, TimeoutError, aiohttp.ClientError, _RedirectedError) as error:
+            return _failed(error)
+        async with livekit:
+            await worker.prepare(request)
+            await self._relay(worker, livekit)
+        return worker
+
+    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
+        token = await self._tokens.fresh()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await self._session.ws_connect(
+                f"{self._url}/agent",
+                headers={"Authorization": f"Bearer {token.token}"},
+                heartbeat=HEARTBEAT_SECONDS,
+                max_msg_size=MAX_ANSWER_BYTES,
+            )
+
+    async def _relay(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
+        """Passes messages both ways until one side ends."""
+        ways = [
+            asyncio.create_task(self._upstream(worker, livekit)),
+            asyncio.create_task(self._downstream(worker, livekit)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            await worker.close()
+
+    async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
+        async for frame in worker:
+            try:
+                passed = _messages.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
+            except _messages.UnreadableError:
+                _log.warning("The worker sent something that isn't a message of the worker protocol; it is cut off")
+                return
+            if passed is None:
+                _log.warning("A message of the worker was dropped: a simulated job, or one that isn't known")
+            else:
+                await _send(livekit, passed)
+
+    async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
+        async for frame in livekit:
+            if frame.type not in {WSMsgType.BINARY, WSMsgType.TEXT}:
+                return
+            with contextlib.suppress(_messages.UnreadableError):
+                await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url))
+
+    async def _call(self, request: web.BaseRequest, path: str, room: str) -> web.StreamResponse:
+        if request.content_type not in BODY_TYPES:
+            return web.Response(status=415)
+        try:
+            body = await request.read()
+            token = await self._source(room).token()
+            headers = {"Authorization": f"Bearer {token.token}", "Content-Type": request.content_type}
+            async with self._session.post(f"{self._http_url}{path}", data=body, headers=headers) as answer:
+                content = await answer.content.read(MAX_ANSWER_BYTES + 1)
+                while len(content) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
+                    content += more
+                if len(content) > MAX_ANSWER_BYTES:
+                    return web.Response(status=502)
+                return web.Response(status=answer.status, body=content, content_type=answer.content_type)
+        except (AuthError, OSError, TimeoutError, aiohttp.ClientError, _RedirectedError) as error:
+            return _failed(error)
+
+    def _source(self, room: str) -> TokenSource:
+        """The tokens for calls about one room; those of the rooms used last are kept."""
+        if room not in self._sources:
+            request = TokenRequest(role=self._rules.api_role, room=room, project=self._rules.project)
+            self._sources[room] = TokenSource(self._client, request)
+            if len(self._sources) > MAX_ROOMS:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(room)
+        return self._sources[room]
+
+
+@contextlib.asynccontextmanager
+async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy]:
+    """Listens on a free loopback port until the block ends. Raises ConfigError, OSError."""
+    timeout = aiohttp.ClientTimeout(total=UPSTREAM_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
+        proxy = Proxy(client, rules, url, session)
+        runner = web.ServerRunner(web.Server(proxy.handle, access_log=None), shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, LOOPBACK, 0).start()
+            proxy.address = "{}:{}".format(*runner.addresses[0][:2])
+            yield proxy
+        finally:
+            await runner.cleanup()
+
+
+class _RedirectedError(Exception):
+    """LiveKit answered with a redirect. It isn't followed: the token is for one place."""
+
+
+async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    answer = await handler(request)
+    if 300 <= answer.status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
+        answer.close()
+        raise _RedirectedError
+    return answer
+
+
+async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _messages.Frame) -> None:
+    await (socket.send_bytes(data) if isinstance(data, bytes) else socket.send_str(data))
+
+
+def _video(claims: dict[str, Any]) -> dict[str, Any]:
+    video = claims.get("video")
+    return video if isinstance(video, dict) else {}
+
+
+def _failed(error: Exception) -> web.Response:
+    """The answer to a worker that can't be served. The error's text stays here, where it has no header in it."""
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        _log.warning("LiveKit refused the worker with HTTP status %d", error.status)
+    elif isinstance(error, AuthError):
+        _log.warning("No token for the worker: %s", error)
+    else:
+        _log.warning("LiveKit can't be reached, or answers what isn't followed: %s", type(error).__name__.strip("_"))
+    return web.Response(status=403 if isinstance(error, (Denied, Unauthenticated)) else 502)

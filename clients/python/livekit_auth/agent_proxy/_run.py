@@ -1,0 +1,84 @@
+"""Runs a worker behind the proxy: hands it the made-up key, passes signals on to it, and ends as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from livekit_auth._errors import ConfigError
+from livekit_auth._requests import TokenRequest
+from livekit_auth.agent_proxy._proxy import Rules, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from livekit_auth._async.client import AuthClient
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+async def run(client: AuthClient, rules: Rules, command: Sequence[str], credentials_file: Path | None = None) -> int:
+    """Runs the command until it ends; returns its exit code, or 128 and the number of the signal that ended it.
+
+    The command gets LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET in its environment, or in the file, which only
+    its owner may read and which is removed at the end. It gets no LIVEKIT_AUTH_* variable. Raises ConfigError when it
+    can't be started or a secret is in the environment, AuthError when the service refuses.
+    """
+    if os.environ.get("LIVEKIT_API_SECRET"):
+        raise ConfigError("LIVEKIT_API_SECRET is set: the worker gets a made-up one; take the real one out")
+    # Nothing is minted by asking first, and a worker that the policy refuses isn't started.
+    request = TokenRequest(role=rules.role, project=rules.project, validate_only=True)
+    url = (await client.issue(request)).url
+    async with client, serving(client, rules, url) as proxy:
+        credentials = {
+            "LIVEKIT_URL": proxy.url,
+            "LIVEKIT_API_KEY": proxy.key.id,
+            "LIVEKIT_API_SECRET": proxy.key.secret,
+        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_AUTH_")}
+        if credentials_file is None:
+            return await _child(command, {**environment, **credentials})
+        with _written(credentials_file, credentials):
+            return await _child(command, environment)
+
+
+async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
+    except OSError as error:
+        raise ConfigError(f"can't run {command[0]}: {error.strerror}") from None
+    loop = asyncio.get_running_loop()
+    for number in FORWARDED:
+        loop.add_signal_handler(number, _forward, process, number)
+    try:
+        code = await process.wait()
+    finally:
+        for number in FORWARDED:
+            loop.remove_signal_handler(number)
+        if process.returncode is None:
+            process.kill()
+    return code if code >= 0 else 128 - code
+
+
+def _forward(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
+
+
+@contextmanager
+def _written(path: Path, credentials: dict[str, str]) -> Iterator[None]:
+    """Has the credentials in a new file, as lines NAME=VALUE, until the block ends. Raises ConfigError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror}; it must not exist yet") from None
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.writelines(f"{name}={value}\n" for name, value in credentials.items())
+        yield
+    finally:
+        path.unlink(missing_ok=True)

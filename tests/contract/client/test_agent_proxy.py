@@ -1,0 +1,449 @@
+"""The proxy that workers of any language run behind: what passes, and every way in that is closed."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import stat
+import sys
+import time
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from google.protobuf import json_format
+from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
+from livekit.protocol.models import Room
+
+from livekit_auth import AuthClient, ConfigError, Denied
+from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
+from livekit_auth.agent_proxy._run import run
+from support.fake_auth_server import TOKEN, refusal
+
+LIST = "livekit.RoomService/ListParticipants"
+RULES = Rules(role="agent-worker", api_role="agent-api", allowed_api=frozenset({LIST}))
+PATIENCE = 10  # seconds
+
+
+class LiveKit:
+    """Stands for the project's server. `answer` is the status of a handshake that fails."""
+
+    def __init__(self):
+        self.seen = []
+        self.frames = asyncio.Queue()
+        self.to_say = []
+        self.answer = None
+        self.elsewhere = None
+
+    async def handle(self, request):
+        self.seen.append((request.method, request.raw_path, request.headers.get("Authorization")))
+        if self.elsewhere:
+            return web.Response(status=307, headers={"Location": self.elsewhere})
+        if self.answer:
+            return web.Response(status=self.answer)
+        if request.method == "POST":
+            return web.Response(body=await request.read(), content_type=request.content_type)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for frame in self.to_say:
+            await socket.send_bytes(frame)
+        async for frame in socket:
+            self.frames.put_nowait(frame.data)
+        return socket
+
+
+@contextlib.asynccontextmanager
+async def serving_livekit():
+    livekit = LiveKit()
+    runner = web.ServerRunner(web.Server(livekit.handle, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    livekit.address = "{}:{}".format(*runner.addresses[0][:2])
+    try:
+        yield livekit
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def livekit():
+    async with serving_livekit() as livekit:
+        yield livekit
+
+
+@pytest.fixture
+async def proxy(client, livekit):
+    async with serving(client, RULES, f"ws://{livekit.address}") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def http():
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
+        yield session
+
+
+def token(proxy, *, secret=None, algorithm="HS256", **changes):
+    """What the worker signs with the key that it was given; a change to None takes a claim out."""
+    claims = {"iss": proxy.key.id, "exp": int(time.time()) + 60, "video": {"agent": True, "room": "lobby"}, **changes}
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, proxy.key.secret if secret is None else secret, algorithm=algorithm)
+
+
+def bearer(text):
+    return {"Authorization": f"Bearer {text}"}
+
+
+async def handshake(http, proxy, path="/agent", headers=None):
+    """The status of a handshake; 101 when it succeeds."""
+    try:
+        async with http.ws_connect(f"{proxy.url}{path}", headers=headers or bearer(token(proxy))):
+            return 101
+    except aiohttp.WSServerHandshakeError as error:
+        return error.status
+
+
+async def call(http, proxy, path=f"/twirp/{LIST}", **options):
+    """The status of a call to LiveKit's API. The path goes out as it stands here."""
+    options = {"headers": bearer(token(proxy)), "data": b"body", **options}
+    options["headers"] = {"Content-Type": "application/protobuf", **options["headers"]}
+    from yarl import URL  # noqa: PLC0415 - aiohttp's own
+
+    url = URL(f"http://{proxy.address}{path}", encoded=True)
+    async with http.post(url, allow_redirects=False, **options) as answer:
+        return answer.status
+
+
+async def test_the_workers_token_is_replaced_with_one_of_the_service(http, proxy, livekit, service):
+    assert await handshake(http, proxy) == 101
+    assert livekit.seen == [("GET", "/agent", f"Bearer {TOKEN}")]
+    assert [request.role for request in service.requests] == ["agent-worker"]
+
+
+async def test_messages_pass_both_ways_binary_and_json(http, proxy, livekit):
+    livekit.to_say = [ServerMessage(assignment=JobAssignment(url="ws://node.example.org")).SerializeToString()]
+    register = WorkerMessage()
+    register.register.agent_name = "greeter"
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        assert ServerMessage.FromString(await worker.receive_bytes()).assignment.url == "ws://node.example.org"
+        await worker.send_bytes(register.SerializeToString())
+        await worker.send_str(json_format.MessageToJson(register))
+        assert WorkerMessage.FromString(await livekit.frames.get()) == register
+        assert json_format.Parse(await livekit.frames.get(), WorkerMessage()) == register
+
+
+async def test_a_job_joins_at_the_projects_url_and_not_at_the_proxy(http, proxy, livekit):
+    livekit.to_say = [ServerMessage(assignment=JobAssignment(token="job")).SerializeToString()]
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        assignment = ServerMessage.FromString(await worker.receive_bytes()).assignment
+    assert (assignment.url, assignment.token) == (f"ws://{livekit.address}", "job")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_simulated_job_is_dropped(http, proxy, livekit, as_json):
+    simulate = WorkerMessage()
+    simulate.simulate_job.room.CopyFrom(Room(name="board-1"))
+    ping = WorkerMessage()
+    ping.ping.timestamp = 1
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        if as_json:
+            await worker.send_str(json_format.MessageToJson(simulate))
+        else:
+            await worker.send_bytes(simulate.SerializeToString())
+        await worker.send_bytes(ping.SerializeToString())
+        assert WorkerMessage.FromString(await livekit.frames.get()) == ping
+
+
+async def test_a_simulated_job_hidden_in_another_message_is_not_sent_on(http, proxy, livekit):
+    """Protobuf takes the last of several; what is sent on has one, whatever a reader takes."""
+    simulate, ping = WorkerMessage(), WorkerMessage()
+    simulate.simulate_job.room.name = "board-1"
+    ping.ping.timestamp = 1
+    unknown = b"\xfa\x3f\x03abc"  # field 1023
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.send_bytes(simulate.SerializeToString() + ping.SerializeToString() + unknown)
+        assert await livekit.frames.get() == ping.SerializeToString()
+
+
+async def test_a_simulated_job_passes_where_it_is_allowed(http, client, livekit):
+    simulate = WorkerMessage()
+    simulate.simulate_job.room.name = "lobby"
+    async with (
+        serving(client, Rules(role="w", simulation=True), f"ws://{livekit.address}") as proxy,
+        http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker,
+    ):
+        await worker.send_bytes(simulate.SerializeToString())
+        assert WorkerMessage.FromString(await livekit.frames.get()) == simulate
+
+
+@pytest.mark.parametrize("frame", [b"\xff\xff", "no json", "[" * 5000, bytes(MAX_BODY_BYTES + 1)])
+async def test_a_frame_that_is_no_message_cuts_the_worker_off(http, proxy, livekit, frame):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await (worker.send_bytes(frame) if isinstance(frame, bytes) else worker.send_str(frame))
+        closed = await worker.receive(PATIENCE)
+    assert closed.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING}
+    assert livekit.frames.empty()
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(lambda _: {}, id="no token"),
+        pytest.param(lambda p: bearer(token(p, secret="x" * 43)), id="another secret"),
+        pytest.param(lambda p: bearer(token(p, secret="", algorithm="none")), id="alg none"),
+        pytest.param(lambda p: bearer(token(p, secret=p.key.secret + "x" * 32, algorithm="HS512")), id="another alg"),
+        pytest.param(lambda p: bearer(_hs512(p)), id="our secret, another alg"),
+        pytest.param(lambda p: bearer(token(p, exp=int(time.time()) - 5)), id="expired"),
+        pytest.param(lambda p: bearer(token(p, exp=None)), id="never expires"),
+        pytest.param(lambda p: bearer(token(p, nbf=int(time.time()) + 60)), id="not yet valid"),
+        pytest.param(lambda p: bearer(token(p, iss="APIother")), id="another key"),
+        pytest.param(lambda p: bearer(token(p, iss=None)), id="no key"),
+        pytest.param(lambda p: {"Authorization": token(p)}, id="no scheme"),
+        pytest.param(lambda p: bearer(token(p) + "x"), id="signature cut open"),
+        pytest.param(lambda p: bearer(token(p, pad="x" * 7000 * 3)), id="too long"),
+        pytest.param(lambda _: bearer("é.é.é".encode().decode("latin-1")), id="not ASCII"),
+        pytest.param(lambda p: bearer(token(p, video={"agent": "yes"})), id="not an agent's"),
+        pytest.param(lambda p: bearer(token(p, video=None)), id="no grants"),
+        pytest.param(lambda p: bearer(token(p, video=["agent"])), id="odd grants"),
+    ],
+)
+async def test_who_does_not_hold_the_key_gets_nothing(http, proxy, livekit, service, forge):
+    assert await handshake(http, proxy, headers=forge(proxy) or {"X-None": "1"}) in {400, 401}
+    assert (livekit.seen, service.requests) == ([], [])
+
+
+def _hs512(proxy):
+    import warnings  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a longer secret would be better for it
+        return token(proxy, algorithm="HS512")
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1", "https://evil.example", "null", ""])
+async def test_a_page_in_a_browser_gets_nothing_even_with_a_token(http, proxy, livekit, origin):
+    headers = {**bearer(token(proxy)), "Origin": origin}
+    assert await handshake(http, proxy, headers=headers) == 403
+    assert await call(http, proxy, headers=headers) == 403
+    assert livekit.seen == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost", "127.0.0.1", "127.0.0.1:1", "[::1]:80", ""])
+async def test_a_name_that_was_rebound_to_loopback_gets_nothing(http, proxy, livekit, host):
+    headers = {**bearer(token(proxy)), "Host": host}
+    assert await handshake(http, proxy, headers=headers) in {400, 403}
+    assert await call(http, proxy, headers=headers) in {400, 403}
+    assert livekit.seen == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/rtc", "/agent/", "//agent", "/%61gent", "/agent/../rtc", "/./agent", "/Agent", "/agent%00", "/twirp/agent"],
+)
+async def test_a_websocket_to_any_other_path_is_refused(http, proxy, livekit, path):
+    from yarl import URL  # noqa: PLC0415
+
+    url = URL(f"{proxy.url}{path}", encoded=True)
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await http.ws_connect(url, headers=bearer(token(proxy)))
+    assert refused.value.status == 404
+    assert livekit.seen == []
+
+
+async def test_a_query_is_not_passed_on(http, proxy, livekit):
+    assert await handshake(http, proxy, "/agent?access_token=other&worker_token=x") == 101
+    assert livekit.seen == [("GET", "/agent", f"Bearer {TOKEN}")]
+
+
+async def test_a_call_that_is_allowed_goes_out_with_a_token_of_the_api_role(http, proxy, livekit, service):
+    assert await call(http, proxy) == 200
+    assert livekit.seen == [("POST", f"/twirp/{LIST}", f"Bearer {TOKEN}")]
+    assert [(request.role, request.room) for request in service.requests] == [("agent-api", "lobby")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/twirp/livekit.RoomService/DeleteRoom",
+        "/twirp/livekit.RoomService/ListParticipants/",
+        "/twirp/livekit.RoomService/ListParticipants/../DeleteRoom",
+        "/twirp/livekit.RoomService/%4cistParticipants",
+        "/twirp//livekit.RoomService/ListParticipants",
+        "/twirp/twirp/livekit.RoomService/ListParticipants",
+        "/Twirp/livekit.RoomService/ListParticipants",
+        "/livekit.RoomService/ListParticipants",
+        "/x/twirp/livekit.RoomService/ListParticipants",
+        "livekit.RoomService/ListParticipants?/twirp/",
+        "/rtc/validate",
+        "/agent",
+    ],
+)
+async def test_any_other_call_is_refused(http, proxy, livekit, path):
+    assert await call(http, proxy, path if path.startswith("/") else f"/{path}") == 404
+    assert livekit.seen == []
+
+
+async def test_no_call_is_allowed_unless_it_is_named(http, client, livekit):
+    async with serving(client, Rules(role="w"), f"ws://{livekit.address}") as proxy:
+        assert await call(http, proxy) == 404
+    assert livekit.seen == []
+
+
+async def test_calls_without_a_role_for_them_are_a_mistake_that_is_said(client):
+    with pytest.raises(ConfigError, match="no role for them is named"):
+        async with serving(client, Rules(role="w", allowed_api=frozenset({LIST})), "ws://livekit.example.org"):
+            pytest.fail("it serves")
+
+
+@pytest.mark.parametrize("body_type", ["text/html", "multipart/form-data", "application/x-www-form-urlencoded"])
+async def test_a_body_of_another_type_is_refused(http, proxy, livekit, body_type):
+    assert await call(http, proxy, headers={**bearer(token(proxy)), "Content-Type": body_type}) == 415
+    assert livekit.seen == []
+
+
+async def test_a_body_that_is_too_large_is_refused(http, proxy, livekit):
+    assert await call(http, proxy, data=io.BytesIO(bytes(MAX_BODY_BYTES + 1))) == 413
+    assert livekit.seen == []
+
+
+async def test_a_redirect_is_not_followed(http, proxy, livekit):
+    async with serving_livekit() as other:
+        livekit.elsewhere = f"http://{other.address}/agent"
+        assert await handshake(http, proxy) == 502
+        assert await call(http, proxy) == 502
+        assert other.seen == []
+
+
+async def test_what_the_policy_refuses_is_refused_here(http, proxy, livekit, service):
+    service.script.extend([refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")] * 2)
+    assert await handshake(http, proxy) == 403
+    assert await call(http, proxy) == 403
+    assert livekit.seen == []
+
+
+async def test_the_tokens_of_few_rooms_are_kept(http, proxy):
+    for number in range(MAX_ROOMS + 5):
+        assert await call(http, proxy, headers=bearer(token(proxy, video={"room": f"room-{number}"}))) == 200
+    assert len(proxy._sources) == MAX_ROOMS
+
+
+async def test_it_listens_on_loopback_only(proxy):
+    assert proxy.address.startswith("127.0.0.1:")
+
+
+async def test_nothing_secret_is_logged_or_shown(http, proxy, livekit, service, caplog):
+    caplog.set_level("DEBUG")
+    mine = token(proxy)
+    livekit.answer = 401
+    await handshake(http, proxy, headers=bearer(mine))
+    livekit.answer = None
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    await handshake(http, proxy, headers=bearer(mine))
+    await handshake(http, proxy, headers=bearer(mine + "x"))
+    shown = caplog.text + repr(proxy.key) + repr(vars(proxy))
+    assert "HTTP status 401" in caplog.text
+    assert all(secret not in shown for secret in (proxy.key.secret, mine, TOKEN))
+
+
+@pytest.mark.parametrize("url", ["", "livekit.example.org", "file:///etc/passwd", "ws://"])
+def test_a_url_that_is_no_livekit_servers_is_refused(url):
+    with pytest.raises(ConfigError, match="isn't one of a LiveKit server"):
+        Proxy(None, Rules(role="w"), url, None)
+
+
+def child(code):
+    return [sys.executable, "-c", code]
+
+
+SHOW = (
+    "import json, os; print(json.dumps({n: v for n, v in os.environ.items() if n.startswith('LIVEKIT')}), flush=True)"
+)
+
+
+@pytest.fixture
+def auth(address, files, environment, monkeypatch):
+    monkeypatch.delenv("LIVEKIT_API_SECRET", raising=False)
+    return AuthClient(address, **files)
+
+
+async def test_the_worker_gets_a_made_up_key_and_no_way_to_the_service(auth, capfd):
+    assert await run(auth, RULES, child(SHOW)) == 0
+    given = json.loads(capfd.readouterr().out)
+    assert sorted(given) == ["LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_URL"]
+    assert given["LIVEKIT_URL"].startswith("ws://127.0.0.1:")
+    assert len(given["LIVEKIT_API_SECRET"]) >= 43
+
+
+async def test_the_worker_reads_its_key_from_a_file_of_its_own(auth, tmp_path, capfd):
+    path = tmp_path / "credentials"
+    read = f"import os; print(oct(os.stat({str(path)!r}).st_mode)); print(open({str(path)!r}).read()); {SHOW}"
+    assert await run(auth, RULES, child(read), path) == 0
+    mode, url, key, secret, _, environment = capfd.readouterr().out.splitlines()
+    assert stat.S_IMODE(int(mode, 8)) == 0o600
+    assert [line.partition("=")[0] for line in (url, key, secret)] == [
+        "LIVEKIT_URL",
+        "LIVEKIT_API_KEY",
+        "LIVEKIT_API_SECRET",
+    ]
+    assert environment == "{}"
+    assert not path.exists()
+
+
+async def test_a_credentials_file_that_exists_is_left_alone(auth, tmp_path):
+    path = tmp_path / "credentials"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="must not exist yet"):
+        await run(auth, RULES, child(SHOW), path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_the_workers_exit_code_is_passed_on(auth):
+    assert await run(auth, RULES, child("raise SystemExit(7)")) == 7
+
+
+async def test_signals_are_passed_on_and_show_in_the_exit_code(auth, tmp_path):
+    ready = tmp_path / "ready"
+    code = f"import signal, time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
+    running = asyncio.create_task(run(auth, RULES, child(code)))
+    async with asyncio.timeout(PATIENCE):
+        while not ready.exists():  # noqa: ASYNC110 - another process's file
+            await asyncio.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 128 + signal.SIGTERM
+
+
+async def test_a_command_that_cannot_be_run_says_so(auth):
+    with pytest.raises(ConfigError, match="can't run no-such-command"):
+        await run(auth, RULES, ["no-such-command"])
+
+
+async def test_a_real_secret_in_the_environment_is_refused(auth, monkeypatch):
+    monkeypatch.setenv("LIVEKIT_API_SECRET", "hush-hush")
+    with pytest.raises(ConfigError, match="LIVEKIT_API_SECRET is set") as refused:
+        await run(auth, RULES, child(SHOW))
+    assert "hush" not in str(refused.value)
+
+
+async def test_a_worker_that_the_policy_refuses_is_not_started(auth, service, tmp_path):
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    with pytest.raises(Denied):
+        await run(auth, RULES, child(f"open({str(tmp_path / 'started')!r}, 'w')"))
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("method", ["ListParticipants", "/twirp/a/b", "a/b/c", "livekit.RoomService/", "a/b?c", "*"])
+async def test_a_method_that_could_not_be_called_is_refused_on_the_command_line(environment, method):
+    command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--allow-api", method, "--", "true"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, told = await process.communicate()
+    assert process.returncode == 2
+    assert b"livekit.RoomService/ListParticipants" in told
+
+
+async def test_the_command_ends_as_the_worker_does(environment):
+    command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--", *child("raise SystemExit(7)")]
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 7

@@ -1,0 +1,290 @@
+"""AgentServer with the real livekit-agents: what it relies on there, and what LiveKit and the environment get to see.
+
+Runs with every version of livekit-agents that is supported: `make compat-agents`.
+"""
+
+import asyncio
+import contextlib
+import os
+import pickle
+
+import aiohttp
+import pytest
+from aiohttp import web
+from livekit import agents, api
+from livekit.protocol.agent import ServerMessage, WorkerMessage
+
+from livekit_auth import ConfigError, Denied, TokenRequest, TokenSource
+from livekit_auth.agents import AgentServer, _http, _private
+from livekit_auth.agents._job import Entrypoint
+from livekit_auth.agents._settings import Settings
+from support.fake_auth_server import TOKEN, refusal
+
+PATIENCE = 20  # seconds
+
+
+class LiveKit:
+    """Takes workers, and answers calls; keeps what they show. `refusing` is a status to answer with instead."""
+
+    def __init__(self):
+        self.url = ""
+        self.authorizations = []
+        self.registered = []
+        self.calls = []
+        self.refusing = None
+        self.sockets = []
+        self.redirect = None
+
+    async def agent(self, request):
+        self.authorizations.append(request.headers["Authorization"])
+        if self.refusing:
+            return web.Response(status=self.refusing)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        message = WorkerMessage.FromString(await socket.receive_bytes())
+        answer = ServerMessage()
+        answer.register.worker_id = f"AW_{len(self.sockets)}"
+        await socket.send_bytes(answer.SerializeToString())
+        self.registered.append(message.register.agent_name)
+        async for _ in socket:
+            pass
+        return socket
+
+    async def twirp(self, request):
+        self.calls.append(request.headers.get("Authorization"))
+        if self.redirect:
+            raise web.HTTPTemporaryRedirect(self.redirect)
+        return web.Response(body=api.ListRoomsResponse().SerializeToString())
+
+
+@contextlib.asynccontextmanager
+async def serving_livekit():
+    livekit = LiveKit()
+    application = web.Application()
+    application.router.add_get("/agent", livekit.agent)
+    application.router.add_post("/twirp/{method:.*}", livekit.twirp)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    livekit.url = "ws://{}:{}".format(*runner.addresses[0][:2])
+    try:
+        yield livekit
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def livekit():
+    async with serving_livekit() as livekit:
+        yield livekit
+
+
+@pytest.fixture(autouse=True)
+def no_livekit_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("LIVEKIT_")]:
+        monkeypatch.delenv(name)
+    yield
+    for name in [name for name in os.environ if name.startswith("LIVEKIT_")]:  # livekit-agents sets LIVEKIT_URL
+        monkeypatch.delenv(name)
+
+
+async def entrypoint(ctx):
+    """Never run here."""
+
+
+@pytest.fixture
+def server(livekit, environment):
+    server = AgentServer(ws_url=livekit.url, host="127.0.0.1", port=0)
+    server.rtc_session(entrypoint, agent_name="greeter")
+    return server
+
+
+@contextlib.asynccontextmanager
+async def running(server):
+    task = asyncio.create_task(server.run(devmode=True))
+    try:
+        yield task
+    finally:
+        await server.aclose()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition):
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nothing here has an event
+            await asyncio.sleep(0.01)
+
+
+def test_livekit_agents_has_the_private_names_that_are_relied_on():
+    _private.check(agents.AgentServer())
+
+
+def test_a_version_without_them_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.delattr(agents.AgentServer, "_connection_task")
+    with pytest.raises(ConfigError, match=r"no AgentServer\._connection_task: .* works with 1\.7 and 1\.8; install"):
+        AgentServer()
+
+
+async def test_a_worker_registers_with_a_token_of_the_service(server, livekit, service):
+    async with running(server):
+        await until(lambda: livekit.registered)
+    assert livekit.registered == ["greeter"]
+    assert livekit.authorizations == [f"Bearer {TOKEN}"]
+    assert [request.role for request in service.requests] == ["agent-worker"]
+
+
+async def test_every_connection_asks_for_a_token(server, livekit, service):
+    async with running(server):
+        await until(lambda: livekit.registered)
+        await livekit.sockets[0].close()
+        await until(lambda: len(livekit.registered) == 2)
+    assert len(service.requests) == 2
+
+
+async def test_the_projects_own_url_is_used_when_none_is_given(livekit, environment, service):
+    service.url = livekit.url
+    server = AgentServer(host="127.0.0.1", port=0)
+    server.rtc_session(entrypoint)
+    async with running(server):
+        await until(lambda: livekit.registered)
+    assert len(service.requests) == 1, "the token that the url came with is the one to connect with"
+
+
+async def test_nothing_that_looks_like_a_credential_is_in_the_environment(server, livekit):
+    async with running(server):
+        await until(lambda: livekit.registered)
+        assert not [name for name in os.environ if name.startswith("LIVEKIT_API") or TOKEN in os.environ[name]]
+        assert os.environ["LIVEKIT_URL"] == livekit.url
+
+
+async def test_a_second_run_exports_nothing_either(server, livekit):
+    for times in (1, 2):
+        async with running(server):
+            await until(lambda times=times: len(livekit.registered) == times)
+            assert not [name for name in os.environ if name.startswith("LIVEKIT_API")]
+
+
+def test_placeholders_are_random_and_of_no_use(server):
+    made = []
+    for _ in range(2):
+        _private.set_placeholders(server)
+        made.append(server._api_secret)
+    assert len(set(made)) == 2
+    assert all(len(secret) >= 43 for secret in made)
+
+
+@pytest.mark.parametrize("variable", ["LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET"])
+async def test_a_secret_in_the_environment_is_refused(server, monkeypatch, variable):
+    monkeypatch.setenv(variable, "hush-hush")
+    with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
+        AgentServer()
+    assert "hush" not in str(refused.value)
+    with pytest.raises(ConfigError, match=f"{variable} is set"):  # such as from a .env file, after construction
+        await server.run()
+
+
+@pytest.mark.parametrize("given", [{"api_secret": "hush-hush"}, {"api_key": "APIkey"}])
+def test_a_key_or_secret_that_is_given_is_refused(given):
+    with pytest.raises(ConfigError, match="holds no API key or secret"):
+        AgentServer(**given)
+
+
+def test_a_secret_among_later_options_is_refused_and_a_key_alone_is_left_out(server):
+    with pytest.raises(ConfigError, match="holds no API key or secret"):
+        server.update_options(api_secret="hush-hush")
+    server.update_options(api_key="APIkey", ws_url="ws://other.example.org")
+    assert server._api_key == ""
+    assert server._auth_url == "ws://other.example.org"
+
+
+async def test_a_worker_that_the_service_refuses_keeps_asking_as_livekit_agents_does(server, livekit, service):
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    async with running(server):
+        await until(lambda: livekit.registered)
+    assert len(service.requests) == 2
+
+
+async def test_a_worker_whose_attempts_are_used_up_ends_with_an_error(livekit, environment, service):
+    service.script.extend([refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")] * 2)
+    server = AgentServer(ws_url=livekit.url, host="127.0.0.1", port=0, max_retry=0)
+    server.rtc_session(entrypoint)
+    async with running(server) as run:
+        with pytest.raises(RuntimeError, match="failed to connect to livekit"):
+            await asyncio.wait_for(run, PATIENCE)
+
+
+async def test_a_refusal_by_livekit_shows_no_token(server, livekit, caplog):
+    caplog.set_level("DEBUG")
+    livekit.refusing = 401
+    async with running(server):
+        await until(lambda: len(livekit.authorizations) >= 2)
+    warned = [record for record in caplog.records if "failed to connect to livekit" in record.message]
+    assert warned
+    assert all(isinstance(record.error, _http.WorkerRefusedError) for record in warned)
+    assert TOKEN not in caplog.text + "".join(repr(vars(record)) for record in caplog.records)
+
+
+async def test_a_simulated_job_needs_a_token(server):
+    with pytest.raises(ConfigError, match="needs a token"):
+        await server.simulate_job("lobby", agent_identity="agent", room_info=api.Room(name="lobby"))
+
+
+async def test_jobs_end_with_a_code_reload(server, caplog):
+    await server._reload_jobs([object()])
+    assert "1 jobs end with this reload" in caplog.text
+
+
+def test_what_reaches_a_jobs_process_is_names_and_paths(files, address):
+    settings = Settings(role="w", api_role="api", project="", address=address, **{n: str(p) for n, p in files.items()})
+    pickled = pickle.dumps(Entrypoint(entrypoint, settings))
+    assert b"PRIVATE" not in pickled
+    assert files["key"].read_bytes() not in pickled
+    assert pickle.loads(pickled).settings == settings  # noqa: S301 - its own
+
+
+@contextlib.asynccontextmanager
+async def calling(client, url, role="agent-api"):
+    """LiveKitAPI as `ctx.api` has it."""
+    source = TokenSource(client, TokenRequest(role=role, room="lobby"))
+    async with aiohttp.ClientSession() as session:
+        yield api.LiveKitAPI.with_token(_http.STAND_IN, url, session=_http.ApiSession(session, source))
+
+
+async def test_a_jobs_calls_carry_a_token_of_its_role(client, service, livekit):
+    async with calling(client, livekit.url) as livekit_api:
+        for _ in range(2):
+            await livekit_api.room.list_rooms(api.ListRoomsRequest())
+    assert livekit.calls == [f"Bearer {TOKEN}"] * 2
+    assert [(request.role, request.room) for request in service.requests] == [("agent-api", "lobby")]
+
+
+async def test_a_jobs_call_that_the_policy_refuses_says_so(client, service, livekit):
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    async with calling(client, livekit.url) as livekit_api:
+        with pytest.raises(Denied):
+            await livekit_api.room.list_rooms(api.ListRoomsRequest())
+    assert livekit.calls == []
+
+
+async def test_a_redirect_to_another_server_gets_no_token(client, livekit):
+    async with serving_livekit() as other, calling(client, livekit.url) as livekit_api:
+        livekit.redirect = f"{other.url.replace('ws', 'http')}/twirp/livekit.RoomService/ListRooms"
+        await livekit_api.room.list_rooms(api.ListRoomsRequest())
+    assert livekit.calls == [f"Bearer {TOKEN}"]
+    assert other.calls == [None]
+
+
+async def test_a_job_without_a_role_for_it_has_no_api():
+    class Context:
+        pass
+
+    seen = []
+
+    async def job(ctx):
+        seen.append(ctx.api)
+
+    settings = Settings(role="w", api_role=None, project="", address=None, ca=None, cert=None, key=None)
+    await Entrypoint(job, settings)(Context())
+    with pytest.raises(ConfigError, match="give AgentServer an api_role"):
+        seen[0].room  # noqa: B018 - it raises

@@ -1,0 +1,126 @@
+"""The tokens that a worker connects with. Clock, dice and sleep are the test's."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from livekit_auth import Denied, TokenRequest, _results
+from livekit_auth._errors import to_error
+from livekit_auth._worker_tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
+from support.fake_auth_server import issued, refusal
+
+LIFETIME = 300
+AWAY = refusal("UNAVAILABLE")
+
+
+class Service:
+    """Issues numbered tokens after the failures in `script`."""
+
+    def __init__(self):
+        self.script = []
+        self.count = 0
+        self.in_flight = self.most_in_flight = 0
+
+    async def issue(self, request):  # noqa: ARG002 - one worker, one request
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        if self.script:
+            raise to_error(self.script.pop(0))
+        self.count += 1
+        return replace(_results.issued_token(issued(lifetime=LIFETIME)), token=f"token-{self.count}")
+
+
+class Time:
+    def __init__(self):
+        self.now = 1_000.0
+        self.slept = []
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+def tokens(service, time):
+    return WorkerTokens(service, TokenRequest(role="w"), clock=time, uniform=lambda _, high: high, sleep=time.sleep)
+
+
+async def test_every_connection_has_a_token_of_its_own(tokens):
+    assert [(await tokens.fresh()).token for _ in range(3)] == ["token-1", "token-2", "token-3"]
+
+
+async def test_the_first_connection_is_not_put_off_and_later_ones_are_spread(tokens, time):
+    await tokens.fresh()
+    assert time.slept == []
+    await tokens.fresh()
+    assert time.slept == [SPREAD_SECONDS]
+
+
+async def test_the_token_that_the_url_came_with_is_used_by_the_next_connection_and_once(tokens, service):
+    assert await tokens.url() == "wss://livekit.example.org"
+    assert [(await tokens.fresh()).token for _ in range(2)] == ["token-1", "token-2"]
+    assert service.count == 2
+
+
+async def test_a_service_that_is_away_is_asked_again_less_and_less_often(tokens, service, time):
+    service.script = [AWAY] * 7
+    assert (await tokens.fresh()).token == "token-1"
+    assert time.slept == [1, 2, 4, 8, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
+
+
+async def test_a_limit_is_waited_for_and_the_pause_comes_on_top(tokens, service, time):
+    service.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=7)]
+    await tokens.fresh()
+    assert time.slept == [7 + 1]
+
+
+async def test_while_the_service_is_away_the_last_token_is_used_again(tokens, service):
+    await tokens.fresh()
+    service.script = [AWAY]
+    assert (await tokens.fresh()).token == "token-1"
+
+
+async def test_a_token_with_little_time_left_is_not_used_again(tokens, service, time):
+    await tokens.fresh()
+    time.now += LIFETIME - LEAST_LIFETIME_SECONDS
+    service.script = [AWAY]
+    assert (await tokens.fresh()).token == "token-2"
+
+
+async def test_a_worker_that_is_denied_does_not_use_its_last_token(tokens, service):
+    await tokens.fresh()
+    service.script = [refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
+    with pytest.raises(Denied):
+        await tokens.fresh()
+
+
+async def test_one_request_is_in_flight_at_most(tokens, service):
+    await asyncio.gather(*(tokens.fresh() for _ in range(5)))
+    assert service.most_in_flight == 1
+
+
+async def test_no_token_is_logged(tokens, service, caplog):
+    caplog.set_level("DEBUG")
+    service.script = [AWAY]
+    await tokens.fresh()
+    service.script = [AWAY]
+    await tokens.fresh()
+    assert "asking again" in caplog.text
+    assert "used again" in caplog.text
+    assert "token-1" not in caplog.text
