@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.json_format import ParseDict, ParseError
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from google.protobuf.descriptor import Descriptor
-
+_Descriptor = Any  # its type differs between protobuf's implementations
 _SHOWN = 64  # characters of a name that an answer repeats
 
 
@@ -156,7 +155,7 @@ def _room_config(value: dict[str, object]) -> RoomConfig:
         raise ValueError(f"isn't a room configuration: {reason}") from None
 
 
-def _check_names(value: object, kind: Descriptor) -> None:
+def _check_names(value: object, kind: _Descriptor) -> None:
     """Raises ValueError for a name that isn't the field's own: protobuf takes two spellings, and both at once."""
     for item in value if isinstance(value, list) else [value]:
         if not isinstance(item, dict):
