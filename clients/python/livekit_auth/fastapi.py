@@ -162,7 +162,7 @@ def _refusal(error: AuthError, asked: AskedToken, names: Mapping[str, str]) -> R
     match error:
         case Denied():
             _log.warning("no token: %s", error)
-            return RefusedError(403, "you may not have this", decision_id=error.decision_id)
+            return RefusedError(403, "you may not have a token for this", decision_id=error.decision_id)
         case RateLimited():
             return RefusedError(429, "too many tokens at once: try again later", headers=retry_after(error))
         case Unavailable():

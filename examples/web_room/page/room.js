@@ -112,7 +112,7 @@ async function fetchToken(force = false) {
   try {
     const token = await source.fetch(asked, force);
     const { exp } = source.getCachedResponseJwtPayload();
-    const time = new Date(exp * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+    const time = new Date(exp * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
     at("expiry").textContent = `Your token lets you join until ${time}.`;
     at("expiry").dataset.exp = exp;
     return token;
@@ -123,7 +123,8 @@ async function fetchToken(force = false) {
 }
 
 async function connect({ serverUrl, participantToken }) {
-  room = new Room({ adaptiveStream: true, dynacast: true });
+  // Two peer connections, which every LiveKit server speaks; older ones refuse a single one first.
+  room = new Room({ adaptiveStream: true, dynacast: true, singlePeerConnection: false });
   for (const change of [
     RoomEvent.ParticipantConnected,
     RoomEvent.ParticipantDisconnected,

@@ -338,7 +338,7 @@ async def test_a_denial_says_no_more_than_its_id(http, service):
     denied = error("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-9"})
     answer = await refused(http, service, denied)
     assert answer.status_code == 403
-    assert answer.json() == {"detail": "you may not have this", "decision_id": "dec-9"}
+    assert answer.json() == {"detail": "you may not have a token for this", "decision_id": "dec-9"}
 
 
 async def test_a_field_over_a_limit_is_named_as_the_front_end_names_it(http, service):
