@@ -39,6 +39,7 @@ class Callers:
     agents: AuthClient
     webhooks: AuthClient
     archive: AuthClient
+    media: AuthClient
     gateway: AuthClient
 
 
@@ -68,7 +69,9 @@ def deployment(
     """Both servers, running."""
     directory, ports = tmp_path_factory.mktemp("e2e"), Ports.free()
     deployment = Deployment.create(directory / "deployment", ports.url)
-    deployment.add_callers("e2e.example.org", "booking", "quality", "moderation", "operations", "archive", "gateway")
+    deployment.add_callers(
+        "e2e.example.org", "booking", "quality", "moderation", "operations", "archive", "gateway", "media"
+    )
     shutil.copy(POLICY, deployment.directory)
     livekit = livekit_server(livekit_program, directory, ports, deployment, listener.url)
     with interruptible(), deployment.serve(), livekit:
