@@ -52,6 +52,11 @@ demo: setup ## The main job end to end, on this machine
 demo-livekit: setup ## The same against a real LiveKit server (needs Go)
 	@PYTHONPATH=tests python -m e2e.demo
 
+.PHONY: web-room
+web-room: ## Build the page of the browser room example (needs npm)
+	@npm --prefix examples/web_room ci --no-audit --no-fund --loglevel error
+	@npm --prefix examples/web_room run --silent build
+
 # --- tests ---
 
 .PHONY: test
@@ -59,7 +64,7 @@ test: setup ## The fast suite
 	@pytest --numprocesses 2 --quiet
 
 .PHONY: e2e-livekit
-e2e-livekit: setup ## The tests against a real LiveKit server (needs Go)
+e2e-livekit: setup ## The tests against a real LiveKit server (needs Go; npm and Chromium for the browser room)
 	@pytest tests/e2e --quiet
 
 .PHONY: e2e-telemetry

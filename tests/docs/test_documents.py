@@ -28,7 +28,11 @@ from support.signing import event, webhook_token
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "server/README.md", ROOT / "clients/python/README.md"]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / name / "README.md" for name in ("server", "clients/python", "examples")),
+    ]
 )
 
 
@@ -140,3 +144,8 @@ def test_the_readme_shows_the_demo_as_it_is() -> None:
 def skeleton(shown: str) -> list[str]:
     changing = r"[0-9a-f]{16,}|API[0-9a-f]+|127\.0\.0\.1:\d+|\b1[0-9]{9}\b"
     return [re.sub(changing, "…", line.rstrip()) for line in shown.splitlines() if line.strip()]
+
+
+def test_the_readmes_web_examples_are_those_that_are_tested() -> None:
+    endpoint, hooks = blocks(ROOT / "docs/web.md", "python")[:2]
+    assert {endpoint, hooks} <= set(blocks(ROOT / "README.md", "python"))

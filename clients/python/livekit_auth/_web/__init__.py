@@ -1,0 +1,1 @@
+"""What the web parts share: bodies read within bounds, strict JSON, refusals as HTTP answers. No web framework here."""

@@ -1,0 +1,60 @@
+"""Reads a request's body within bounds: declared sizes are refused before a byte is read, others when they go over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from livekit_auth._web.answers import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
+READ_SECONDS = 10.0
+"""How long a body may take to arrive."""
+
+_MAX_DIGITS = 20
+
+
+async def read_body(headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes], limit: int) -> bytes:
+    """The body, at most `limit` bytes. `headers` are ASGI's: names in lower case.
+
+    Raises RefusedError: 413 when it is larger, 415 when it is compressed, 408 when it takes more than READ_SECONDS, 400
+    when its declared length isn't one.
+    """
+    if any(coding.strip().lower() not in {b"", b"identity"} for coding in values(headers, b"content-encoding")):
+        raise RefusedError(415, "send the body without a content-encoding")
+    too_large = RefusedError(413, f"the body may have {limit} bytes")
+    for length in values(headers, b"content-length"):
+        if not length.isdigit() or len(length) > _MAX_DIGITS:
+            raise RefusedError(400, "content-length isn't a number")
+        if int(length) > limit:
+            raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise RefusedError(408, f"the body didn't arrive within {READ_SECONDS:.0f} seconds") from None
+    return bytes(body)
+
+
+def require_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises RefusedError (415) unless the only content type is JSON in UTF-8.
+
+    A page of another origin can send other types without asking first (the Fetch standard's "simple" requests), this
+    one only where CORS lets it.
+    """
+    types = values(headers, b"content-type")
+    media, *parameters = types[0].decode("latin-1").split(";") if len(types) == 1 else [""]
+    charsets = [parameter.replace('"', "").strip().lower() for parameter in parameters]
+    if media.strip().lower() != "application/json" or any(c not in {"charset=utf-8", ""} for c in charsets):
+        raise RefusedError(415, "send application/json in UTF-8")
+
+
+def values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """Every value of a header, in order."""
+    return [value for key, value in headers if key.lower() == name]

@@ -1,0 +1,214 @@
+"""FastAPI routers: LiveKit's token endpoint behind your own login, and the receiver of its webhooks.
+
+The token router serves what your `authorize` returns and nothing else; without it there is no router. CORS is the
+application's: without its middleware only pages of the same origin can ask, which is the safe default.
+"""
+# No postponed annotations here: FastAPI reads them, and these name what only exists in a function.
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Protocol
+
+try:
+    from fastapi import APIRouter, Depends, HTTPException, Request, Response
+    from fastapi.responses import JSONResponse
+    from fastapi.routing import APIRoute
+    from starlette.requests import ClientDisconnect
+except ImportError as _error:  # an extra
+    raise ImportError("livekit_auth.fastapi needs FastAPI: install livekit-auth[fastapi]") from _error
+
+from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
+from livekit_auth._requests import TokenRequest
+from livekit_auth._results import IssuedToken
+from livekit_auth._web.answers import Answer, RefusedError, retry_after
+from livekit_auth._web.asked import OLDER, STANDARD, Access, AskedToken, check_asked, check_members, fields_at_fault
+from livekit_auth._web.bodies import read_body, require_json, values
+from livekit_auth._web.strict_json import pairs_to_object, parse_object
+from livekit_auth.webhooks import MAX_BODY, EventType, HandlerT, Verifier, WebhookReceiver
+
+__all__ = ["Access", "Asked", "AskedToken", "WebhookRouter", "token_router", "webhook_router"]
+
+TOKEN_BODY = 64 * 1024
+"""The default limit of a token request's body, in bytes."""
+
+_SHAPE = "livekit_auth.shape"  # where a route leaves its fields' names and limit for `_asked`, in the ASGI scope
+_log = logging.getLogger("livekit_auth.fastapi")
+
+
+class Issuer(Protocol):
+    """What the token router needs of AuthClient."""
+
+    async def issue(self, request: TokenRequest) -> IssuedToken:
+        """As AuthClient.issue."""
+        ...
+
+
+async def _asked(request: Request) -> AskedToken:
+    """Reads the body, once for all that depend on it."""
+    if _SHAPE not in request.scope:
+        raise RuntimeError("Asked reads what the token endpoint is asked: use it in the `authorize` of token_router")
+    names, limit = request.scope[_SHAPE]
+    if names is OLDER and request.url.query:
+        return _asked_in_the_query(request)
+    require_json(request.headers.raw)
+    try:
+        body = await read_body(request.headers.raw, request.stream(), limit)
+    except ClientDisconnect:
+        raise RefusedError(400, "the body isn't whole") from None
+    return check_members(parse_object(body), names)
+
+
+def _asked_in_the_query(request: Request) -> AskedToken:
+    """The older request as a FastAPI route with plain parameters takes it: in the url, and then nowhere else."""
+    if values(request.headers.raw, b"content-type"):
+        raise RefusedError(400, "send the fields in the url or in the body, not in both")
+    return check_members(pairs_to_object(request.query_params.multi_items()), OLDER)
+
+
+Asked = Annotated[AskedToken, Depends(_asked)]
+"""What the front end asks for, as a parameter of `authorize`. Nothing in it is checked; any field may be None."""
+
+
+def token_router(
+    client: Issuer,
+    *,
+    authorize: Callable[..., Any],
+    path: str = "/livekit/token-source",
+    older_path: str | None = "/livekit/token",
+    max_body: int = TOKEN_BODY,
+) -> APIRouter:
+    """The endpoint that LiveKit's front-end SDKs call (TokenSource.endpoint), and the `{token, url}` shape before it.
+
+    `authorize` is a dependency of your own, `async` or not: it takes the signed-in user, as your other routes do, and
+    `Asked`, and returns the Access that this user may have, or raises HTTPException. A field that asks for something
+    else than the Access gives is refused by name. `older_path` of None leaves the older shape out; `max_body` is in
+    bytes. Raises TypeError when `authorize` can't be called.
+    """
+    if not callable(authorize):
+        raise TypeError("authorize is the dependency that says what the signed-in user may have; there is no default")
+    router = APIRouter()
+
+    async def standard(access: Annotated[Access, Depends(authorize)], asked: Asked) -> Response:
+        issued = await _issue(client, access, asked, STANDARD)
+        return JSONResponse({"server_url": issued.url, "participant_token": issued.token}, 201)
+
+    async def older(access: Annotated[Access, Depends(authorize)], asked: Asked) -> Response:
+        issued = await _issue(client, access, asked, OLDER)
+        return JSONResponse({"token": issued.token, "url": issued.url})
+
+    _add(router, path, standard, "LiveKit's token endpoint", (STANDARD, max_body))
+    if older_path is not None:
+        _add(router, older_path, older, "A LiveKit token and its server's url", (OLDER, max_body))
+    return router
+
+
+def _add(
+    router: APIRouter,
+    path: str,
+    endpoint: Callable[..., Any],
+    summary: str,
+    shape: tuple[Mapping[str, str], int],
+) -> None:
+    class Route(APIRoute):
+        """Answers refusals itself, so that the application needs no handler for them; nothing may be cached."""
+
+        def get_route_handler(self) -> Callable[[Request], Any]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                request.scope[_SHAPE] = shape
+                try:
+                    response = await handle(request)
+                except RefusedError as refused:
+                    response = _response(refused.answer)
+                except HTTPException as error:
+                    error.headers = {**(error.headers or {}), "cache-control": "no-store"}
+                    raise
+                response.headers["cache-control"] = "no-store"
+                return response
+
+            return guarded
+
+    properties = {name: {"type": _openapi_type(attribute)} for name, attribute in shape[0].items()}
+    content = {"application/json": {"schema": {"type": "object", "properties": properties}}}
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        summary=summary,
+        route_class_override=Route,
+        response_class=JSONResponse,
+        openapi_extra={"requestBody": {"content": content}},
+    )
+
+
+def _openapi_type(attribute: str) -> str:
+    return "object" if attribute in {"participant_attributes", "room_config"} else "string"
+
+
+async def _issue(client: Issuer, access: object, asked: AskedToken, names: Mapping[str, str]) -> IssuedToken:
+    """Raises RefusedError, and TypeError when `authorize` returned something else than an Access."""
+    if not isinstance(access, Access):
+        raise TypeError(f"authorize returns an Access or raises HTTPException, not {type(access).__name__}")
+    check_asked(asked, access, names)
+    try:
+        return await client.issue(access.request())
+    except AuthError as error:
+        raise _refusal(error, asked, names) from None
+
+
+def _refusal(error: AuthError, asked: AskedToken, names: Mapping[str, str]) -> RefusedError:
+    """The service's refusal for the browser; its words and reasons go to the log."""
+    match error:
+        case Denied():
+            _log.warning("no token: %s", error)
+            return RefusedError(403, "you may not have a token for this", decision_id=error.decision_id)
+        case RateLimited():
+            return RefusedError(429, "too many tokens at once: try again later", headers=retry_after(error))
+        case Unavailable():
+            _log.warning("no token: %s", error)
+            return RefusedError(503, "tokens can't be issued now: try again", headers=retry_after(error))
+        case InvalidRequest() if fields := fields_at_fault(
+            {v.field: v.description for v in error.violations}, asked, names
+        ):
+            return RefusedError(400, "the request has fields that break LiveKit's limits", fields=fields)
+        case _:
+            _log.error("no token, and the application or the service is at fault: %s", error)
+            return RefusedError(500, "tokens can't be issued: an operator must look")
+
+
+class WebhookRouter(APIRouter):
+    """A route for LiveKit's webhooks and the handlers that run for them: see WebhookReceiver."""
+
+    def __init__(self, client: Verifier, *, path: str, project: str, max_body: int) -> None:
+        super().__init__()
+        self._receiver = WebhookReceiver(client, project=project, max_body=max_body)
+        self.add_api_route(path, self._receive, methods=["POST"], include_in_schema=False)
+
+    def on(self, *types: EventType) -> Callable[[HandlerT], HandlerT]:
+        """As WebhookReceiver.on."""
+        return self._receiver.on(*types)
+
+    def on_any(self, handler: HandlerT) -> HandlerT:
+        """As WebhookReceiver.on_any."""
+        return self._receiver.on_any(handler)
+
+    async def _receive(self, request: Request) -> Response:
+        try:
+            return _response(await self._receiver.receive(request.headers.raw, request.stream()))
+        except ClientDisconnect:
+            return _response(Answer(400, {"detail": "the body isn't whole"}))
+
+
+def webhook_router(
+    client: Verifier, *, path: str = "/livekit/webhook", project: str = "", max_body: int = MAX_BODY
+) -> WebhookRouter:
+    """A router that receives LiveKit's webhooks; register handlers with its `on`.
+
+    `project` names the only project that may have signed; `max_body` is in bytes.
+    """
+    return WebhookRouter(client, path=path, project=project, max_body=max_body)
+
+
+def _response(answer: Answer) -> Response:
+    return JSONResponse(answer.content, answer.status, dict(answer.headers))

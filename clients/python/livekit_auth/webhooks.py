@@ -1,0 +1,202 @@
+"""Receives LiveKit's webhooks: an ASGI application that checks each one through the service and runs handlers.
+
+Guarantees: a handler runs only for what LiveKit signed, at least once for each event, and not again for what was
+handled and acknowledged. Handlers must stand being run twice: an event whose acknowledgement was lost comes again.
+Needs no web framework; `livekit_auth.fastapi.webhook_router` mounts it in FastAPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
+
+from livekit_auth._errors import AuthError, InvalidRequest, VerificationFailed
+from livekit_auth._web.answers import Answer, RefusedError, retry_after
+from livekit_auth._web.bodies import read_body, values
+from livekit_auth._webhook import VerifiedWebhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, MutableMapping
+    from datetime import datetime
+
+    Message = MutableMapping[str, Any]
+
+EventType = Literal[
+    "room_started",
+    "room_finished",
+    "participant_joined",
+    "participant_left",
+    "participant_connection_aborted",
+    "track_published",
+    "track_unpublished",
+    "egress_started",
+    "egress_updated",
+    "egress_ended",
+    "ingress_started",
+    "ingress_ended",
+    "agent_job_started",
+    "agent_job_ended",
+]
+"""The events of LiveKit that the contract knows, by LiveKit's names."""
+
+MAX_BODY = 1024 * 1024
+"""The default limit of a body, in bytes: the service's own default."""
+
+Handler = Callable[[VerifiedWebhook], Awaitable[None] | None]
+"""What runs for an event."""
+
+HandlerT = TypeVar("HandlerT", bound=Handler)
+_log = logging.getLogger("livekit_auth.webhooks")
+
+
+class Verifier(Protocol):
+    """What a receiver needs of AuthClient."""
+
+    async def verify_webhook(self, body: bytes, authorization: str, project: str = "") -> VerifiedWebhook:
+        """As AuthClient.verify_webhook."""
+        ...
+
+    async def ack_webhook(self, event: VerifiedWebhook) -> datetime | None:
+        """As AuthClient.ack_webhook."""
+        ...
+
+
+class WebhookReceiver:
+    """An ASGI application for the url that LiveKit posts to.
+
+    200 when every handler of the event is done, or it was handled before; 401 or 400 for what LiveKit didn't sign, 413
+    over `max_body` bytes; 503 with Retry-After when a handler or the service failed, so that LiveKit sends it again.
+    `project` names the only project that may have signed.
+    """
+
+    def __init__(self, client: Verifier, *, project: str = "", max_body: int = MAX_BODY) -> None:
+        self._client = client
+        self._project = project
+        self._max_body = max_body
+        self._handlers: dict[str, list[Handler]] = {}
+        self._any: list[Handler] = []
+
+    def on(self, *types: EventType) -> Callable[[HandlerT], HandlerT]:
+        """Registers a handler, `async` or not, for events of these types; it takes the VerifiedWebhook.
+
+        One that isn't `async` runs in a thread. Raises ValueError for a type that LiveKit hasn't got.
+        """
+        unknown = [name for name in types if name not in get_args(EventType)]
+        if unknown or not types:
+            known = ", ".join(get_args(EventType))
+            raise ValueError(f"name events of LiveKit, not {', '.join(map(repr, unknown)) or 'none'}: {known}")
+
+        def register(handler: HandlerT) -> HandlerT:
+            for name in types:
+                self._handlers.setdefault(name, []).append(handler)
+            return handler
+
+        return register
+
+    def on_any(self, handler: HandlerT) -> HandlerT:
+        """Registers a handler for every event, of types that this version doesn't know too."""
+        self._any.append(handler)
+        return handler
+
+    async def receive(self, headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> Answer:
+        """Handles one delivery; `headers` are ASGI's and `chunks` the body as it comes in. Raises nothing to answer."""
+        headers = list(headers)
+        try:
+            authorization = _authorization(headers)
+            event = await self._verify(await read_body(headers, chunks, self._max_body), authorization)
+            if event.duplicate:
+                return Answer(200, {"detail": "handled before"})
+            handlers = [*self._handlers.get(event.type, ()), *self._any]
+            if handlers:
+                await self._handle(event, handlers)
+        except RefusedError as refused:
+            return refused.answer
+        return Answer(200, {"detail": "handled"})
+
+    async def _verify(self, body: bytes, authorization: str) -> VerifiedWebhook:
+        try:
+            return await self._client.verify_webhook(body, authorization, self._project)
+        except (VerificationFailed, InvalidRequest) as error:
+            _log.warning("refused a webhook: %s", error)
+            raise _refusal(error) from None
+        except AuthError as error:
+            # Not the sender's fault, whatever its code: with a 4xx LiveKit would drop the event.
+            _log.error("can't verify webhooks: %s", error)
+            raise RefusedError(503, "webhooks can't be verified now", headers=retry_after(error)) from None
+
+    async def _handle(self, event: VerifiedWebhook, handlers: list[Handler]) -> None:
+        """Runs every handler, also after one has failed, and acknowledges when none has."""
+        results = [await _attempt(handler, event) for handler in handlers]
+        if not all(results):
+            raise RefusedError(503, "the event can't be handled now", headers=retry_after())
+        try:
+            await self._client.ack_webhook(event)
+        except AuthError as error:
+            # It is handled: asking LiveKit to send it again would only have it handled twice.
+            _log.warning("handled %s %s and can't acknowledge it: %s", event.type, event.event_id, error)
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """ASGI (HTTP only). Answers 405 to anything but POST."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"a webhook receiver speaks HTTP, not {scope['type']}")
+        if scope["method"] == "POST":
+            answer = await self.receive(scope["headers"], _chunks(receive))
+        else:
+            answer = Answer(405, {"detail": "webhooks are posted"}, {"allow": "POST"})
+        body = json.dumps(answer.content).encode()
+        headers = {**answer.headers, "content-type": "application/json", "content-length": str(len(body))}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _authorization(headers: list[tuple[bytes, bytes]]) -> str:
+    """The header with LiveKit's token: Authorization or, when there is none, X-LiveKit-Signature."""
+    found = values(headers, b"authorization") or values(headers, b"x-livekit-signature")
+    if len(found) != 1:
+        raise RefusedError(401, "a webhook has one Authorization header", headers={"www-authenticate": "Bearer"})
+    return found[0].decode("latin-1")
+
+
+def _refusal(error: AuthError) -> RefusedError:
+    if error.reason == "BODY_TOO_LARGE" or error.code == "RESOURCE_EXHAUSTED":
+        return RefusedError(413, "the body is too large")
+    if error.code == "UNAUTHENTICATED":
+        return RefusedError(401, "LiveKit didn't sign this", headers={"www-authenticate": "Bearer"})
+    return RefusedError(400, "this isn't a webhook of LiveKit")
+
+
+async def _attempt(handler: Handler, event: VerifiedWebhook) -> bool:
+    """Whether the handler did its work; its failure goes to the log."""
+    try:
+        if inspect.iscoroutinefunction(handler):
+            await handler(event)
+        else:
+            result = await asyncio.to_thread(handler, event)
+            if inspect.isawaitable(result):  # such as a partial of an async function
+                await result
+    except Exception:  # noqa: BLE001 - whatever an application's handler raises
+        name = getattr(handler, "__qualname__", repr(handler))
+        _log.exception("%s failed for %s %s", name, event.type, event.event_id)
+        return False
+    return True
+
+
+async def _chunks(receive: Callable[[], Awaitable[Message]]) -> AsyncIterator[bytes]:
+    """The body as ASGI brings it. Raises RefusedError when the sender goes away."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the body isn't whole")
+        yield message.get("body", b"")
+        more = message.get("more_body", False)

@@ -1,0 +1,175 @@
+"""The routers in front of a real server process, over real mutual TLS: a browser's request in, its answer out."""
+
+import json
+import time
+
+import jwt
+import pytest
+from fastapi import FastAPI
+
+from livekit_auth import AuthClient
+from livekit_auth.fastapi import Access, Asked, token_router, webhook_router
+from support.deployment import SECRETS
+from support.ports import free_port
+from support.signing import access_token, event, webhook_token
+from support.web import calling
+
+TOKENS, HOOKS = "/livekit/token-source", "/livekit/webhook"
+
+
+@pytest.fixture
+def client_of(server, tmp_path):
+    """Makes clients with a certificate for a SPIFFE id."""
+
+    def client_of(uri, port=None):
+        leaf = server.example_ca.issue(uris=[uri])
+        cert, key = leaf.write(tmp_path, "client")
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(server.server_ca.leaf_pem)
+        return AuthClient(
+            f"localhost:{port or server.port}", ca=ca, cert=cert, key=key, timeout=5 if port is None else 1
+        )
+
+    return client_of
+
+
+def authorize(asked: Asked) -> Access:
+    """Lets everybody have what they ask for, so that only the service's policy stands in the way."""
+    return Access(
+        room=asked.room_name or "consult-1",
+        identity=asked.participant_identity or "user-1",
+        name=asked.participant_name or "",
+        room_config=asked.room_config,
+        role="guest",
+    )
+
+
+def application(client):
+    app = FastAPI()
+    app.include_router(token_router(client, authorize=authorize))
+    hooks = webhook_router(client)
+    seen = []
+
+    @hooks.on("participant_joined")
+    async def joined(event):
+        seen.append(event.participant_identity)
+
+    app.include_router(hooks)
+    return app, seen
+
+
+@pytest.fixture
+async def tokens(client_of):
+    async with client_of("spiffe://example.org/web") as client, calling(application(client)[0]) as http:
+        yield http
+
+
+@pytest.fixture
+async def hooks(client_of):
+    async with client_of("spiffe://example.org/hooks") as client:
+        app, seen = application(client)
+        async with calling(app) as http:
+            yield http, seen
+
+
+# --- tokens ---
+
+
+async def test_a_browser_gets_a_token_that_livekit_accepts(tokens):
+    answer = await tokens.post(TOKENS, json={"room_name": "consult-7", "participant_name": "Ada"})
+    assert (answer.status_code, answer.json()["server_url"]) == (201, "wss://alpha.example.org")
+    claims = jwt.decode(answer.json()["participant_token"], SECRETS["APIalpha"], algorithms=["HS256"])
+    assert (claims["sub"], claims["name"], claims["video"]["room"]) == ("user-1", "Ada", "consult-7")
+    assert claims["video"]["roomJoin"]
+
+
+async def test_the_older_request_gets_one_too(tokens):
+    answer = await tokens.post("/livekit/token", json={"room": "consult-7", "user_id": "user-1"})
+    assert (answer.status_code, answer.json()["url"]) == (200, "wss://alpha.example.org")
+    assert jwt.decode(answer.json()["token"], SECRETS["APIalpha"], algorithms=["HS256"])["sub"] == "user-1"
+
+
+@pytest.mark.parametrize("asked", [{"room_name": "board-1"}, {"participant_identity": "root"}])
+async def test_a_denial_leads_to_its_record_and_tells_nothing_else(server, tokens, asked):
+    answer = await tokens.post(TOKENS, json=asked)
+    assert answer.status_code == 403
+    assert set(answer.json()) == {"detail", "decision_id"}
+    assert server.audit(answer.json()["decision_id"])["caller"] == "spiffe://example.org/web"
+
+
+async def test_agents_need_a_power_of_the_policy(tokens):
+    asked = {"room_config": {"agents": [{"agent_name": "scribe"}]}}
+    assert (await tokens.post(TOKENS, json=asked)).status_code == 403
+
+
+async def test_a_field_over_livekits_limit_is_named(tokens):
+    answer = await tokens.post(TOKENS, json={"room_name": "consult-" + "x" * 250, "participant_name": "a\nb"})
+    assert answer.status_code == 400
+    assert set(answer.json()["fields"]) == {"room_name", "participant_name"}
+
+
+async def test_a_service_that_is_away_says_when_to_come_back(client_of):
+    async with client_of("spiffe://example.org/web", free_port()) as client, calling(application(client)[0]) as http:
+        answer = await http.post(TOKENS, json={})
+    assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
+
+
+async def test_a_backend_that_the_policy_does_not_list_serves_nothing(client_of):
+    async with client_of("spiffe://example.org/stranger") as client, calling(application(client)[0]) as http:
+        assert (await http.post(TOKENS, json={})).status_code == 403
+
+
+# --- webhooks ---
+
+
+async def deliver(http, body, token, header="authorization"):
+    return (await http.post(HOOKS, content=body, headers={header: token})).status_code
+
+
+async def test_an_event_is_handled_once_however_often_it_comes(hooks):
+    http, seen = hooks
+    body = event(id=f"EV_{time.time_ns()}")
+    assert [await deliver(http, body, webhook_token(body)) for _ in range(3)] == [200] * 3
+    assert seen == ["user-1"]
+
+
+async def test_the_other_header_is_taken(hooks):
+    http, seen = hooks
+    body = event(id=f"EV_{time.time_ns()}")
+    assert await deliver(http, body, webhook_token(body), "x-livekit-signature") == 200
+    assert seen == ["user-1"]
+
+
+@pytest.mark.parametrize(
+    ("forge", "status"),
+    [
+        (lambda body: (body, "nonsense"), 400),
+        (lambda body: (body, webhook_token(body, algorithm="none")), 400),
+        (lambda body: (body, webhook_token(body, "APIbeta")), 401),
+        (lambda body: (body, webhook_token(body, "APIgone")), 401),
+        (lambda body: (body, webhook_token(body, exp=int(time.time()) - 3600)), 401),
+        (lambda body: (body, access_token()), 401),
+        (lambda body: (body.replace(b"user-1", b"user-2"), webhook_token(body)), 401),
+        (lambda body: (json.dumps(json.loads(body), indent=1).encode(), webhook_token(body)), 401),
+    ],
+    ids=[
+        "no token",
+        "unsigned",
+        "another project's key",
+        "revoked key",
+        "old",
+        "access token",
+        "altered",
+        "reformatted",
+    ],
+)
+async def test_a_forgery_runs_no_handler(hooks, forge, status):
+    http, seen = hooks
+    assert await deliver(http, *forge(event(id=f"EV_{time.time_ns()}"))) == status
+    assert seen == []
+
+
+async def test_a_consumer_that_may_not_verify_asks_livekit_to_send_again(client_of):
+    body = event()
+    async with client_of("spiffe://example.org/web") as client, calling(application(client)[0]) as http:
+        assert await deliver(http, body, webhook_token(body)) == 503

@@ -1,0 +1,294 @@
+"""Receiving webhooks: who is believed, which handlers run, and what LiveKit is told."""
+
+import asyncio
+import functools
+import logging
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from livekit_auth.fastapi import webhook_router
+from livekit_auth.v1.webhook_pb2 import WebhookEventType
+from livekit_auth.webhooks import EventType, WebhookReceiver
+from support.web import FakeClient, calling, error
+
+PATH = "/livekit/webhook"
+SIGNED = {"authorization": "header.payload.signature", "content-type": "application/webhook+json"}
+BODY = b'{"event": "participant_joined", "id": "EV_1"}'
+
+
+@pytest.fixture
+def service():
+    return FakeClient()
+
+
+@pytest.fixture(params=["fastapi", "starlette"])
+def hooks(service, request):
+    return webhook_router(service) if request.param == "fastapi" else WebhookReceiver(service)
+
+
+@pytest.fixture
+async def http(hooks):
+    if isinstance(hooks, WebhookReceiver):
+        app = Starlette(routes=[Route(PATH, hooks)])
+    else:
+        app = FastAPI()
+        app.include_router(hooks)
+    async with calling(app) as http:
+        yield http
+
+
+@pytest.fixture
+def seen(hooks):
+    """The rooms of the events that the handler of participant_joined had."""
+    seen = []
+
+    @hooks.on("participant_joined")
+    async def joined(event):
+        seen.append(event.room)
+
+    return seen
+
+
+async def deliver(http, body=BODY, headers=SIGNED):
+    return await http.post(PATH, content=body, headers=headers)
+
+
+# --- handlers ---
+
+
+async def test_a_handler_runs_and_the_event_is_acknowledged(http, service, seen):
+    assert (await deliver(http)).status_code == 200
+    assert (seen, service.acknowledged) == (["consult-1"], {BODY})
+    assert service.verified == [(BODY, SIGNED["authorization"], "")]
+
+
+async def test_a_redelivery_is_not_handled_again(http, seen):
+    assert [(await deliver(http)).status_code for _ in range(2)] == [200, 200]
+    assert seen == ["consult-1"]
+
+
+async def test_an_event_that_nobody_waits_for_is_taken(http, service, seen):
+    service.event_type = "room_finished"
+    assert (await deliver(http)).status_code == 200
+    assert seen == []
+
+
+async def test_a_handler_may_be_plain_or_partial_and_for_several_events(http, hooks, service):
+    seen = []
+
+    @hooks.on("participant_joined", "participant_left")
+    def plain(event):
+        seen.append(event.type)
+
+    async def asynchronous(prefix, event):
+        seen.append(prefix + event.type)
+
+    hooks.on("participant_left")(functools.partial(asynchronous, "late "))
+    await deliver(http)
+    service.event_type = "participant_left"
+    await deliver(http, BODY + b" ")
+    assert seen == ["participant_joined", "participant_left", "late participant_left"]
+
+
+async def test_a_plain_handler_does_not_hold_others_up(http, hooks):
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    @hooks.on("participant_joined")
+    def plain(event):
+        asyncio.run_coroutine_threadsafe(reached.wait(), loop).result(5)
+
+    delivery = asyncio.create_task(deliver(http))
+    await asyncio.sleep(0.05)
+    reached.set()
+    assert (await delivery).status_code == 200
+
+
+async def test_a_handler_of_everything_has_events_that_are_newer_than_this_version(http, hooks, service):
+    seen = []
+
+    @hooks.on_any
+    async def everything(event):
+        seen.append(event.type)
+
+    service.event_type = "from_the_future"
+    assert (await deliver(http)).status_code == 200
+    assert seen == ["from_the_future"]
+
+
+@pytest.mark.parametrize("names", [["participant_join"], ["participant_joined", ""], []])
+def test_a_handler_for_no_event_of_livekit_is_refused(hooks, names):
+    with pytest.raises(ValueError, match="participant_joined"):
+        hooks.on(*names)
+
+
+def test_the_events_are_the_contracts():
+    names = {name.removeprefix("WEBHOOK_EVENT_TYPE_").lower() for name in WebhookEventType.keys()}  # noqa: SIM118
+    assert set(EventType.__args__) == names - {"unspecified"}
+
+
+# --- failures: LiveKit sends it again ---
+
+
+async def test_a_failed_handler_is_logged_and_livekit_is_asked_to_send_again(http, hooks, service, seen, caplog):
+    failures = [RuntimeError("the database is away")]
+
+    @hooks.on("participant_joined")
+    async def failing(event):
+        if failures:
+            raise failures.pop()
+
+    answer = await deliver(http)
+    assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
+    assert "database" not in answer.text
+    assert "the database is away" in caplog.text
+    assert not service.acknowledged
+    assert (await deliver(http)).status_code == 200
+    assert (seen, service.acknowledged) == (["consult-1"] * 2, {BODY})
+
+
+async def test_other_handlers_run_though_one_fails(http, hooks):
+    seen = []
+
+    @hooks.on("participant_joined")
+    async def failing(event):
+        raise RuntimeError
+
+    @hooks.on("participant_joined")
+    async def working(event):
+        seen.append(event.room)
+
+    assert (await deliver(http)).status_code == 503
+    assert seen == ["consult-1"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE"),
+        error("DEADLINE_EXCEEDED"),
+        error("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=3),
+        error("PERMISSION_DENIED", "PROJECT_NOT_PERMITTED"),
+        error("UNAUTHENTICATED", "CERTIFICATE_EXPIRED"),
+        error("INTERNAL", "INTERNAL"),
+    ],
+)
+async def test_a_service_that_cannot_check_is_no_fault_of_livekits(http, service, seen, failure):
+    service.failure = failure
+    answer = await deliver(http)
+    assert (answer.status_code, seen) == (503, [])
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "internal" not in answer.text
+
+
+async def test_an_acknowledgement_that_is_lost_does_not_undo_the_work(http, service, seen, caplog):
+    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    assert (await deliver(http)).status_code == 200
+    assert seen == ["consult-1"]
+    assert "can't acknowledge" in caplog.text
+
+
+# --- forgeries ---
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (error("UNAUTHENTICATED", "SIGNATURE_INVALID"), 401),
+        (error("UNAUTHENTICATED", "BODY_ALTERED"), 401),
+        (error("UNAUTHENTICATED", "KEY_UNKNOWN"), 401),
+        (error("INVALID_ARGUMENT", "TOKEN_MALFORMED"), 400),
+        (error("INVALID_ARGUMENT", "BODY_NOT_JSON"), 400),
+        (error("INVALID_ARGUMENT", "INVALID_REQUEST"), 400),
+        (error("INVALID_ARGUMENT", "BODY_TOO_LARGE"), 413),
+        (error("RESOURCE_EXHAUSTED", message="Received message larger than max (9 vs. 4)"), 413),
+    ],
+)
+async def test_a_forgery_is_refused_for_good(http, service, seen, failure, status):
+    service.failure = failure
+    answer = await deliver(http)
+    assert (answer.status_code, seen) == (status, [])
+    assert not {"SIGNATURE", "KEY_UNKNOWN", "internal"} & set(answer.text.split())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        [("authorization", "a.b.c"), ("authorization", "d.e.f")],
+        [("x-livekit-signature", "a.b.c"), ("x-livekit-signature", "d.e.f")],
+    ],
+)
+async def test_a_delivery_has_exactly_one_signature(http, service, headers):
+    answer = await deliver(http, headers=headers)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert not service.verified
+
+
+async def test_the_other_header_counts_only_without_authorization(http, service):
+    await deliver(http, headers={"x-livekit-signature": "a.b.c"})
+    await deliver(http, headers={"x-livekit-signature": "a.b.c", "authorization": "d.e.f"})
+    assert [authorization for _, authorization, _ in service.verified] == ["a.b.c", "d.e.f"]
+
+
+async def test_a_body_over_the_limit_is_refused_unread(http, service):
+    assert (await deliver(http, b"x" * (1024 * 1024 + 1))).status_code == 413
+    assert (await deliver(http, b"x", {**SIGNED, "content-encoding": "gzip"})).status_code == 415
+    assert not service.verified
+
+
+async def test_only_post_is_taken(http, service):
+    for method in ("GET", "PUT", "DELETE"):
+        assert (await http.request(method, PATH, headers=SIGNED)).status_code == 405
+    assert not service.verified
+
+
+async def test_only_the_named_project_may_have_signed(service):
+    app = FastAPI()
+    app.include_router(webhook_router(service, project="beta", path="/hooks"))
+    async with calling(app) as http:
+        assert (await http.post("/hooks", content=BODY, headers=SIGNED)).status_code == 200
+    assert service.verified[0][2] == "beta"
+
+
+async def test_a_sender_that_goes_away_leaves_nothing_behind(service):
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+    sent = []
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"authorization", b"a.b.c")]
+    await WebhookReceiver(service)({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    assert (sent[0]["status"], service.verified) == (400, [])
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(service, monkeypatch):
+    monkeypatch.setattr("livekit_auth._web.bodies.READ_SECONDS", 0.01)
+
+    async def silence():
+        await asyncio.sleep(5)
+        yield b""
+
+    answer = await WebhookReceiver(service).receive([(b"authorization", b"a.b.c")], silence())
+    assert answer.status == 408
+
+
+async def test_a_receiver_speaks_only_http(service):
+    with pytest.raises(RuntimeError, match="websocket"):
+        await WebhookReceiver(service)({"type": "websocket"}, None, None)
+
+
+async def test_signatures_are_not_in_the_log(http, service, seen, caplog):
+    caplog.set_level(logging.DEBUG)
+    await deliver(http)
+    service.failure = error("UNAUTHENTICATED", "SIGNATURE_INVALID")
+    await deliver(http)
+    assert "SIGNATURE_INVALID" in caplog.text
+    assert SIGNED["authorization"] not in caplog.text
