@@ -48,6 +48,7 @@ def unknown(command: str) -> str:
         at = at.commands[name]
     options = {option for parameter in at.params for option in (*parameter.opts, *parameter.secondary_opts)}
     options |= {"--help"}
+    words = words[: words.index("--")] if "--" in words else words  # what follows is another program's
     return ", ".join(word for word in words if word.startswith("--") and word.partition("=")[0] not in options)
 
 
