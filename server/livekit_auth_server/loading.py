@@ -6,6 +6,7 @@ Five kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,8 @@ def load_server_identity(settings: Settings, source: WorkloadSource | None = Non
         identity.check()
     except ValueError as error:
         raise ConfigError(where, str(error)) from None
+    if (ended := expiry(identity)).timestamp() <= time.time():
+        raise ConfigError(where, f"the certificate expired at {ended:%Y-%m-%dT%H:%M:%SZ}: no client takes it; renew it")
     return identity
 
 
@@ -163,8 +166,7 @@ def parts(
 
     def revocations() -> Apply:
         new = load_denied(settings, state.identifier.bundles)
-        warn_of_stale_crls(new, clock.now())
-        return lambda: _put(state, "denied", new, workloads=len(new.workloads), certificates=len(new.certificates))
+        return lambda: _put_denied(state, new, clock.now())
 
     def certificate() -> Apply:
         new = load_server_identity(settings, source)
@@ -231,6 +233,11 @@ def candidate(settings: Settings, path: Path, state: State, observer: ShadowObse
 def _put(state: State, part: str, new: object, **facts: object) -> Mapping[str, object]:
     setattr(state, part, new)
     return facts
+
+
+def _put_denied(state: State, new: DenyList, now: float) -> Mapping[str, object]:
+    warn_of_stale_crls(new, now)  # here, since the log's stream is the event loop's
+    return _put(state, "denied", new, workloads=len(new.workloads), certificates=len(new.certificates))
 
 
 def warn_of_stale_crls(denied: DenyList, now: float) -> None:

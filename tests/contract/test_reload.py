@@ -290,6 +290,16 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_no_call_is_lost(s
     assert server.stub(credential).GetCaller(WHO).known
 
 
+def test_an_expired_certificate_keeps_the_old_one(server: Deployment) -> None:
+    credential, old = server.example_ca.issue(uris=[WEB]), server.directory / "server.pem"
+    serial = x509.load_pem_x509_certificate(old.read_bytes()).serial_number
+    ended = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    expired = server.server_ca.issue(dns=["localhost"], usages=[SERVER], not_after=ended)
+    expired.write(server.directory, "server")
+    soon(lambda: "no client takes it; renew it" in server.log)
+    assert shown_serial(server, credential) == serial
+
+
 def test_a_certificate_without_its_key_keeps_the_old_pair(server: Deployment) -> None:
     credential = server.example_ca.issue(uris=[WEB])
     before = shown_serial(server, credential)

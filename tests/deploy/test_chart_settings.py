@@ -17,13 +17,7 @@ from support.deployment import environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-NEWER = {"autoscaling": "workers", "spire": "workload_api"}
-MARKED = [
-    pytest.param(name, marks=pytest.mark.xfail(reason=f"this server has no setting {NEWER[name]} yet", strict=True))
-    if name in NEWER
-    else name
-    for name in VARIANTS
-]
+NO_FILES = {"spire"}  # its certificate comes from an agent
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +25,13 @@ def objects() -> Objects:
     return Objects()
 
 
-@pytest.mark.parametrize("variant", MARKED)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_server_knows_every_setting(variant: str, objects: Objects, tmp_path: Path) -> None:
     Rendered.variant(variant).mount(tmp_path, objects.all())
     assert load_settings(tmp_path / "server.yaml")
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in NEWER])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in NO_FILES])
 def test_the_server_finds_every_file_where_the_volume_puts_it(variant: str, objects: Objects, tmp_path: Path) -> None:
     Rendered.variant(variant).mount(tmp_path, objects.all())
     command = [sys.executable, "-m", "livekit_auth_server.cli", "check", "--config", tmp_path / "server.yaml", "--json"]

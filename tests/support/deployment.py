@@ -124,7 +124,7 @@ log: {{format: json, level: debug}}
     def audit(self, decision_id: str) -> dict[str, object]:
         """The audit record of a decision."""
         lines = (json.loads(line) for line in self.log.splitlines() if '"event":"audit"' in line)
-        return next(line for line in lines if line["decision_id"] == decision_id)
+        return next(line for line in lines if line.get("decision_id") == decision_id)
 
     def start(self, code: Path | None = None, under: Sequence[str] = ()) -> None:
         """Starts the server, and with several workers waits for all.
