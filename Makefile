@@ -78,10 +78,7 @@ e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the
 
 .PHONY: campaign
 campaign: setup ## Kill, reload, restart and break the server under load: no token without its record, no failed call
-	@PYTHONPATH=tests python -m campaign.kill
-	@PYTHONPATH=tests python -m campaign.reload
-	@PYTHONPATH=tests python -m campaign.restart
-	@PYTHONPATH=tests python -m campaign.faults
+	@PYTHONPATH=tests python -m campaign
 
 .PHONY: fleet
 fleet: setup ## 200 agent workers reconnect at once: how long they wait for their tokens
