@@ -23,6 +23,7 @@ from e2e.participants import eventually, hears_something, joined
 from e2e.processes import interruptible
 from e2e.secrecy import Forged
 from e2e.signalling import HandshakeRefusedError, worker
+from e2e.webhook_listener import webhook_listener
 from livekit_auth.agents import _http, _private
 from livekit_auth.v1.room_config_pb2 import RoomAgentDispatch, RoomConfig
 
@@ -77,21 +78,22 @@ class Stack:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stack(livekit_program, listener, tmp_path):
+async def stack(livekit_program, tmp_path):
     ports = Ports.free()
     deployment = Deployment.create(tmp_path / "deployment", ports.url)
     deployment.add_callers("e2e.example.org", "booking")
     # A worker's token that has no time left when the next is needed: so the service has to be waited for.
     policy = POLICY.read_text().replace("ttl: {default: 5m, max: 10m}", "ttl: {default: 30s, max: 10m}")
     (deployment.directory / POLICY.name).write_text(policy)
-    stack = Stack(deployment, livekit_program, ports, listener.url)
-    with interruptible():
-        stack.start("auth")
-        stack.start("livekit")
-        try:
-            yield stack
-        finally:
-            stack.close()
+    async with webhook_listener() as listener:  # of its own: the shared one's are all signed with one key
+        stack = Stack(deployment, livekit_program, ports, listener.url)
+        with interruptible():
+            stack.start("auth")
+            stack.start("livekit")
+            try:
+                yield stack
+            finally:
+                stack.close()
 
 
 async def test_the_example_worker_registers_and_joins(deployment, callers, tmp_path):
