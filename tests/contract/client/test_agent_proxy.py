@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import time
+import zlib
 
 import aiohttp
 import jwt
@@ -447,3 +448,144 @@ async def test_the_command_ends_as_the_worker_does(environment):
     command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--", *child("raise SystemExit(7)")]
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 7
+
+
+async def raw(proxy, data, seconds=1.0):
+    """What the proxy answers to bytes as they are, until it closes or the time is over."""
+    host, _, port = proxy.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(data)
+    answer = b""
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        async with asyncio.timeout(seconds):
+            while chunk := await reader.read(65536):
+                answer += chunk
+    writer.close()
+    return answer
+
+
+def request(proxy, line, *headers, body=b"", host=None):
+    lines = [line, f"Host: {host or proxy.address}", f"Authorization: Bearer {token(proxy)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET http://evil.example/agent HTTP/1.1",
+        "GET //agent HTTP/1.1",
+        "GET /agent#x HTTP/1.1",
+        "GET /agent;x HTTP/1.1",
+        "GET /agent\\x HTTP/1.1",
+        "CONNECT evil.example:443 HTTP/1.1",
+        "POST /agent HTTP/1.1",
+        "OPTIONS /agent HTTP/1.1",
+        "HEAD /agent HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "PRI * HTTP/2.0",
+    ],
+)
+async def test_odd_request_lines_reach_nothing(proxy, livekit, line):
+    answer = await raw(proxy, request(proxy, line, *UPGRADE))
+    assert not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 2"))
+    assert b"access-control" not in answer.lower()
+    assert livekit.seen == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (["Content-Length: 4", "Transfer-Encoding: chunked"], b"0\r\n\r\n"),
+        (["Content-Length: 4", "Content-Length: 40"], b"body"),
+        (["Transfer-Encoding: chunked, identity"], b"0\r\n\r\n"),
+        (["Transfer-Encoding: xchunked"], b"0\r\n\r\n"),
+        (["Content-Length: +4"], b"body"),
+        (["Transfer-Encoding : chunked"], b"0\r\n\r\n"),
+        (["Transfer-Encoding: chunked"], b"4;a\nx\r\nbody\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_request_smuggled_behind_another_reaches_nothing(proxy, livekit, headers, body):
+    """A second request without a token hides where two readers would see different ends of the first."""
+    hidden = f"POST /twirp/{LIST} HTTP/1.1\r\nHost: {proxy.address}\r\nContent-Length: 0\r\n\r\n".encode()
+    line = f"POST /twirp/{LIST} HTTP/1.1"
+    answer = await raw(proxy, request(proxy, line, "Content-Type: application/json", *headers, body=body + hidden))
+    assert len(livekit.seen) <= 1
+    assert answer.count(b"HTTP/1.1 200") <= 1
+    assert all(seen[1] == f"/twirp/{LIST}" for seen in livekit.seen)
+
+
+async def test_two_hosts_or_two_origins_reach_nothing(proxy, livekit):
+    for extra in ("Host: evil.example", f"Host: {proxy.address}", "origin: https://evil.example", "ORIGIN:"):
+        answer = await raw(proxy, request(proxy, "GET /agent HTTP/1.1", *UPGRADE, extra))
+        assert answer.split(b" ")[1] in {b"400", b"403"}
+    assert livekit.seen == []
+
+
+async def test_headers_that_are_too_large_or_broken_leave_no_token_in_the_log(proxy, livekit, caplog):
+    caplog.set_level("DEBUG")
+    mine = token(proxy)
+    for value in (f"Bearer {mine}\x00", f"Bearer {mine}" + "x" * 20000, f"Bearer {mine}\r\n bad\x01: x"):
+        lines = ["GET /agent HTTP/1.1", f"Host: {proxy.address}", *UPGRADE, f"Authorization: {value}", "", ""]
+        answer = await raw(proxy, "\r\n".join(lines).encode())
+        assert not answer.startswith(b"HTTP/1.1 101")
+    assert livekit.seen == []
+    assert mine.rpartition(".")[2] not in caplog.text
+
+
+async def test_a_compressed_body_that_swells_is_refused(http, proxy, livekit):
+    bomb = zlib.compress(bytes(64 * MAX_BODY_BYTES), 9)
+    headers = {**bearer(token(proxy)), "Content-Encoding": "deflate"}
+    assert await call(http, proxy, data=bomb, headers=headers) in {400, 413}
+    assert livekit.seen == []
+
+
+async def test_a_compressed_frame_that_swells_cuts_the_worker_off(http, proxy, livekit):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=15) as worker:
+        await worker.send_bytes(bytes(16 * MAX_BODY_BYTES))
+        closed = await worker.receive(PATIENCE)
+    assert closed.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING}
+    assert livekit.frames.empty()
+
+
+@pytest.mark.parametrize("compress", [0, 15])
+async def test_a_simulated_job_in_fragments_is_dropped(http, proxy, livekit, compress):
+    simulate, ping = WorkerMessage(), WorkerMessage()
+    simulate.simulate_job.room.name = "board-1"
+    ping.ping.timestamp = 1
+    whole = simulate.SerializeToString()
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=compress) as worker:
+        transport = worker._conn.transport
+        for head, part in ((b"\x02", whole[:3]), (b"\x80", whole[3:])):  # a frame that isn't final, and its rest
+            transport.write(head + bytes([0x80 | len(part)]) + bytes(4) + part)
+        await worker.send_bytes(ping.SerializeToString())
+        assert WorkerMessage.FromString(await livekit.frames.get()) == ping
+
+
+@pytest.mark.parametrize("text", ["[]", '""', "5", "null", '{"simulateJob": null}', '{"simulate_job": {}}', "{}"])
+async def test_odd_json_is_never_sent_on(http, proxy, livekit, text):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.send_str(text)
+        await worker.close()
+    assert livekit.frames.empty()
+
+
+async def test_workers_that_gave_up_waiting_take_no_tokens_when_the_service_is_back(http, proxy, livekit, service):
+    """While the service is away a worker tries again and again; each try that it gave up must end here too."""
+    service.script.extend([refusal("UNAVAILABLE")] * 40)
+    for _ in range(5):
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(0.1):
+                await http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)))
+    service.script.clear()
+    async with asyncio.timeout(5):
+        assert await handshake(http, proxy) == 101
+    await asyncio.sleep(3)
+    assert len(livekit.seen) == 1
