@@ -589,3 +589,19 @@ async def test_workers_that_gave_up_waiting_take_no_tokens_when_the_service_is_b
         assert await handshake(http, proxy) == 101
     await asyncio.sleep(3)
     assert len(livekit.seen) == 1
+
+
+@pytest.mark.parametrize("variable", ["LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS"])
+async def test_another_livekit_secret_in_the_environment_is_refused(auth, monkeypatch, variable):
+    monkeypatch.setenv(variable, "hush-hush")
+    with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
+        await run(auth, RULES, child(SHOW))
+    assert "hush" not in str(refused.value)
+
+
+async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, tmp_path, monkeypatch, capfd):
+    """A worker reads its environment before its file: it would go past the proxy."""
+    monkeypatch.setenv("LIVEKIT_URL", "wss://livekit.example.org")
+    monkeypatch.setenv("LIVEKIT_API_KEY", "APIreal")
+    assert await run(auth, RULES, child(SHOW), tmp_path / "credentials") == 0
+    assert capfd.readouterr().out.strip() == "{}"
