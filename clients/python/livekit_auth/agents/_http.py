@@ -41,8 +41,9 @@ class WorkerSession:
             return cast(
                 "aiohttp.ClientWebSocketResponse", await self._session.ws_connect(url, headers=headers, **options)
             )
-        except aiohttp.WSServerHandshakeError as error:
-            raise WorkerRefusedError(f"LiveKit refused the worker with HTTP status {error.status}") from None
+        except aiohttp.ClientResponseError as error:
+            why = f"HTTP status {error.status}" if error.status else "too many redirects"
+            raise WorkerRefusedError(f"LiveKit refused the worker with {why}") from None
 
     async def close(self) -> None:
         """Closes the session."""
