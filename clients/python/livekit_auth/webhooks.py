@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from livekit_auth._errors import AuthError, InvalidRequest, VerificationFailed
 from livekit_auth._web.answers import Answer, RefusedError, retry_after
-from livekit_auth._web.bodies import read_body, values
+from livekit_auth._web.bodies import TooSlowError, read_body, values
 from livekit_auth._webhook import VerifiedWebhook
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class WebhookReceiver:
         headers = list(headers)
         try:
             authorization = _authorization(headers)
-            event = await self._verify(await read_body(headers, chunks, self._max_body), authorization)
+            event = await self._verify(await self._read(headers, chunks), authorization)
             if event.duplicate:
                 return Answer(200, {"detail": "handled before"})
             handlers = [*self._handlers.get(event.type, ()), *self._any]
@@ -120,6 +120,13 @@ class WebhookReceiver:
         except RefusedError as refused:
             return refused.answer
         return Answer(200, {"detail": "handled"})
+
+    async def _read(self, headers: list[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> bytes:
+        try:
+            return await read_body(headers, chunks, self._max_body)
+        except TooSlowError:
+            # Perhaps it is this process that was busy, and LiveKit would drop the event with a 4xx.
+            raise RefusedError(503, "the body wasn't read in time", headers=retry_after()) from None
 
     async def _verify(self, body: bytes, authorization: str) -> VerifiedWebhook:
         try:
