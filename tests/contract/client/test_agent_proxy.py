@@ -605,3 +605,33 @@ async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, 
     monkeypatch.setenv("LIVEKIT_API_KEY", "APIreal")
     assert await run(auth, RULES, child(SHOW), tmp_path / "credentials") == 0
     assert capfd.readouterr().out.strip() == "{}"
+
+
+async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_path):
+    """The terminal tells the worker too, and a second one makes workers drop their jobs."""
+    told, ready = tmp_path / "told", tmp_path / "ready"
+    worker = (
+        f"import signal, time; told = open({str(told)!r}, 'a')\n"
+        "signal.signal(signal.SIGINT, lambda *_: (told.write('x'), told.flush()))\n"
+        f"open({str(ready)!r}, 'w').close(); end = time.monotonic() + 30\n"
+        f"while not told.tell() and time.monotonic() < end: time.sleep(0.05)\n"
+        "time.sleep(0.5)"
+    )
+    # The program, in less of a hurry: two signals that come close together count as one.
+    slowly = (
+        "import runpy, sys, time; from livekit_auth.agent_proxy import _run; forward = _run._forward\n"
+        "_run._forward = lambda *signalled: (time.sleep(0.2), forward(*signalled))\n"
+        f"sys.argv = {['livekit-auth', 'agent-proxy', '--', *child(worker)]!r}\n"
+        "runpy.run_module('livekit_auth.cli', run_name='__main__')"
+    )
+    at_a_terminal = f"import pty, sys; sys.exit(pty.spawn({child(slowly)!r}) >> 8)"
+    process = await asyncio.create_subprocess_exec(
+        *child(at_a_terminal), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(3 * PATIENCE):
+        while not ready.exists():  # noqa: ASYNC110 - another process's file
+            await asyncio.sleep(0.02)
+        process.stdin.write(b"\x03")
+        await process.stdin.drain()
+        assert await process.wait() == 0
+    assert told.read_text() == "x"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from livekit_auth._async.client import AuthClient
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FROM_KEYS = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
 async def run(client: AuthClient, rules: Rules, command: Sequence[str], credentials_file: Path | None = None) -> int:
@@ -72,8 +73,22 @@ async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
 
 
 def _forward(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
+    if process.returncode is None and not (number in FROM_KEYS and _in_the_foreground()):
         process.send_signal(number)
+
+
+def _in_the_foreground() -> bool:
+    """Whether a terminal's keys signal this process, and so the worker too: workers drop their jobs at a second one."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 @contextmanager
