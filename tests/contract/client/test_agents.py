@@ -314,3 +314,12 @@ async def test_a_workers_token_goes_to_no_other_server_by_a_redirect(livekit, cl
         with pytest.raises(_http.WorkerRefusedError):
             await _http.WorkerSession(session, tokens).ws_connect(f"{livekit.url}/agent", headers={})
         assert other.authorizations in ([], [None])
+
+
+async def test_a_jobs_call_that_is_sent_round_in_circles_shows_no_token(client, livekit):
+    livekit.redirect = "/twirp/livekit.RoomService/ListRooms"
+    async with calling(client, livekit.url) as livekit_api:
+        with pytest.raises(aiohttp.TooManyRedirects) as refused:
+            await livekit_api.room.list_rooms(api.ListRoomsRequest())
+    assert set(livekit.calls) == {f"Bearer {TOKEN}"}
+    assert TOKEN not in repr(refused.value) + repr(vars(refused.value))

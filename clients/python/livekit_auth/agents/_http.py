@@ -77,9 +77,14 @@ class ApiSession:
     async def _authorise(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if request.headers.get("Authorization") == f"Bearer {STAND_IN}":
-            request.headers["Authorization"] = _bearer(await self._tokens.token())
-        return await handler(request)
+        stand_in = f"Bearer {STAND_IN}"
+        if request.headers.get("Authorization") != stand_in:
+            return await handler(request)
+        request.headers["Authorization"] = _bearer(await self._tokens.token())
+        try:
+            return await handler(request)
+        finally:
+            request.headers["Authorization"] = stand_in  # it was sent; aiohttp's errors show the headers in their repr
 
 
 def _bearer(token: IssuedToken) -> str:
