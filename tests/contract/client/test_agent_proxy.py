@@ -20,6 +20,7 @@ from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
 from livekit.protocol.models import Room
 
 from livekit_auth import AuthClient, ConfigError, Denied
+from livekit_auth.agent_proxy import _messages
 from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
@@ -605,6 +606,30 @@ async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, 
     monkeypatch.setenv("LIVEKIT_API_KEY", "APIreal")
     assert await run(auth, RULES, child(SHOW), tmp_path / "credentials") == 0
     assert capfd.readouterr().out.strip() == "{}"
+
+
+@pytest.mark.parametrize("way", ["from_worker", "from_livekit"])
+async def test_a_fault_of_its_own_ends_the_connection_and_is_told(http, proxy, livekit, *, monkeypatch, caplog, way):
+    def faulty(*_, **__):
+        raise KeyError("what mustn't show")
+
+    monkeypatch.setattr(_messages, way, faulty)
+    livekit.to_say = [ServerMessage().SerializeToString()]
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.send_bytes(b"")
+        while (await worker.receive(PATIENCE)).type is aiohttp.WSMsgType.BINARY:
+            pass
+    assert "fault of the proxy: KeyError" in caplog.text
+    assert "mustn't show" not in caplog.text
+
+
+async def test_a_connection_that_breaks_is_no_fault(http, proxy, livekit, caplog):
+    worker = await http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)))
+    worker._conn.transport.abort()
+    async with asyncio.timeout(PATIENCE):
+        while proxy._session.connector._acquired:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0.01)
+    assert caplog.text == ""
 
 
 async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_path):

@@ -128,7 +128,9 @@ class Proxy:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for ended in await asyncio.gather(*ways, return_exceptions=True):
+                if isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
+                    _log.error("A connection ended by a fault of the proxy: %s", type(ended).__name__)
             await worker.close()
 
     async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
