@@ -15,6 +15,9 @@ from livekit_auth._workload_api import endpoint_socket
 DEFAULT_TIMEOUT = 5.0
 """How long a call may take, retries included, in seconds."""
 
+SECRET_VARIABLES = ("LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS")
+"""Where LiveKit's programs look for secrets: a worker of this service must have none."""
+
 _Given = str | os.PathLike[str] | None
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/:\[\]]+):[0-9]{1,5}")
 

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -144,16 +145,13 @@ class WorkloadApi:
             self._ended.set()
 
         try:
-            client = self._connect()
-        except Exception as error:  # noqa: BLE001 - the library's errors vary, and a socket may appear later
-            return _meaning(error)
-        try:
-            # The library's own retries are off: they give up on some errors, and after enough of them.
-            stream = client.stream_x509_contexts(self._take, end, retry_connect=False)
-            self._ended.wait()
-            stream.cancel()
-        finally:
-            client.close()
+            with closing(self._connect()) as client:
+                # The library's own retries are off: they give up on some errors, and after enough of them.
+                stream = client.stream_x509_contexts(self._take, end, retry_connect=False)
+                self._ended.wait()
+                stream.cancel()
+        except Exception as error:  # noqa: BLE001 - its errors vary; this thread must outlive them all
+            reasons.append(_meaning(error))
         return reasons[0] if reasons else "the agent ended the stream"
 
     def _take(self, context: X509Context) -> None:

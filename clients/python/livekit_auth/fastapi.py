@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
 try:
-    from fastapi import APIRouter, Depends, HTTPException, Request, Response
+    from fastapi import APIRouter, Depends, Request, Response
     from fastapi.responses import JSONResponse
     from fastapi.routing import APIRoute
+    from starlette.exceptions import HTTPException  # FastAPI's is one of these
     from starlette.requests import ClientDisconnect
 except ImportError as _error:  # an extra
     raise ImportError("livekit_auth.fastapi needs FastAPI: install livekit-auth[fastapi]") from _error

@@ -8,6 +8,7 @@ Needs no web framework; `livekit_auth.fastapi.webhook_router` mounts it in FastA
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import logging
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from livekit_auth._errors import AuthError, InvalidRequest, VerificationFailed
 from livekit_auth._web.answers import Answer, RefusedError, retry_after
-from livekit_auth._web.bodies import read_body, values
+from livekit_auth._web.bodies import TooSlowError, read_body, values
 from livekit_auth._webhook import VerifiedWebhook
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class WebhookReceiver:
     def on(self, *types: EventType) -> Callable[[HandlerT], HandlerT]:
         """Registers a handler, `async` or not, for events of these types; it takes the VerifiedWebhook.
 
-        One that isn't `async` runs in a thread. Raises ValueError for a type that LiveKit hasn't got.
+        One that isn't `async` runs in a thread. Raises ValueError for a type that LiveKit hasn't got, and TypeError for
+        a handler that yields.
         """
         unknown = [name for name in types if name not in get_args(EventType)]
         if unknown or not types:
@@ -91,6 +93,7 @@ class WebhookReceiver:
             raise ValueError(f"name events of LiveKit, not {', '.join(map(repr, unknown)) or 'none'}: {known}")
 
         def register(handler: HandlerT) -> HandlerT:
+            _refuse_generator(handler)
             for name in types:
                 self._handlers.setdefault(name, []).append(handler)
             return handler
@@ -98,7 +101,8 @@ class WebhookReceiver:
         return register
 
     def on_any(self, handler: HandlerT) -> HandlerT:
-        """Registers a handler for every event, of types that this version doesn't know too."""
+        """Registers a handler for every event, of types that this version doesn't know too. Raises as `on`."""
+        _refuse_generator(handler)
         self._any.append(handler)
         return handler
 
@@ -107,7 +111,7 @@ class WebhookReceiver:
         headers = list(headers)
         try:
             authorization = _authorization(headers)
-            event = await self._verify(await read_body(headers, chunks, self._max_body), authorization)
+            event = await self._verify(await self._read(headers, chunks), authorization)
             if event.duplicate:
                 return Answer(200, {"detail": "handled before"})
             handlers = [*self._handlers.get(event.type, ()), *self._any]
@@ -117,13 +121,20 @@ class WebhookReceiver:
             return refused.answer
         return Answer(200, {"detail": "handled"})
 
+    async def _read(self, headers: list[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> bytes:
+        try:
+            return await read_body(headers, chunks, self._max_body)
+        except TooSlowError:
+            # Perhaps it is this process that was busy, and LiveKit would drop the event with a 4xx.
+            raise RefusedError(503, "the body wasn't read in time", headers=retry_after()) from None
+
     async def _verify(self, body: bytes, authorization: str) -> VerifiedWebhook:
         try:
             return await self._client.verify_webhook(body, authorization, self._project)
-        except (VerificationFailed, InvalidRequest) as error:
-            _log.warning("refused a webhook: %s", error)
-            raise _refusal(error) from None
         except AuthError as error:
+            if _is_senders_fault(error):
+                _log.warning("refused a webhook: %s", error)
+                raise _refusal(error) from None
             # Not the sender's fault, whatever its code: with a 4xx LiveKit would drop the event.
             _log.error("can't verify webhooks: %s", error)
             raise RefusedError(503, "webhooks can't be verified now", headers=retry_after(error)) from None
@@ -167,6 +178,12 @@ def _authorization(headers: list[tuple[bytes, bytes]]) -> str:
     return found[0].decode("latin-1")
 
 
+def _is_senders_fault(error: AuthError) -> bool:
+    """False for what the application asked wrongly, its `project`: LiveKit sends again until that is mended."""
+    ours = any(violation.field == "project" for violation in error.violations)
+    return isinstance(error, (VerificationFailed, InvalidRequest)) and not ours
+
+
 def _refusal(error: AuthError) -> RefusedError:
     if error.reason == "BODY_TOO_LARGE" or error.code == "RESOURCE_EXHAUSTED":
         return RefusedError(413, "the body is too large")
@@ -184,11 +201,26 @@ async def _attempt(handler: Handler, event: VerifiedWebhook) -> bool:
             result = await asyncio.to_thread(handler, event)
             if inspect.isawaitable(result):  # such as a partial of an async function
                 await result
-    except Exception:  # noqa: BLE001 - whatever an application's handler raises
-        name = getattr(handler, "__qualname__", repr(handler))
-        _log.exception("%s failed for %s %s", name, event.type, event.event_id)
+    except (Exception, asyncio.CancelledError) as error:  # whatever an application's handler raises
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the delivery itself is cancelled, not something that the handler waited for
+        _log.exception("%s failed for %s %s", _name(handler), event.type, event.event_id)
         return False
     return True
+
+
+def _name(handler: Handler) -> str:
+    """A handler's name for the log. Not its repr: that of a partial shows the arguments it was given."""
+    function = handler.func if isinstance(handler, functools.partial) else handler
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def _refuse_generator(handler: Handler) -> None:
+    """Raises TypeError for a handler that yields: calling it would run none of it, and the event would be lost."""
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - for objects that can be called
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{_name(handler)} has a yield, so calling it runs none of it: a handler is a function")
 
 
 async def _chunks(receive: Callable[[], Awaitable[Message]]) -> AsyncIterator[bytes]:

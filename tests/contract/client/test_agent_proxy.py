@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import time
+import zlib
 
 import aiohttp
 import jwt
@@ -19,6 +20,7 @@ from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
 from livekit.protocol.models import Room
 
 from livekit_auth import AuthClient, ConfigError, Denied
+from livekit_auth.agent_proxy import _messages
 from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
@@ -447,3 +449,214 @@ async def test_the_command_ends_as_the_worker_does(environment):
     command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--", *child("raise SystemExit(7)")]
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 7
+
+
+async def raw(proxy, data, seconds=1.0):
+    """What the proxy answers to bytes as they are, until it closes or the time is over."""
+    host, _, port = proxy.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(data)
+    answer = b""
+    with contextlib.suppress(TimeoutError, ConnectionResetError):
+        async with asyncio.timeout(seconds):
+            while chunk := await reader.read(65536):
+                answer += chunk
+    writer.close()
+    return answer
+
+
+def request(proxy, line, *headers, body=b"", host=None):
+    lines = [line, f"Host: {host or proxy.address}", f"Authorization: Bearer {token(proxy)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET http://evil.example/agent HTTP/1.1",
+        "GET //agent HTTP/1.1",
+        "GET /agent#x HTTP/1.1",
+        "GET /agent;x HTTP/1.1",
+        "GET /agent\\x HTTP/1.1",
+        "CONNECT evil.example:443 HTTP/1.1",
+        "POST /agent HTTP/1.1",
+        "OPTIONS /agent HTTP/1.1",
+        "HEAD /agent HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "PRI * HTTP/2.0",
+    ],
+)
+async def test_odd_request_lines_reach_nothing(proxy, livekit, line):
+    answer = await raw(proxy, request(proxy, line, *UPGRADE))
+    assert not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 2"))
+    assert b"access-control" not in answer.lower()
+    assert livekit.seen == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (["Content-Length: 4", "Transfer-Encoding: chunked"], b"0\r\n\r\n"),
+        (["Content-Length: 4", "Content-Length: 40"], b"body"),
+        (["Transfer-Encoding: chunked, identity"], b"0\r\n\r\n"),
+        (["Transfer-Encoding: xchunked"], b"0\r\n\r\n"),
+        (["Content-Length: +4"], b"body"),
+        (["Transfer-Encoding : chunked"], b"0\r\n\r\n"),
+        (["Transfer-Encoding: chunked"], b"4;a\nx\r\nbody\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_request_smuggled_behind_another_reaches_nothing(proxy, livekit, headers, body):
+    """A second request without a token hides where two readers would see different ends of the first."""
+    hidden = f"POST /twirp/{LIST} HTTP/1.1\r\nHost: {proxy.address}\r\nContent-Length: 0\r\n\r\n".encode()
+    line = f"POST /twirp/{LIST} HTTP/1.1"
+    answer = await raw(proxy, request(proxy, line, "Content-Type: application/json", *headers, body=body + hidden))
+    assert len(livekit.seen) <= 1
+    assert answer.count(b"HTTP/1.1 200") <= 1
+    assert all(seen[1] == f"/twirp/{LIST}" for seen in livekit.seen)
+
+
+async def test_two_hosts_or_two_origins_reach_nothing(proxy, livekit):
+    for extra in ("Host: evil.example", f"Host: {proxy.address}", "origin: https://evil.example", "ORIGIN:"):
+        answer = await raw(proxy, request(proxy, "GET /agent HTTP/1.1", *UPGRADE, extra))
+        assert answer.split(b" ")[1] in {b"400", b"403"}
+    assert livekit.seen == []
+
+
+async def test_headers_that_are_too_large_or_broken_leave_no_token_in_the_log(proxy, livekit, caplog):
+    caplog.set_level("DEBUG")
+    mine = token(proxy)
+    for value in (f"Bearer {mine}\x00", f"Bearer {mine}" + "x" * 20000, f"Bearer {mine}\r\n bad\x01: x"):
+        lines = ["GET /agent HTTP/1.1", f"Host: {proxy.address}", *UPGRADE, f"Authorization: {value}", "", ""]
+        answer = await raw(proxy, "\r\n".join(lines).encode())
+        assert not answer.startswith(b"HTTP/1.1 101")
+    assert livekit.seen == []
+    assert mine.rpartition(".")[2] not in caplog.text
+
+
+async def test_a_compressed_body_that_swells_is_refused(http, proxy, livekit):
+    bomb = zlib.compress(bytes(64 * MAX_BODY_BYTES), 9)
+    headers = {**bearer(token(proxy)), "Content-Encoding": "deflate"}
+    assert await call(http, proxy, data=bomb, headers=headers) in {400, 413}
+    assert livekit.seen == []
+
+
+async def test_a_compressed_frame_that_swells_cuts_the_worker_off(http, proxy, livekit):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=15) as worker:
+        await worker.send_bytes(bytes(16 * MAX_BODY_BYTES))
+        closed = await worker.receive(PATIENCE)
+    assert closed.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING}
+    assert livekit.frames.empty()
+
+
+@pytest.mark.parametrize("compress", [0, 15])
+async def test_a_simulated_job_in_fragments_is_dropped(http, proxy, livekit, compress):
+    simulate, ping = WorkerMessage(), WorkerMessage()
+    simulate.simulate_job.room.name = "board-1"
+    ping.ping.timestamp = 1
+    whole = simulate.SerializeToString()
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=compress) as worker:
+        transport = worker._conn.transport
+        for head, part in ((b"\x02", whole[:3]), (b"\x80", whole[3:])):  # a frame that isn't final, and its rest
+            transport.write(head + bytes([0x80 | len(part)]) + bytes(4) + part)
+        await worker.send_bytes(ping.SerializeToString())
+        assert WorkerMessage.FromString(await livekit.frames.get()) == ping
+
+
+@pytest.mark.parametrize("text", ["[]", '""', "5", "null", '{"simulateJob": null}', '{"simulate_job": {}}', "{}"])
+async def test_odd_json_is_never_sent_on(http, proxy, livekit, text):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.send_str(text)
+        await worker.close()
+    assert livekit.frames.empty()
+
+
+async def test_workers_that_gave_up_waiting_take_no_tokens_when_the_service_is_back(http, proxy, livekit, service):
+    """While the service is away a worker tries again and again; each try that it gave up must end here too."""
+    service.script.extend([refusal("UNAVAILABLE")] * 40)
+    for _ in range(5):
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(0.1):
+                await http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)))
+    service.script.clear()
+    async with asyncio.timeout(5):
+        assert await handshake(http, proxy) == 101
+    await asyncio.sleep(3)
+    assert len(livekit.seen) == 1
+
+
+@pytest.mark.parametrize("variable", ["LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS"])
+async def test_another_livekit_secret_in_the_environment_is_refused(auth, monkeypatch, variable):
+    monkeypatch.setenv(variable, "hush-hush")
+    with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
+        await run(auth, RULES, child(SHOW))
+    assert "hush" not in str(refused.value)
+
+
+async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, tmp_path, monkeypatch, capfd):
+    """A worker reads its environment before its file: it would go past the proxy."""
+    monkeypatch.setenv("LIVEKIT_URL", "wss://livekit.example.org")
+    monkeypatch.setenv("LIVEKIT_API_KEY", "APIreal")
+    assert await run(auth, RULES, child(SHOW), tmp_path / "credentials") == 0
+    assert capfd.readouterr().out.strip() == "{}"
+
+
+@pytest.mark.parametrize("way", ["from_worker", "from_livekit"])
+async def test_a_fault_of_its_own_ends_the_connection_and_is_told(http, proxy, livekit, *, monkeypatch, caplog, way):
+    def faulty(*_, **__):
+        raise KeyError("what mustn't show")
+
+    monkeypatch.setattr(_messages, way, faulty)
+    livekit.to_say = [ServerMessage().SerializeToString()]
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.send_bytes(b"")
+        while (await worker.receive(PATIENCE)).type is aiohttp.WSMsgType.BINARY:
+            pass
+    assert "fault of the proxy: KeyError" in caplog.text
+    assert "mustn't show" not in caplog.text
+
+
+async def test_a_connection_that_breaks_is_no_fault(http, proxy, livekit, caplog):
+    worker = await http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)))
+    worker._conn.transport.abort()
+    async with asyncio.timeout(PATIENCE):
+        while proxy._session.connector._acquired:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0.01)
+    assert caplog.text == ""
+
+
+async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_path):
+    """The terminal tells the worker too, and a second one makes workers drop their jobs."""
+    told, ready = tmp_path / "told", tmp_path / "ready"
+    worker = (
+        f"import signal, time; told = open({str(told)!r}, 'a')\n"
+        "signal.signal(signal.SIGINT, lambda *_: (told.write('x'), told.flush()))\n"
+        f"open({str(ready)!r}, 'w').close(); end = time.monotonic() + 30\n"
+        f"while not told.tell() and time.monotonic() < end: time.sleep(0.05)\n"
+        "time.sleep(0.5)"
+    )
+    # The program, in less of a hurry: two signals that come close together count as one.
+    slowly = (
+        "import runpy, sys, time; from livekit_auth.agent_proxy import _run; forward = _run._forward\n"
+        "_run._forward = lambda *signalled: (time.sleep(0.2), forward(*signalled))\n"
+        f"sys.argv = {['livekit-auth', 'agent-proxy', '--', *child(worker)]!r}\n"
+        "runpy.run_module('livekit_auth.cli', run_name='__main__')"
+    )
+    at_a_terminal = f"import pty, sys; sys.exit(pty.spawn({child(slowly)!r}) >> 8)"
+    process = await asyncio.create_subprocess_exec(
+        *child(at_a_terminal), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+    )
+    async with asyncio.timeout(3 * PATIENCE):
+        while not ready.exists():  # noqa: ASYNC110 - another process's file
+            await asyncio.sleep(0.02)
+        process.stdin.write(b"\x03")
+        await process.stdin.drain()
+        assert await process.wait() == 0
+    assert told.read_text() == "x"

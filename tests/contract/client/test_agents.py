@@ -15,6 +15,7 @@ from livekit import agents, api
 from livekit.protocol.agent import ServerMessage, WorkerMessage
 
 from livekit_auth import ConfigError, Denied, TokenRequest, TokenSource
+from livekit_auth._worker_tokens import WorkerTokens
 from livekit_auth.agents import AgentServer, _http, _private
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings
@@ -34,9 +35,12 @@ class LiveKit:
         self.refusing = None
         self.sockets = []
         self.redirect = None
+        self.agent_elsewhere = None
 
     async def agent(self, request):
-        self.authorizations.append(request.headers["Authorization"])
+        self.authorizations.append(request.headers.get("Authorization"))
+        if self.agent_elsewhere:
+            raise web.HTTPTemporaryRedirect(self.agent_elsewhere)
         if self.refusing:
             return web.Response(status=self.refusing)
         socket = web.WebSocketResponse()
@@ -174,7 +178,7 @@ def test_placeholders_are_random_and_of_no_use(server):
     assert all(len(secret) >= 43 for secret in made)
 
 
-@pytest.mark.parametrize("variable", ["LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET"])
+@pytest.mark.parametrize("variable", ["LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS"])
 async def test_a_secret_in_the_environment_is_refused(server, monkeypatch, variable):
     monkeypatch.setenv(variable, "hush-hush")
     with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
@@ -288,3 +292,34 @@ async def test_a_job_without_a_role_for_it_has_no_api():
     await Entrypoint(job, settings)(Context())
     with pytest.raises(ConfigError, match="give AgentServer an api_role"):
         seen[0].room  # noqa: B018 - it raises
+
+
+async def test_a_connection_that_is_sent_round_in_circles_shows_no_token(livekit, client):
+    """aiohttp's errors of this kind hold the request's headers, which their repr shows."""
+    tokens = WorkerTokens(client, TokenRequest(role="agent-worker"))
+    livekit.agent_elsewhere = "/agent"
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(_http.WorkerRefusedError) as refused:
+            await _http.WorkerSession(session, tokens).ws_connect(f"{livekit.url}/agent", headers={})
+    assert TOKEN not in repr(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+async def test_a_workers_token_goes_to_no_other_server_by_a_redirect(livekit, client):
+    tokens = WorkerTokens(client, TokenRequest(role="agent-worker"))
+    async with serving_livekit() as other, aiohttp.ClientSession() as session:
+        livekit.agent_elsewhere = f"{other.url.replace('ws', 'http')}/agent"
+        other.refusing = 401
+        with pytest.raises(_http.WorkerRefusedError):
+            await _http.WorkerSession(session, tokens).ws_connect(f"{livekit.url}/agent", headers={})
+        assert other.authorizations in ([], [None])
+
+
+async def test_a_jobs_call_that_is_sent_round_in_circles_shows_no_token(client, livekit):
+    livekit.redirect = "/twirp/livekit.RoomService/ListRooms"
+    async with calling(client, livekit.url) as livekit_api:
+        with pytest.raises(aiohttp.TooManyRedirects) as refused:
+            await livekit_api.room.list_rooms(api.ListRoomsRequest())
+    assert set(livekit.calls) == {f"Bearer {TOKEN}"}
+    assert TOKEN not in repr(refused.value) + repr(vars(refused.value))

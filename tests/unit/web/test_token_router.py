@@ -6,6 +6,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from livekit_auth import TokenRequest
 from livekit_auth.fastapi import Access, Asked, token_router
@@ -392,6 +393,61 @@ async def test_why_goes_to_the_log_and_the_token_does_not(http, service, caplog)
 async def test_answers_are_not_stored(http):
     for body in ({}, {"no": 1}):
         assert (await http.post(STANDARD, json=body)).headers["cache-control"] == "no-store"
+
+
+async def test_refusals_of_the_applications_framework_are_not_stored_either(service):
+    def refusing() -> Access:
+        raise StarletteHTTPException(403, "not you")
+
+    app = FastAPI()
+    app.include_router(token_router(service, authorize=refusing))
+    async with calling(app) as http:
+        answer = await http.post(STANDARD, json={})
+    assert (answer.status_code, answer.headers["cache-control"]) == (403, "no-store")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "room=consult-1&room=consult-2",
+        "room=consult-1&%72oom=consult-2",
+        "room=board-1;room=consult-1",
+        "room=consult-1&Room=board-1",
+        "room=%ff",
+        "room=board-1%00consult-1",
+        "identity=user-bob",
+        "user_id=ADA",
+        "user_id=ada%20",
+    ],
+)
+async def test_tricks_in_the_url_get_no_token(http, service, query):
+    assert (await http.post(f"{OLDER}?{query}")).status_code in {400, 403}
+    assert service.asked == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"room_name": "consult-1"}',
+        b'{"room_name": "consult-1", "room\\u005fname": "board-1"}',
+        b'{"room\\u005fname": "board-1"}',
+        b'{"room_name": "consult-1"}{"room_name": "board-1"}',
+        b'{"\\ud800": 1, "\\ud800": 2}',
+        b"[" * 60_000,
+        b'{"room_name": ' + b"9" * 5000 + b"}",
+        '{"room_name": "consult-1"}'.encode("utf-16"),
+    ],
+)
+async def test_tricks_in_the_body_get_no_token(http, service, body):
+    assert (await http.post(STANDARD, content=body, headers=JSON)).status_code in {400, 403}
+    assert service.asked == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "TRACE", "QUERY"])
+async def test_a_method_override_is_no_method(http, service, method):
+    headers = {"x-http-method-override": "POST", "x-method-override": "POST"}
+    assert (await http.request(method, f"{OLDER}?_method=POST", headers=headers)).status_code == 405
+    assert service.asked == []
 
 
 async def test_other_origins_are_the_applications_business(http):

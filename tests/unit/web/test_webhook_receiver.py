@@ -172,6 +172,7 @@ async def test_other_handlers_run_though_one_fails(http, hooks):
         error("DEADLINE_EXCEEDED"),
         error("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=3),
         error("PERMISSION_DENIED", "PROJECT_NOT_PERMITTED"),
+        error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"project": "doesn't match"}),
         error("UNAUTHENTICATED", "CERTIFICATE_EXPIRED"),
         error("INTERNAL", "INTERNAL"),
     ],
@@ -269,7 +270,8 @@ async def test_a_sender_that_goes_away_leaves_nothing_behind(service):
     assert (sent[0]["status"], service.verified) == (400, [])
 
 
-async def test_a_body_that_does_not_arrive_is_given_up(service, monkeypatch):
+async def test_a_body_that_does_not_arrive_is_given_up_and_livekit_sends_it_again(service, monkeypatch):
+    """It may be this process that had no time to read it."""
     monkeypatch.setattr("livekit_auth._web.bodies.READ_SECONDS", 0.01)
 
     async def silence():
@@ -277,7 +279,8 @@ async def test_a_body_that_does_not_arrive_is_given_up(service, monkeypatch):
         yield b""
 
     answer = await WebhookReceiver(service).receive([(b"authorization", b"a.b.c")], silence())
-    assert answer.status == 408
+    assert (answer.status, service.verified) == (503, [])
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 async def test_a_receiver_speaks_only_http(service):
@@ -292,3 +295,68 @@ async def test_signatures_are_not_in_the_log(http, service, seen, caplog):
     await deliver(http)
     assert "SIGNATURE_INVALID" in caplog.text
     assert SIGNED["authorization"] not in caplog.text
+
+
+# --- what an application may do wrong ---
+
+
+def test_a_handler_that_yields_is_refused_since_it_would_not_run(hooks):
+    """A call of it only makes a generator: the event would be acknowledged and nothing done."""
+
+    async def yields(event):
+        yield event
+
+    def also_yields(event):
+        yield event
+
+    for handler in (yields, also_yields, functools.partial(yields)):
+        for register in (hooks.on("participant_joined"), hooks.on_any):
+            with pytest.raises(TypeError, match="yield"):
+                register(handler)
+
+
+async def test_a_handler_whose_own_work_was_cancelled_has_failed_and_others_run(http, hooks, service):
+    seen = []
+
+    @hooks.on("participant_joined")
+    async def cancelled(_):
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    @hooks.on("participant_joined")
+    async def fine(event):
+        seen.append(event.room)
+
+    assert (await deliver(http)).status_code == 503
+    assert (seen, service.acknowledged) == (["consult-1"], set())
+
+
+async def test_what_a_partial_handler_was_given_is_not_in_the_log(http, hooks, caplog):
+    def store(event, password):
+        raise OSError(event.room)
+
+    hooks.on_any(functools.partial(store, password="hunter2"))
+    assert (await deliver(http)).status_code == 503
+    assert "failed for participant_joined" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_receiver_that_is_cancelled_acknowledges_nothing(service):
+    receiver = WebhookReceiver(service)
+    started = asyncio.Event()
+
+    @receiver.on_any
+    async def slow(_):
+        started.set()
+        await asyncio.sleep(60)
+
+    async def body():
+        yield BODY
+
+    task = asyncio.create_task(receiver.receive([(b"authorization", b"t")], body()))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert service.acknowledged == set()

@@ -16,11 +16,18 @@ READ_SECONDS = 10.0
 _MAX_DIGITS = 20
 
 
+class TooSlowError(RefusedError):
+    """The body didn't arrive in time."""
+
+    def __init__(self) -> None:
+        super().__init__(408, f"the body didn't arrive within {READ_SECONDS:.0f} seconds")
+
+
 async def read_body(headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes], limit: int) -> bytes:
     """The body, at most `limit` bytes. `headers` are ASGI's: names in lower case.
 
-    Raises RefusedError: 413 when it is larger, 415 when it is compressed, 408 when it takes more than READ_SECONDS, 400
-    when its declared length isn't one.
+    Raises RefusedError: 413 when it is larger, 415 when it is compressed, 400 when its declared length isn't one; and
+    TooSlowError (408) when it takes more than READ_SECONDS.
     """
     if any(coding.strip().lower() not in {b"", b"identity"} for coding in values(headers, b"content-encoding")):
         raise RefusedError(415, "send the body without a content-encoding")
@@ -38,7 +45,7 @@ async def read_body(headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterabl
                 if len(body) > limit:
                     raise too_large
     except TimeoutError:
-        raise RefusedError(408, f"the body didn't arrive within {READ_SECONDS:.0f} seconds") from None
+        raise TooSlowError from None
     return bytes(body)
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from livekit_auth._async.token_source import Issuer, TokenSource
 from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
@@ -127,7 +128,9 @@ class Proxy:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for ended in await asyncio.gather(*ways, return_exceptions=True):
+                if isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
+                    _log.error("A connection ended by a fault of the proxy: %s", type(ended).__name__)
             await worker.close()
 
     async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
@@ -183,7 +186,9 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
     timeout = aiohttp.ClientTimeout(total=UPSTREAM_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
         proxy = Proxy(client, rules, url, session)
-        runner = web.ServerRunner(web.Server(proxy.handle, access_log=None), shutdown_timeout=1.0)
+        # A worker that gave up waiting is forgotten: its requests would queue while the service is away.
+        server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, LOOPBACK, 0).start()
@@ -203,6 +208,20 @@ async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
         answer.close()
         raise _RedirectedError
     return answer
+
+
+def _http_log() -> logging.Logger:
+    """The log of aiohttp's server. Adding a filter again changes nothing."""
+    log = logging.getLogger("livekit_auth.agent_proxy")
+    log.addFilter(_without_request)
+    return log
+
+
+def _without_request(record: logging.LogRecord) -> bool:
+    """Takes what was sent, a token too, out of the report of a request that isn't HTTP. Lets every record pass."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.msg, record.args, record.exc_info = "A request was refused: it isn't HTTP, or is too large", (), None
+    return True
 
 
 async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _messages.Frame) -> None:

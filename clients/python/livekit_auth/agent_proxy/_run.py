@@ -8,6 +8,7 @@ import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from livekit_auth._config import SECRET_VARIABLES
 from livekit_auth._errors import ConfigError
 from livekit_auth._requests import TokenRequest
 from livekit_auth.agent_proxy._proxy import Rules, serving
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from livekit_auth._async.client import AuthClient
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FROM_KEYS = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
 async def run(client: AuthClient, rules: Rules, command: Sequence[str], credentials_file: Path | None = None) -> int:
@@ -28,8 +30,9 @@ async def run(client: AuthClient, rules: Rules, command: Sequence[str], credenti
     its owner may read and which is removed at the end. It gets no LIVEKIT_AUTH_* variable. Raises ConfigError when it
     can't be started or a secret is in the environment, AuthError when the service refuses.
     """
-    if os.environ.get("LIVEKIT_API_SECRET"):
-        raise ConfigError("LIVEKIT_API_SECRET is set: the worker gets a made-up one; take the real one out")
+    for variable in SECRET_VARIABLES:
+        if os.environ.get(variable):
+            raise ConfigError(f"{variable} is set: the worker gets a made-up secret; take the real one out")
     # Nothing is minted by asking first, and a worker that the policy refuses isn't started.
     request = TokenRequest(role=rules.role, project=rules.project, validate_only=True)
     url = (await client.issue(request)).url
@@ -39,7 +42,12 @@ async def run(client: AuthClient, rules: Rules, command: Sequence[str], credenti
             "LIVEKIT_API_KEY": proxy.key.id,
             "LIVEKIT_API_SECRET": proxy.key.secret,
         }
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("LIVEKIT_AUTH_")}
+        # Workers read the environment before a file: another url in it would lead past the proxy.
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("LIVEKIT_AUTH_") and name not in credentials
+        }
         if credentials_file is None:
             return await _child(command, {**environment, **credentials})
         with _written(credentials_file, credentials):
@@ -65,8 +73,22 @@ async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
 
 
 def _forward(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
+    if process.returncode is None and not (number in FROM_KEYS and _in_the_foreground()):
         process.send_signal(number)
+
+
+def _in_the_foreground() -> bool:
+    """Whether a terminal's keys signal this process, and so the worker too: workers drop their jobs at a second one."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 @contextmanager

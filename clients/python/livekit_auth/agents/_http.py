@@ -41,8 +41,9 @@ class WorkerSession:
             return cast(
                 "aiohttp.ClientWebSocketResponse", await self._session.ws_connect(url, headers=headers, **options)
             )
-        except aiohttp.WSServerHandshakeError as error:
-            raise WorkerRefusedError(f"LiveKit refused the worker with HTTP status {error.status}") from None
+        except aiohttp.ClientResponseError as error:
+            why = f"HTTP status {error.status}" if error.status else "too many redirects"
+            raise WorkerRefusedError(f"LiveKit refused the worker with {why}") from None
 
     async def close(self) -> None:
         """Closes the session."""
@@ -76,9 +77,14 @@ class ApiSession:
     async def _authorise(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if request.headers.get("Authorization") == f"Bearer {STAND_IN}":
-            request.headers["Authorization"] = _bearer(await self._tokens.token())
-        return await handler(request)
+        stand_in = f"Bearer {STAND_IN}"
+        if request.headers.get("Authorization") != stand_in:
+            return await handler(request)
+        request.headers["Authorization"] = _bearer(await self._tokens.token())
+        try:
+            return await handler(request)
+        finally:
+            request.headers["Authorization"] = stand_in  # it was sent; aiohttp's errors show the headers in their repr
 
 
 def _bearer(token: IssuedToken) -> str:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from livekit_auth._async.client import AuthClient
+from livekit_auth._config import SECRET_VARIABLES
 from livekit_auth._errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-SECRET_VARIABLES = ("LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
