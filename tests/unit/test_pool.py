@@ -235,3 +235,26 @@ async def test_reasons_of_all_places_are_together_and_draining_comes_first(fleet
         assert pool.readiness() == Readiness(("disk", "redis"), ("stale",))
         pool.phase = "draining"
         assert pool.readiness().reasons == ("draining", "disk", "redis")
+
+
+async def test_while_no_process_can_be_started_the_pauses_grow(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker that died had served for long; what fails since then are the starts."""
+    served: list[float] = []
+
+    async def no_process(_orders: Orders, _number: int) -> FakeWorker:
+        raise OSError(24, "Too many open files")
+
+    def pause(_self: Backoff, seconds: float) -> float:
+        served.append(seconds)
+        return 0.001
+
+    monkeypatch.setattr(Backoff, "pause", pause)
+    async with running(fleet) as pool:
+        monkeypatch.setattr(pool, "_spawn_worker", no_process)
+        fleet.all[0].die()
+        await until(lambda: len(served) > 3)
+        monkeypatch.setattr(pool, "_spawn_worker", fleet.spawn)
+        await until(lambda: pool.readiness().ready)
+        assert served[0] > 30
+        assert set(served[1:]) == {0.0}
+        assert pool.restarts == 1

@@ -117,16 +117,20 @@ class Pool:
             pause = place.backoff.pause(served)
             self._report(worker, served, pause)
             await asyncio.sleep(pause)
-            async with place.lock:
-                if place.worker is worker:
-                    await self._restart(place)
+            while not await self._replaced(place, worker):
+                await asyncio.sleep(place.backoff.pause(0.0))
 
-    async def _restart(self, place: _Place) -> None:
-        self.restarts += 1
-        try:
-            place.worker = await self._spawn(place.worker.number)
-        except OSError as error:  # no memory, no process: the next try comes later
-            _log.error("a worker can't be started", problem=error.strerror)
+    async def _replaced(self, place: _Place, worker: Worker) -> bool:
+        """Puts a new worker in the place of this one, unless another is there; whether it isn't there any more."""
+        async with place.lock:
+            if place.worker is worker:
+                try:
+                    place.worker = await self._spawn(worker.number)
+                except OSError as error:  # no memory, no process: the next try comes later
+                    _log.error("a worker can't be started", problem=error.strerror)
+                    return False
+                self.restarts += 1
+            return True
 
     def _report(self, worker: Worker, served: float, pause: float) -> None:
         failure = str(worker.failure) if worker.failure is not None else ""
