@@ -117,7 +117,7 @@ class Pool:
             pause = place.backoff.pause(served)
             self._report(worker, served, pause)
             await asyncio.sleep(pause)
-            while not await self._replaced(place, worker):
+            while not await self._replaced(place, worker):  # noqa: ASYNC110 - nothing tells when processes can be had
                 await asyncio.sleep(place.backoff.pause(0.0))
 
     async def _replaced(self, place: _Place, worker: Worker) -> bool:
