@@ -37,11 +37,23 @@ class PrivateFile:
     content: bytes = field(repr=False)
     seen: os.stat_result
 
+    @property
+    def new(self) -> Path:
+        """Where the new content is written before it takes the file's place."""
+        return self.target.with_name(f".{self.target.name}.new")
+
+    def untouched(self) -> bool:
+        """Whether the file is known to hold what it held when it was read."""
+        try:
+            return self.target.read_bytes() == self.content
+        except OSError:
+            return False
+
     def replace(self, content: bytes) -> None:
-        """Puts new content in the file's place. Raises ConfigError; then the file is as it was."""
+        """Puts new content in the file's place. Raises ConfigError, which says if it is there all the same."""
         if _identity(_look(self.path, self.target)) != _identity(self.seen):
             raise ConfigError(self.path, "was changed by somebody else meanwhile; run the command again")
-        new = self.target.with_name(f".{self.target.name}.new")
+        new = self.new
         try:
             new.unlink(missing_ok=True)  # of an editor that was killed: the lock is ours
             try:
@@ -50,11 +62,15 @@ class PrivateFile:
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
-            _sync_folder(self.target.parent)
         except OSError as error:
             message = (
                 f"can't be replaced ({error.strerror}); you need to be its owner and to be able to write its folder"
             )
+            raise ConfigError(self.path, message) from None
+        try:
+            _sync_folder(self.target.parent)
+        except OSError as error:
+            message = f"was changed, but its folder can't be brought to the disk ({error.strerror}): look at it again"
             raise ConfigError(self.path, message) from None
 
     def _write(self, new: Path, content: bytes) -> None:
