@@ -1,9 +1,9 @@
 """Changing a file that holds secrets, in one step: whoever reads it, and whoever is killed, finds the old or the new.
 
-Guarantees: one editor at a time (a lock on the folder, so that no file is left behind); the new file has the owner,
-the group, the mode and the access list of the old one and is on the disk before it takes its place; a file that
-somebody else changed meanwhile isn't overwritten. Links are followed to the file that they lead to. Refused are files
-that Kubernetes mounts, those with a second name, and whatever isn't a plain file.
+Guarantees: one editor at a time (a lock on the file itself: nobody can hold it who can't read the file, and it leaves
+nothing behind); the new file has the owner, the group, the mode and the access list of the old one and is on the disk
+before it takes its place; a file that somebody else changed meanwhile isn't overwritten. Links are followed to the file
+that they lead to. Refused are files that Kubernetes mounts, those with a second name, and whatever isn't a plain file.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class PrivateFile:
 
 @contextlib.contextmanager
 def editing(path: Path, patience: float = PATIENCE) -> Iterator[PrivateFile]:
-    """Locks the file's folder, waiting `patience` seconds for another editor; reads the file. Raises ConfigError."""
+    """Locks the file, waiting `patience` seconds for another editor; reads the file. Raises ConfigError."""
     target = _target(path)
-    with _locked(path, target.parent, patience):
+    with _locked(path, target, patience):
         seen = _look(path, target)
         yield PrivateFile(path, target, read_private(target), seen)
 
@@ -145,30 +145,36 @@ def _identity(seen: os.stat_result) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, folder: Path, patience: float) -> Iterator[None]:
+def _locked(path: Path, target: Path, patience: float) -> Iterator[None]:
+    deadline = time.monotonic() + patience
+    while (descriptor := _lock(path, target)) is None:
+        if time.monotonic() > deadline:
+            raise ConfigError(path, "another command is changing the file; try again when it is done")
+        time.sleep(_LOOK_AGAIN)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise ConfigError(path, f"its folder can't be read: {error.strerror}") from None
-    try:
-        deadline = time.monotonic() + patience
-        while not _lock(path, descriptor):
-            if time.monotonic() > deadline:
-                raise ConfigError(path, "another command is changing a file of this folder; try again when it is done")
-            time.sleep(_LOOK_AGAIN)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(path: Path, descriptor: int) -> bool:
+def _lock(path: Path, target: Path) -> int | None:
+    """A descriptor that holds the lock; None while another editor has it, or has just put a new file in the place."""
+    try:
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(path, f"can't be read: {error.strerror}") from None
+    held = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        held = os.path.samestat(os.fstat(descriptor), target.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        pass
     except OSError as error:  # some network file systems
-        raise ConfigError(path, f"its folder can't be locked: {error.strerror}; change a copy elsewhere") from None
-    return True
+        raise ConfigError(path, f"can't be locked: {error.strerror}; change a copy elsewhere") from None
+    finally:
+        if not held:
+            os.close(descriptor)
+    return descriptor if held else None
 
 
 def _access_list(path: Path) -> bytes | None:
