@@ -60,6 +60,7 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve until SIGTERM, then drain. SIGHUP reloads; SIGUSR2 replaces several workers one by one."""
+    _ignore_early_signals()
     from livekit_auth_server.settings import load_settings
 
     settings = load_settings(config)
@@ -83,6 +84,7 @@ def worker(
     as_json: Json = False,
 ) -> None:
     """One of several workers; `serve` starts them."""
+    _ignore_early_signals()
     from livekit_auth_server.adapters.control import Control
     from livekit_auth_server.settings import load_settings
 
@@ -93,6 +95,14 @@ def worker(
     except ConfigError as error:
         control.fail(error)
         raise typer.Exit(MISUSE) from None
+
+
+def _ignore_early_signals() -> None:
+    """A reload that is asked for while everything is being loaded has nothing to add, and mustn't end the process."""
+    import signal
+
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _log_stream(settings: Settings, as_json: bool, number: int | None = None) -> LineStream:

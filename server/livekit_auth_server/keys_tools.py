@@ -181,15 +181,18 @@ def new_id() -> str:
 
 
 def _save(edit: KeysEdit, export: Path | None, line: str) -> None:
-    """Writes the secret for LiveKit first, and takes it back when the key file can't be changed."""
+    """Writes the secret for LiveKit first, and takes it back when the key file wasn't changed."""
     if export is None:
         edit.save()
         return
+    if export.parent.resolve() / export.name == edit.file.new:
+        raise ConfigError(export, "is where the new key file is written first; choose another name")
     write_new(export, line.encode())
     try:
         edit.save()
     except BaseException:
-        export.unlink(missing_ok=True)
+        if edit.file.untouched():  # else a key may be in it whose secret nobody else has
+            export.unlink(missing_ok=True)
         raise
 
 

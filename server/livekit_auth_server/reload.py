@@ -107,7 +107,7 @@ class Reloader:
         task: asyncio.Task[None] | None = None
         try:
             while True:
-                found = await asyncio.to_thread(places, paths)
+                found = await _places(paths, watched)
                 if found != watched:
                     await _cancel(task)
                     watched, task = found, asyncio.create_task(notify(found, self._wake)) if found else None
@@ -166,6 +166,15 @@ class Reloader:
         for kept in self._kept:
             if kept is not changed:
                 kept.wake.set()
+
+
+async def _places(paths: Sequence[Path], before: Places) -> Places:
+    """The folders to watch; those of before where that can't be found out, such as without a thread to be had."""
+    try:
+        return await asyncio.to_thread(places, paths)
+    except Exception:  # noqa: BLE001 - files are looked at in any case
+        _log.exception("can't find the folders to watch")
+        return before
 
 
 async def _settled(kept: _Kept) -> tuple[Fingerprint, object]:

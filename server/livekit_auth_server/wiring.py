@@ -255,6 +255,8 @@ async def _controlled(
     control: Control, condition: Condition, registry: CollectorRegistry, reloader: Reloader, stopping: asyncio.Event
 ) -> None:
     """Obeys the supervisor while it is there."""
-    await control.run(condition, lambda: generate_latest(registry), {"reload": reloader.request})
-    _log.error("the supervisor is gone, so this worker goes")
-    stopping.set()
+    try:
+        await control.run(condition, lambda: generate_latest(registry), {"reload": reloader.request})
+        _log.error("the supervisor is gone, so this worker goes")
+    finally:
+        stopping.set()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.probe_listener import CONNECTIONS, HEADERS, Page, ProbeListener
@@ -31,7 +32,10 @@ async def port() -> AsyncIterator[int]:
     async def large() -> Page:
         return Page(b"x" * LARGE)
 
-    listener = ProbeListener({"/livez": live, "/readyz": ready, "/large": large})
+    async def broken() -> Page:
+        raise ValueError("a worker's metrics can't be read")
+
+    listener = ProbeListener({"/livez": live, "/readyz": ready, "/large": large, "/broken": broken})
     yield await listener.start("127.0.0.1:0")
     await listener.close()
 
@@ -140,17 +144,39 @@ async def test_silent_connections_keep_no_probe_out(port: int) -> None:
         await let_go(*(writer for _, writer in silent))
 
 
-async def test_an_answer_that_isnt_taken_is_dropped(port: int) -> None:
-    """Every place is held by somebody who asks for a large page and doesn't read it; after two seconds all are free."""
+async def test_answers_that_arent_taken_keep_no_probe_out(port: int) -> None:
+    """Every place is held, again and again, by somebody who asks for a large page and doesn't read it."""
     slow = []
-    for _ in range(CONNECTIONS):
-        slow.append(await asyncio.open_connection("127.0.0.1", port, limit=1024))
-        slow[-1][1].write(b"GET /large HTTP/1.1\r\n\r\n")
-    await asyncio.sleep(0.3)
-    assert await status(port, b"GET /livez HTTP/1.1\r\n\r\n") == 0
-    await asyncio.sleep(2.2)
+    try:
+        for _ in range(3 * CONNECTIONS):
+            slow.append(await asyncio.open_connection("127.0.0.1", port, limit=1024))
+            slow[-1][1].write(b"GET /large HTTP/1.1\r\n\r\n")
+        await asyncio.sleep(0.3)
+        for _ in range(5):
+            began = time.monotonic()
+            assert await status(port, b"GET /livez HTTP/1.1\r\n\r\n") == 200
+            assert time.monotonic() - began < 1
+    finally:
+        await let_go(*(writer for _, writer in slow))
+
+
+async def test_an_answer_that_isnt_taken_is_dropped_after_two_seconds(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+    await asyncio.sleep(2.5)
+    received = b""
+    with suppress(ConnectionError):
+        async with asyncio.timeout(5):
+            received = await reader.read()
+    assert len(received) < LARGE
+    await let_go(writer)
+
+
+async def test_a_page_that_fails_is_said_to_and_leaves_the_others(port: int) -> None:
+    with capture_logs() as lines:
+        assert await status(port, b"GET /broken HTTP/1.1\r\n\r\n") == 500
+    assert [line["event"] for line in lines] == ["a page failed"]
     assert await status(port, b"GET /livez HTTP/1.1\r\n\r\n") == 200
-    await let_go(*(writer for _, writer in slow))
 
 
 async def test_an_address_that_is_taken_is_a_mistake_in_the_settings(port: int) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from livekit_auth_server.cli import main
-from support.deployment import SECRETS
+from support.deployment import POLICY, SECRETS
 from support.pki import Authority
+from support.probes import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,3 +223,39 @@ def test_misuse_of_the_command_line_exits_with_2(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2, arguments
         assert "Traceback" not in done.stderr
+
+
+def test_signals_that_come_while_it_loads_dont_end_it(deployment: Deployment) -> None:
+    """Its policy is a pipe, so that it loads for as long as the test wants."""
+    policy = deployment.directory / "policy.yaml"
+    policy.unlink()
+    os.mkfifo(policy, 0o600)
+    command = [
+        sys.executable,
+        "-m",
+        "livekit_auth_server.cli",
+        "serve",
+        "--config",
+        deployment.directory / "server.yaml",
+    ]
+    with (deployment.directory / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            pipe: list[int] = []
+
+            def loading() -> bool:
+                try:
+                    pipe.append(os.open(policy, os.O_WRONLY | os.O_NONBLOCK))
+                except OSError:  # nobody reads
+                    return process.poll() is not None
+                return True
+
+            within(30, loading, "the reading of the policy")
+            for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP):
+                process.send_signal(number)
+            time.sleep(0.2)
+            assert process.poll() is None
+            os.write(pipe[0], POLICY.encode())
+            os.close(pipe[0])
+            within(30, lambda: b'"event":"serving"' in (deployment.directory / "log").read_bytes(), "service")
+        finally:
+            process.kill()

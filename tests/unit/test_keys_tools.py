@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,6 +111,41 @@ def test_an_export_is_taken_back_when_the_key_file_cant_be_changed(
     with pytest.raises(ConfigError, match="No space left on device"):
         keys_tools.add(path, new(path), NOW)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["keys.yaml"]
+
+
+@pytest.mark.parametrize("error", [OSError(22, "Invalid argument"), KeyboardInterrupt()])
+def test_an_export_stays_when_the_key_file_has_its_key_although_the_command_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """The file is in its place, and its folder can't be brought to the disk, or somebody presses Ctrl-C just then."""
+    synced: list[Path] = []
+
+    def fails(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) == 2:  # the first is the export's
+            raise error
+
+    path = key_file(tmp_path, "APIone active")
+    monkeypatch.setattr("livekit_auth_server.adapters.private_file._sync_folder", fails)
+    key = new(path)
+    with pytest.raises((ConfigError, KeyboardInterrupt)) as caught:
+        keys_tools.add(path, key, NOW)
+    assert len(synced) == 2
+    assert key.export is not None
+    secret = key.export.read_text().split(": ")[1].strip()
+    assert secret in path.read_text()
+    if caught.type is ConfigError:
+        assert "was changed" in str(caught.value)
+        assert secret not in str(caught.value)
+
+
+def test_an_export_in_the_place_of_the_next_key_file_is_refused(tmp_path: Path) -> None:
+    path = key_file(tmp_path, "APIone active")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="choose another name"):
+        keys_tools.add(path, replace(new(path), export=tmp_path / f".{path.name}.new"), NOW)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["keys.yaml"]
 
 
 def test_a_key_that_is_added_active_signs_and_the_others_verify(tmp_path: Path) -> None:

@@ -235,3 +235,69 @@ async def test_reasons_of_all_places_are_together_and_draining_comes_first(fleet
         assert pool.readiness() == Readiness(("disk", "redis"), ("stale",))
         pool.phase = "draining"
         assert pool.readiness().reasons == ("draining", "disk", "redis")
+
+
+NO_PROCESS = [OSError(24, "Too many open files"), RuntimeError("can't start new thread")]
+
+
+@pytest.mark.parametrize("error", NO_PROCESS)
+async def test_while_no_process_can_be_started_the_pauses_grow(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The worker that died had served for long; what fails since then are the starts."""
+    served: list[float] = []
+
+    async def no_process(_orders: Orders, _number: int) -> FakeWorker:
+        raise error
+
+    def pause(_self: Backoff, seconds: float) -> float:
+        served.append(seconds)
+        return 0.001
+
+    monkeypatch.setattr(Backoff, "pause", pause)
+    async with running(fleet) as pool:
+        monkeypatch.setattr(pool, "_spawn_worker", no_process)
+        fleet.all[0].die()
+        await until(lambda: len(served) > 3)
+        monkeypatch.setattr(pool, "_spawn_worker", fleet.spawn)
+        await until(lambda: pool.readiness().ready)
+        assert served[0] > 30
+        assert set(served[1:]) == {0.0}
+        assert pool.restarts == 1
+
+
+@pytest.mark.parametrize("error", NO_PROCESS)
+async def test_a_rolling_restart_without_a_process_to_be_had_leaves_the_old_ones(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tries: list[int] = []
+
+    async def no_process(_orders: Orders, number: int) -> FakeWorker:
+        tries.append(number)
+        raise error
+
+    async with running(fleet) as pool:
+        monkeypatch.setattr(pool, "_spawn_worker", no_process)
+        pool.roll()
+        await until(lambda: tries == [3])
+        await asyncio.sleep(0.05)
+        assert pool.readiness().ready
+        assert fleet.numbers() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", NO_PROCESS)
+async def test_a_start_without_a_process_to_be_had_says_so_and_leaves_none(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+
+    async def second_fails(orders: Orders, number: int) -> FakeWorker:
+        if number:
+            raise error
+        return await fleet.spawn(orders, number)
+
+    monkeypatch.setattr(pool, "_spawn_worker", second_fails)
+    with pytest.raises(ConfigError, match=r"^workers: no process can be started: "):
+        await pool.start()
+    await pool.stop()
+    assert fleet.numbers() == []

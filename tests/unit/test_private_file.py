@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -145,19 +146,31 @@ def test_a_change_by_somebody_else_isnt_overwritten(tmp_path: Path) -> None:
 def test_a_second_editor_waits_for_the_first_and_gives_up(tmp_path: Path) -> None:
     path = private(tmp_path)
     with editing(path):
-        assert "another command is changing a file of this folder" in refusal(path)
+        assert "another command is changing the file" in refusal(path)
         done = threading.Thread(target=lambda: _append(path))
         done.start()
     done.join(10)
     assert path.read_bytes() == b"old and new"
 
 
-def test_a_folder_that_cant_be_locked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_who_can_only_look_into_the_folder_can_hold_up_a_change(tmp_path: Path) -> None:
+    """A lock needs an open descriptor and no right to write: anybody can have one of most folders, for ever."""
+    path = private(tmp_path)
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        replace(path)
+    finally:
+        os.close(folder)
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_that_cant_be_locked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    assert "its folder can't be locked: No locks available" in refusal(private(tmp_path))
+    assert "can't be locked: No locks available" in refusal(private(tmp_path))
 
 
 def _append(path: Path) -> None:

@@ -216,3 +216,18 @@ async def test_a_slow_part_delays_no_other(tmp_path: Path) -> None:
         await Running(slow, reloader, CollectorRegistry()).until(lambda: slow.value == "later")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_fails_in_finding_the_folders_to_watch_doesnt_end_the_reloading(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as no thread to be had; a deny-list must go on being read."""
+
+    def fails(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with capture_logs() as lines:
+        monkeypatch.setattr(reload, "places", fails)
+        await running.until(lambda: any(line["log_level"] == "error" for line in lines))
+        running.write("word")
+        await running.until(lambda: running.thing.value == "word")

@@ -344,6 +344,16 @@ def test_items_of_a_field_are_taken_as_they_come() -> None:
     assert seen == [("a", {"b": 1}), ("a", [2]), ("f", {"g": [{"h": 4}]})]
 
 
+@pytest.mark.parametrize(
+    "text", ["|#", "|", ">", "|-\n  a", ">\n  a", "|+\n  a", "a\n  b", '"a\n  b"', "'a\n  b'", '"a\\\n  b"', "? >#>"]
+)
+def test_a_text_over_several_lines_is_ruamels_also_when_the_same_text_stood_on_one_before(text: str) -> None:
+    before = """p: a b\nq: ["", "a", "a\\n", "ab", "a b", 'a b']\n"""
+    assert same(before)
+    for there in (f"r: {text}\n", f"r:\n- {text}\n", f"r: {text}", f"? {text}\n: 1\n"):
+        assert fast(before + there) is None, there
+
+
 def test_equal_texts_are_one_object() -> None:
     data = parse_plain("a: [some-text, 'some-text2', some-text, 'some-text2']\n", 0)["a"]
     assert data[0] is data[2]

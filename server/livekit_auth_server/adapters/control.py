@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.adapters.yaml_file import ConfigError
 
 HEARTBEAT = 0.5  # seconds
+_log = structlog.get_logger("livekit_auth_server")
 _BACKLOG = 1024 * 1024  # bytes that wait for a supervisor which doesn't read; more is left out
 
 
@@ -46,7 +48,7 @@ class Control:
                 while message := await reader.readline():
                     order = message.strip().decode("ascii", "replace")
                     if order == "metrics":
-                        self._say(metrics=metrics().decode())
+                        self._say(lambda: {"metrics": metrics().decode()})
                     elif order in orders:
                         orders[order]()
             self.gone = True
@@ -63,10 +65,15 @@ class Control:
 
     async def _beat(self, condition: Condition) -> None:
         while True:
-            self._say(phase=condition.phase, state=condition.now().to_dict())
+            self._say(lambda: {"phase": condition.phase, "state": condition.now().to_dict()})
             await asyncio.sleep(HEARTBEAT)
 
-    def _say(self, **message: Any) -> None:  # noqa: ANN401 - JSON
+    def _say(self, message: Callable[[], dict[str, Any]]) -> None:
+        """Says it, unless the supervisor is behind. What fails in making it costs this message, and not the line."""
         writer = self._writer
-        if writer is not None and writer.transport.get_write_buffer_size() < _BACKLOG:
-            writer.write(orjson.dumps(message) + b"\n")
+        if writer is None or writer.transport.get_write_buffer_size() >= _BACKLOG:
+            return
+        try:
+            writer.write(orjson.dumps(message()) + b"\n")
+        except Exception:  # noqa: BLE001 - a worker without its line would outlive its supervisor
+            _log.exception("the supervisor can't be told")

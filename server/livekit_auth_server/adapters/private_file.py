@@ -1,9 +1,9 @@
 """Changing a file that holds secrets, in one step: whoever reads it, and whoever is killed, finds the old or the new.
 
-Guarantees: one editor at a time (a lock on the folder, so that no file is left behind); the new file has the owner,
-the group, the mode and the access list of the old one and is on the disk before it takes its place; a file that
-somebody else changed meanwhile isn't overwritten. Links are followed to the file that they lead to. Refused are files
-that Kubernetes mounts, those with a second name, and whatever isn't a plain file.
+Guarantees: one editor at a time (a lock on the file itself: nobody can hold it who can't read the file, and it leaves
+nothing behind); the new file has the owner, the group, the mode and the access list of the old one and is on the disk
+before it takes its place; a file that somebody else changed meanwhile isn't overwritten. Links are followed to the file
+that they lead to. Refused are files that Kubernetes mounts, those with a second name, and whatever isn't a plain file.
 """
 
 from __future__ import annotations
@@ -37,11 +37,23 @@ class PrivateFile:
     content: bytes = field(repr=False)
     seen: os.stat_result
 
+    @property
+    def new(self) -> Path:
+        """Where the new content is written before it takes the file's place."""
+        return self.target.with_name(f".{self.target.name}.new")
+
+    def untouched(self) -> bool:
+        """Whether the file is known to hold what it held when it was read."""
+        try:
+            return self.target.read_bytes() == self.content
+        except OSError:
+            return False
+
     def replace(self, content: bytes) -> None:
-        """Puts new content in the file's place. Raises ConfigError; then the file is as it was."""
+        """Puts new content in the file's place. Raises ConfigError, which says if it is there all the same."""
         if _identity(_look(self.path, self.target)) != _identity(self.seen):
             raise ConfigError(self.path, "was changed by somebody else meanwhile; run the command again")
-        new = self.target.with_name(f".{self.target.name}.new")
+        new = self.new
         try:
             new.unlink(missing_ok=True)  # of an editor that was killed: the lock is ours
             try:
@@ -50,11 +62,15 @@ class PrivateFile:
             except BaseException:
                 new.unlink(missing_ok=True)
                 raise
-            _sync_folder(self.target.parent)
         except OSError as error:
             message = (
                 f"can't be replaced ({error.strerror}); you need to be its owner and to be able to write its folder"
             )
+            raise ConfigError(self.path, message) from None
+        try:
+            _sync_folder(self.target.parent)
+        except OSError as error:
+            message = f"was changed, but its folder can't be brought to the disk ({error.strerror}): look at it again"
             raise ConfigError(self.path, message) from None
 
     def _write(self, new: Path, content: bytes) -> None:
@@ -73,9 +89,9 @@ class PrivateFile:
 
 @contextlib.contextmanager
 def editing(path: Path, patience: float = PATIENCE) -> Iterator[PrivateFile]:
-    """Locks the file's folder, waiting `patience` seconds for another editor; reads the file. Raises ConfigError."""
+    """Locks the file, waiting `patience` seconds for another editor; reads the file. Raises ConfigError."""
     target = _target(path)
-    with _locked(path, target.parent, patience):
+    with _locked(path, target, patience):
         seen = _look(path, target)
         yield PrivateFile(path, target, read_private(target), seen)
 
@@ -129,30 +145,36 @@ def _identity(seen: os.stat_result) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, folder: Path, patience: float) -> Iterator[None]:
+def _locked(path: Path, target: Path, patience: float) -> Iterator[None]:
+    deadline = time.monotonic() + patience
+    while (descriptor := _lock(path, target)) is None:
+        if time.monotonic() > deadline:
+            raise ConfigError(path, "another command is changing the file; try again when it is done")
+        time.sleep(_LOOK_AGAIN)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise ConfigError(path, f"its folder can't be read: {error.strerror}") from None
-    try:
-        deadline = time.monotonic() + patience
-        while not _lock(path, descriptor):
-            if time.monotonic() > deadline:
-                raise ConfigError(path, "another command is changing a file of this folder; try again when it is done")
-            time.sleep(_LOOK_AGAIN)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(path: Path, descriptor: int) -> bool:
+def _lock(path: Path, target: Path) -> int | None:
+    """A descriptor that holds the lock; None while another editor has it, or has just put a new file in the place."""
+    try:
+        descriptor = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(path, f"can't be read: {error.strerror}") from None
+    held = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        held = os.path.samestat(os.fstat(descriptor), target.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        pass
     except OSError as error:  # some network file systems
-        raise ConfigError(path, f"its folder can't be locked: {error.strerror}; change a copy elsewhere") from None
-    return True
+        raise ConfigError(path, f"can't be locked: {error.strerror}; change a copy elsewhere") from None
+    finally:
+        if not held:
+            os.close(descriptor)
+    return descriptor if held else None
 
 
 def _access_list(path: Path) -> bytes | None:

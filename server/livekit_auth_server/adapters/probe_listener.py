@@ -2,7 +2,8 @@
 
 Guarantees: at most CONNECTIONS at a time, each for SECONDS to send its request and as long to take the answer; GET and
 HEAD alone, one request a connection, no body read, headers of at most HEADERS bytes. When all places are taken the
-oldest connection that still hasn't sent its request goes, so that silent ones keep no probe out.
+connection goes that has waited longest for its peer, to send its request or to take the answer, so that silent and slow
+ones keep no probe out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import orjson
+import structlog
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
@@ -30,6 +32,7 @@ CONNECTIONS = 16
 HEADERS = 8192
 SECONDS = 2.0
 
+_log = structlog.get_logger("livekit_auth_server")
 _REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]\r?\n")
 
 
@@ -77,7 +80,7 @@ class ProbeListener:
     def __init__(self, pages: Mapping[str, Callable[[], Awaitable[Page]]]) -> None:
         self._pages = pages
         self._open: set[asyncio.Task[None]] = set()
-        self._silent: dict[asyncio.Task[None], None] = {}  # of the open ones, those without a request, oldest first
+        self._idle: dict[asyncio.Task[None], None] = {}  # of the open ones, those whose peer is to act, oldest first
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> int:
@@ -107,22 +110,22 @@ class ProbeListener:
             if not self._has_room():
                 return
             self._open.add(task)
-            self._silent[task] = None
+            self._idle[task] = None
             await self._exchange(task, reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # it went, took too long (TimeoutError is an OSError), or had to make room
         finally:
             self._open.discard(task)
-            self._silent.pop(task, None)
+            self._idle.pop(task, None)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     def _has_room(self) -> bool:
         """Makes room if it must; False when every connection is being answered."""
         if len(self._open) >= CONNECTIONS:
-            oldest = next(iter(self._silent), None)
+            oldest = next(iter(self._idle), None)
             if oldest is None:
                 return False
-            del self._silent[oldest]
+            del self._idle[oldest]
             self._open.discard(oldest)
             oldest.cancel()
         return True
@@ -135,10 +138,11 @@ class ProbeListener:
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             head = None
-        del self._silent[task]
+        del self._idle[task]
         async with asyncio.timeout(SECONDS):
             writer.transport.set_write_buffer_limits(high=0)  # so that drain waits until the peer has taken it
             writer.write(await self._answer(head))
+            self._idle[task] = None
             await writer.drain()
 
     async def _answer(self, head: bytes | None) -> bytes:
@@ -151,5 +155,13 @@ class ProbeListener:
         if method not in (b"GET", b"HEAD"):
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED).encode()
         page = self._pages.get(path)
-        answer = _plain(HTTPStatus.NOT_FOUND) if page is None else await page()
+        answer = _plain(HTTPStatus.NOT_FOUND) if page is None else await _made(page)
         return answer.encode(head=method == b"HEAD")
+
+
+async def _made(page: Callable[[], Awaitable[Page]]) -> Page:
+    try:
+        return await page()
+    except Exception:  # noqa: BLE001 - the listener has other pages
+        _log.exception("a page failed")
+        return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -122,8 +122,8 @@ class _Builder:
 
     def __init__(self, most_repeated: int, take: Callable[[str, Any], Any] | None) -> None:
         self._take = take
-        self._plain: dict[str, Any] = {}
-        self._quoted: dict[str, str] = {}
+        self._plain: dict[str, Any] = {}  # single words alone: any other text may stand over several lines
+        self._texts: dict[str, str] = {}
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._most_repeated = most_repeated
         self._repeated = 0
@@ -131,14 +131,14 @@ class _Builder:
 
     def build(self, events: Iterator[Any]) -> Any:  # noqa: ANN401, C901, PLR0912 - one loop, for a million events
         """Raises Unsure and YAMLError."""
-        plain, quoted, take = self._plain, self._quoted, self._take
+        plain, take = self._plain, self._take
         into: Any = []  # what is being filled: a list, or a dict with the key that waits for its value
         key: Any = _NO_KEY
         stack: list[tuple[Any, Any, str | None, int]] = []
         for count, event in enumerate(events):
             kind = type(event)
             if kind is ScalarEvent:
-                value = (quoted if event.style else plain).get(event.value, _NEW)
+                value = _NEW if event.style else plain.get(event.value, _NEW)
                 if value is _NEW or event.anchor is not None or event.tag is not None:
                     value = self._scalar(event)
             elif kind in _STARTS:
@@ -174,10 +174,11 @@ class _Builder:
         if event.tag is not None or event.style in ("|", ">") or event.start_mark.line != event.end_mark.line:
             raise Unsure
         text = event.value
-        if event.style:
-            value = self._quoted.setdefault(text, text)
+        value = text if event.style else _resolve(text)
+        if event.style or " " in text:
+            value = self._texts.setdefault(value, value)
         else:
-            value = self._plain[text] = _resolve(text)
+            self._plain[text] = value
         if event.anchor is not None:
             self._remember(event.anchor, value, 1)
         return value

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 START = 60.0  # seconds that a new worker has to become ready before a rolling restart is given up
 MARGIN = 5.0  # seconds after the drain in which a worker closes its files
+_NO_PROCESS = (OSError, RuntimeError)  # RuntimeError: no thread to be had, which asyncio has for each child
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -75,8 +76,11 @@ class Pool:
 
     async def start(self) -> None:
         """Starts the workers and returns when they serve. Raises ConfigError when one can't at all."""
-        for _ in range(self._count):
-            self._places.append(_Place(await self._spawn()))
+        try:
+            for _ in range(self._count):
+                self._places.append(_Place(await self._spawn()))
+        except _NO_PROCESS as error:
+            raise ConfigError("workers", f"no process can be started: {error}") from None
         await asyncio.gather(*(place.worker.until_serving() for place in self._places))
         self.phase = "serving"
         listen = self._orders.listen
@@ -117,16 +121,20 @@ class Pool:
             pause = place.backoff.pause(served)
             self._report(worker, served, pause)
             await asyncio.sleep(pause)
-            async with place.lock:
-                if place.worker is worker:
-                    await self._restart(place)
+            while not await self._replaced(place, worker):  # noqa: ASYNC110 - nothing tells when processes can be had
+                await asyncio.sleep(place.backoff.pause(0.0))
 
-    async def _restart(self, place: _Place) -> None:
-        self.restarts += 1
-        try:
-            place.worker = await self._spawn(place.worker.number)
-        except OSError as error:  # no memory, no process: the next try comes later
-            _log.error("a worker can't be started", problem=error.strerror)
+    async def _replaced(self, place: _Place, worker: Worker) -> bool:
+        """Puts a new worker in the place of this one, unless another is there; whether it isn't there any more."""
+        async with place.lock:
+            if place.worker is worker:
+                try:
+                    place.worker = await self._spawn(worker.number)
+                except _NO_PROCESS as error:  # the next try comes later
+                    _log.error("a worker can't be started", problem=str(error))
+                    return False
+                self.restarts += 1
+            return True
 
     def _report(self, worker: Worker, served: float, pause: float) -> None:
         failure = str(worker.failure) if worker.failure is not None else ""
@@ -166,8 +174,8 @@ class Pool:
         """A worker that is ready; None, said loudly, when it doesn't come to that."""
         try:
             worker = await self._spawn()
-        except OSError as error:
-            _log.error("rolling restart given up: no worker can be started", problem=error.strerror)
+        except _NO_PROCESS as error:
+            _log.error("rolling restart given up: no worker can be started", problem=str(error))
             return None
         why = "it ended"
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import structlog
 
 from livekit_auth_server.adapters.readiness import Readiness
 from livekit_auth_server.adapters.yaml_file import ConfigError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STALE = 1.4  # seconds without a word after which a worker counts as one that doesn't answer
 SCRAPE = 1.0  # seconds that a worker has to hand over its metrics
 _LONGEST = 16 * 1024 * 1024  # bytes of one message
+_log = structlog.get_logger("livekit_auth_server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,15 @@ class Worker:
         self._writer.write(name.encode() + b"\n")
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
-        """Hears what it says until it is gone."""
-        with suppress(OSError, ValueError):  # ValueError: a line that is too long, or no JSON
+        """Hears what it says until it is gone. One that makes no sense is ended: it would never be heard again."""
+        try:
             while line := await reader.readline():
                 self._hear(orjson.loads(line))
+        except ConnectionError:
+            pass  # it is going
+        except Exception as error:  # noqa: BLE001 - too long, no JSON, or not what a worker says
+            _log.error("a worker can't be understood and is ended", number=self.number, error=type(error).__name__)
+            self._signal(kill=True)
         await self._process.wait()
         self._writer.close()
         if self._scrape is not None:
