@@ -129,6 +129,20 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs/adr"
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((\1-[\w-]+\.md)\) \| .+ \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert [name for _, name in listed] == sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_is_told_to_install_a_name_that_nothing_is_published_under(path: Path) -> None:
+    """Whoever takes the name on the package index would be installed."""
+    assert not re.findall(r"pip install [^\n`]*[' ]livekit-auth(?:-server)?(?![\w-])", path.read_text())
+
+
 def test_the_make_targets_that_documents_name_exist() -> None:
     known = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in DOCUMENTS:
