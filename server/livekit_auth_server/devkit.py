@@ -33,6 +33,7 @@ roles:
   guest: {{video: {{room_join: true, can_publish: true, can_subscribe: true, can_publish_data: false}}}}
   host: {{video: {{room_join: true, can_publish: true, can_subscribe: true, can_publish_data: true}}}}
   agent-worker: {{video: {{agent: true}}}}
+  agent-api: {{video: {{room_admin: true, can_publish: false, can_subscribe: false, can_publish_data: false}}}}
 callers:
   - id: spiffe://{TRUST_DOMAIN}/web
     allow:
@@ -48,6 +49,11 @@ callers:
         powers: [agent]
         rooms: any
         ttl: {{default: 5m, max: 10m}}
+      - projects: [default]
+        roles: [agent-api]
+        powers: [room_admin]
+        rooms: [{{prefix: consult-}}]
+        ttl: {{default: 1m, max: 5m}}
   - id: spiffe://{TRUST_DOMAIN}/webhooks
     verify: {{webhooks: [default]}}
 """
@@ -70,6 +76,20 @@ expect:
     request: {{role: agent-worker}}
     outcome: deny
     reason: ROLE_NOT_PERMITTED
+  - name: a worker registers
+    caller: spiffe://{TRUST_DOMAIN}/agents
+    request: {{role: agent-worker}}
+    outcome: permit
+  - name: a job calls LiveKit in its room
+    caller: spiffe://{TRUST_DOMAIN}/agents
+    request: {{role: agent-api, room: consult-1}}
+    outcome: permit
+"""
+
+DENY_LIST = """\
+# Workloads and certificates that are refused, from the moment that they stand here: docs/operations.md, "Revoke".
+version: 1
+deny: []
 """
 
 SETTINGS = """\
@@ -79,12 +99,14 @@ tls: {{certificate: server.pem, key: server.key}}
 identity:
   trust_domains:
     {domain}: ca.pem
+  deny_list: deny.yaml
 policy: policy.yaml
 projects:
   default:
     url: "{url}"
     keys: {{file: keys.yaml}}
 audit: {{path: audit}}
+# metrics: 127.0.0.1:9464  # /livez, /readyz, /metrics
 reflection: true
 """
 
@@ -117,6 +139,7 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
     _write_private(directory / "keys.yaml", f"{key_id}: {secret}\n".encode())
     _write(directory / "policy.yaml", POLICY.encode())
     _write(directory / "policy.test.yaml", POLICY_TESTS.encode())
+    _write(directory / "deny.yaml", DENY_LIST.encode())
     settings = SETTINGS.format(address=address, domain=TRUST_DOMAIN, url=livekit_url)
     _write(directory / "server.yaml", settings.encode())
 

@@ -15,7 +15,7 @@ from livekit_auth_server.terminal import REFUSED, Json, err, out, print_json
 if TYPE_CHECKING:
     from livekit_auth_server.core.policy import Policy
 
-app = typer.Typer(help="Check, explain and test a policy file, offline.", no_args_is_help=True)
+app = typer.Typer(help="Check, explain, test and compare policy files, offline.", no_args_is_help=True)
 
 PolicyPath = Annotated[Path, typer.Argument(help="The policy file.")]
 Config = Annotated[

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.adapters.policy_fields import seconds
-from livekit_auth_server.adapters.yaml_file import YamlFile
+from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
 from livekit_auth_server.core.policy import CallerPolicy, Denial, decide
 from livekit_auth_server.core.refusal import Reason
 from livekit_auth_server.service.convert import token_request
@@ -131,6 +131,8 @@ def expectations_path(policy: Path) -> Path:
 
 def run_expectations(policy: Policy, path: Path) -> list[TestResult]:
     """Runs every expectation of the file. Raises ConfigError when the file itself is wrong."""
+    if not path.exists():
+        raise ConfigError(path, "there is no such file; write what the policy should decide, or name it with --expect")
     file = YamlFile.read(path)
     document = file.validated(ExpectationsFile)
     results = []

@@ -85,6 +85,7 @@ def metrics_of_a_server(directory: Path) -> dict[str, set[str]]:
     server.write(
         f"metrics: 127.0.0.1:{port}\nmetrics_callers: 1\nunlisted_limits: [{{rate: 1/d}}]\n"
         f"redis: {{url: 'redis://{nowhere}/0'}}\ntracing: {{endpoint: 'http://{nowhere}/v1/traces'}}\n"
+        "shadow_policy: policy.yaml\n"
     )
     server.start()
     try:
@@ -126,6 +127,20 @@ def test_python_in_the_documents_parses(path: Path) -> None:
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs/adr"
+    listed = re.findall(
+        r"^\| \[(\d{4})\]\((\1-[\w-]+\.md)\) \| .+ \|$", (folder / "README.md").read_text(), re.MULTILINE
+    )
+    assert [name for _, name in listed] == sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_is_told_to_install_a_name_that_nothing_is_published_under(path: Path) -> None:
+    """Whoever takes the name on the package index would be installed."""
+    assert not re.findall(r"pip install [^\n`]*[' ]livekit-auth(?:-server)?(?![\w-])", path.read_text())
 
 
 def test_the_make_targets_that_documents_name_exist() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,16 +14,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from livekit_auth_server import devkit
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.core.identity import Identifier
+from livekit_auth_server.policy_tools import run_expectations
 from livekit_auth_server.settings import load_settings
 from livekit_auth_server.transport.tls import ServerIdentity
 from livekit_auth_server.wiring import load_state
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 URL = "ws://127.0.0.1:7880"
 FILES = {
     *("ca.pem", "server.pem", "server.key", "server.yaml", "keys.yaml", "policy.yaml", "policy.test.yaml"),
+    "deny.yaml",
     *(f"{client}.{suffix}" for client in ("web", "agents", "webhooks") for suffix in ("pem", "key")),
 }
 
@@ -71,6 +72,23 @@ def test_the_server_loads_it(made: Path) -> None:
     assert set(state.policy.callers) == {f"spiffe://dev.example.org/{client}" for client in devkit.CLIENTS}
     assert len(state.keys.projects["default"].keys) == 1
     ServerIdentity((made / "server.pem").read_bytes(), (made / "server.key").read_bytes()).check()
+
+
+def test_its_policy_decides_as_it_is_expected_to(made: Path) -> None:
+    results = run_expectations(load_state(load_settings(made / "server.yaml")).policy, made / "policy.test.yaml")
+    assert [result.problem for result in results] == [""] * 5
+
+
+def test_a_policy_without_expectations_says_how_to_name_them(made: Path) -> None:
+    policy = load_state(load_settings(made / "server.yaml")).policy
+    with pytest.raises(ConfigError, match=r"candidate\.test\.yaml: there is no such file; .*--expect"):
+        run_expectations(policy, made / "candidate.test.yaml")
+
+
+def test_its_policy_has_the_roles_that_the_examples_ask_for(made: Path) -> None:
+    asked = {role for path in EXAMPLES.rglob("*.py") for role in re.findall(r'role="([\w-]+)"', path.read_text())}
+    assert asked == {"guest", "agent-worker", "agent-api"}
+    assert asked <= set(load_state(load_settings(made / "server.yaml")).policy.roles)
 
 
 @pytest.mark.parametrize("client", devkit.CLIENTS)

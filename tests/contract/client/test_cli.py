@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from importlib.metadata import version
 
 import pytest
 from google.protobuf.json_format import MessageToJson
@@ -227,3 +228,26 @@ async def test_no_server_exits_3(environment):
     code, stdout, _stderr = await program("whoami", "--address", "localhost:9", "--timeout", "0.3", "--json")
     assert code == 3
     assert json.loads(stdout)["error"]["code"] == "UNAVAILABLE"
+
+
+async def test_a_denials_id_is_shown_once(run, service):
+    service.script.append(
+        refusal(
+            "PERMISSION_DENIED", "TTL_NOT_PERMITTED", "no", metadata={"decision_id": "dec-9", "max_ttl_seconds": "60"}
+        )
+    )
+    result = await run("token", "--role", "guest")
+    assert result.stderr.count("dec-9") == 1
+    assert "max_ttl_seconds: 60" in result.stderr
+
+
+async def test_a_revoked_caller_is_told_whom_to_ask(run, service):
+    service.script.append(refusal("UNAUTHENTICATED", "CERTIFICATE_REVOKED", "revoked"))
+    result = await run("whoami")
+    assert result.exit_code == 1
+    assert "deny-list" in result.stderr
+
+
+async def test_the_version_is_printed_without_settings(run):
+    result = await run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"livekit-auth {version('livekit-auth')}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(agent_proxy)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if asked:
+        typer.echo(f"livekit-auth {version('livekit-auth')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """LiveKit access tokens and webhook checks from a livekit-auth server.
+
+    Exit codes: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server.
+    """
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 from google.protobuf import json_format
@@ -82,6 +82,8 @@ def hint(error: AuthError) -> str:
     """What to do next, where there is something to do."""
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return f"Try again in {error.retry_after.total_seconds():g} s."
+    if error.reason == "CERTIFICATE_REVOKED":
+        return "Ask the operators of the server: its deny-list or a CRL names this workload or its certificate."
     return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
 
 
@@ -91,6 +93,9 @@ def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> Non
         print_json({"error": fields})
         return
     console = _console()
+    # The decision's id has a line of its own.
+    metadata = {key: value for key, value in cast("dict[str, str]", fields["metadata"]).items() if key != "decision_id"}
+    fields = {**fields, "metadata": metadata}
     console.print(f"error: {printable(str(fields['message']))}", style="bold red", markup=False)
     for name in ("code", "reason", "decision_id", "metadata", "violations"):
         if fields[name]:

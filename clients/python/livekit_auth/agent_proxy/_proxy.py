@@ -55,7 +55,7 @@ class Proxy:
     def __init__(self, client: Issuer, rules: Rules, url: str, session: aiohttp.ClientSession) -> None:
         """`url` is the project's; the session is used for it alone. Raises ConfigError for rules that contradict."""
         if rules.allowed_api and rules.api_role is None:
-            raise ConfigError("API calls are allowed but no role for them is named: give an API role too")
+            raise ConfigError("API calls are allowed but no role for them is named: give one too, with --api-role")
         parts = urlsplit(url)
         if parts.scheme not in {"ws", "wss", "http", "https"} or not parts.netloc:
             raise ConfigError(f"the project's url isn't one of a LiveKit server: {url!r}")
