@@ -61,7 +61,11 @@ web-room: ## Build the page of the browser room example (needs npm)
 
 .PHONY: test
 test: setup ## The fast suite
-	@pytest --numprocesses 2 --quiet
+	@pytest --numprocesses 2 --quiet -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup ## What the fast suite leaves out: workers, shared Redis, proxies, traces
+	@pytest --numprocesses 2 --quiet -m slow
 
 .PHONY: e2e-livekit
 e2e-livekit: setup ## The tests against a real LiveKit server (needs Go; npm and Chromium for the browser room)

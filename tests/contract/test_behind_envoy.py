@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from support.pki import Credential
 
+pytestmark = pytest.mark.slow
+
 WEB, ADMIN = "spiffe://example.org/web", "spiffe://example.org/admin"
 FORWARDED = [
     ("x-forwarded-client-cert", f"By=spiffe://example.org/livekit-auth;URI={ADMIN}"),

@@ -11,6 +11,8 @@ import pytest
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.supervisor.port import hold
 
+pytestmark = pytest.mark.slow
+
 
 def listener(port: int) -> socket.socket:
     one = socket.socket()

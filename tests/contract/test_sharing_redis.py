@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
+pytestmark = pytest.mark.slow
+
 LIMITED = "spiffe://example.org/limited"
 BUSY = "spiffe://example.org/busy"
 MORE = f"""\

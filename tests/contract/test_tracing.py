@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
+pytestmark = pytest.mark.slow
+
 SERVICE = "livekit_auth.v1.AuthService"
 WEB = "spiffe://example.org/web"
 ROOM, IDENTITY = "consult-MARKER", "user-MARKER"

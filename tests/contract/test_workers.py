@@ -30,6 +30,8 @@ from support.refusals import refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 WEB = "spiffe://example.org/web"
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
 TRUTH = 2.0  # seconds within which readiness tells the truth

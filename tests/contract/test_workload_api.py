@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
+pytestmark = pytest.mark.slow
+
 SERVER = "spiffe://example.org/livekit-auth"
 WEB = "spiffe://example.org/web"
 OTHER = "spiffe://other.org/web"

@@ -25,6 +25,8 @@ from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Ru
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
 
+pytestmark = pytest.mark.slow
+
 LIST = "livekit.RoomService/ListParticipants"
 RULES = Rules(role="agent-worker", api_role="agent-api", allowed_api=frozenset({LIST}))
 PATIENCE = 10  # seconds

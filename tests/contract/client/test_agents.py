@@ -21,6 +21,8 @@ from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings
 from support.fake_auth_server import TOKEN, refusal
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20  # seconds
 
 
