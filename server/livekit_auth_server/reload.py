@@ -119,7 +119,8 @@ class Reloader:
     async def _keep(self, kept: _Kept) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(kept.wake.wait(), TICK)
+                async with asyncio.timeout(TICK):  # wait_for in Python 3.11 can lose the cancellation that ends this
+                    await kept.wake.wait()
             kept.wake.clear()
             try:
                 await self._check(kept)
@@ -189,7 +190,7 @@ async def _settled(kept: _Kept) -> tuple[Fingerprint, object]:
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:
+    """Ends a task; a cancellation of whoever waits here isn't taken for the task's own."""
     if task is not None:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})

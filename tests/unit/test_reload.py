@@ -231,3 +231,18 @@ async def test_what_fails_in_finding_the_folders_to_watch_doesnt_end_the_reloadi
         await running.until(lambda: any(line["log_level"] == "error" for line in lines))
         running.write("word")
         await running.until(lambda: running.thing.value == "word")
+
+
+async def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_change(tmp_path: Path) -> None:
+    thing = Thing(tmp_path / "word")
+    thing.path.write_text("start")
+    for _ in range(100):
+        part = Part("thing", (thing.path,), thing.load)
+        registry = CollectorRegistry()
+        reloader = Reloader([part], {"thing": fingerprint([thing.path])}, ReloadMetrics(registry, ["thing"]))
+        task = asyncio.create_task(reloader.run())
+        await asyncio.sleep(0.01)
+        reloader.request()
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait({task})

@@ -146,7 +146,8 @@ class Worker:
         self._left.set()
         self._signal(kill=False)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), patience)
+            async with asyncio.timeout(patience):
+                await self._ended.wait()
         self._signal(kill=True)
         await self._ended.wait()
 
