@@ -49,7 +49,7 @@ def database(redis: RedisServer) -> Iterator[Redis]:
 
 @pytest.fixture
 async def link(redis: RedisServer, database: Redis) -> AsyncIterator[RedisLink]:
-    link = RedisLink(new_client(f"redis://127.0.0.1:{redis.port}", None, TlsFiles()), "t:", 1.0, lambda _: None)
+    link = RedisLink(new_client(f"redis://127.0.0.1:{redis.port}", None, TlsFiles()), "t:", 5.0, lambda _: None)
     await link.open()
     yield link
     await link.close()
@@ -85,7 +85,7 @@ async def test_the_script_decides_as_the_windows_in_memory_do(redis: RedisServer
     with redis.client() as database:
         database.flushall()
         clock = Ticking(database)
-        link = RedisLink(new_client(f"redis://127.0.0.1:{redis.port}", None, TlsFiles()), "t:", 1.0, lambda _: None)
+        link = RedisLink(new_client(f"redis://127.0.0.1:{redis.port}", None, TlsFiles()), "t:", 5.0, lambda _: None)
         await link.open()
         shared, local = RedisLimits(link, None, CLOCK), MemoryLimits(clock)
         for ticks, cost, which in steps:
