@@ -21,7 +21,7 @@ help: ## List the targets
 setup: .venv/.installed ## Make .venv, with both command-line programs, from the lock
 
 .tools/uv/.ready:
-	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	@test "$(UV)" != .tools/uv/bin/uv -o -x .tools/uv/bin/uv || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	@mkdir -p $(@D) && touch $@
 
 .venv/.installed: .tools/uv/.ready $(LOCK) pyproject.toml server/pyproject.toml clients/python/pyproject.toml
