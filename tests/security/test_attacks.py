@@ -31,14 +31,7 @@ ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
 def start_with_stderr_in_a_pipe(deployment: Deployment) -> int:
     """Starts the server with a log that only this test reads; returns the reader's descriptor."""
     reader, writer = os.pipe()
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("serve")
     deployment.process = subprocess.Popen(command, stderr=writer)
     os.close(writer)
     with os.fdopen(os.dup(reader), "rb", buffering=0) as log:
@@ -180,14 +173,7 @@ def test_a_call_with_two_requests_or_none_is_malformed(deployment: Deployment) -
 
 def test_a_policy_that_others_can_change_is_refused(deployment: Deployment) -> None:
     (deployment.directory / "policy.yaml").chmod(0o666)
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("serve")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "can be changed by others" in done.stderr

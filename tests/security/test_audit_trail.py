@@ -314,15 +314,8 @@ def test_floods_of_denials_are_counted_and_stop_nobody(audited: Audited) -> None
 
 
 def serve(deployment: Deployment) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    command = deployment.command("serve")
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_second_server_on_the_same_folder_is_refused(audited: Audited) -> None:

@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 
 def serve(deployment: Deployment) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("serve")
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -181,14 +174,7 @@ def test_the_environment_overrides_the_file(deployment: Deployment, monkeypatch:
 
 def test_check_says_what_would_be_served(deployment: Deployment) -> None:
     denying("deny: [{id: spiffe://example.org/web}]")(deployment)
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "check",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("check")
     text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "server.yaml: fine." in text
     assert "6 callers" in text
@@ -205,14 +191,7 @@ def test_check_warns_of_a_project_that_cant_sign(deployment: Deployment) -> None
     path.write_text(
         path.read_text().replace(f"{SECRETS['APIalpha']}}}", f"{SECRETS['APIalpha']}, state: verify-only}}")
     )
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "check",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("check")
     text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "project alpha: 2 keys verify; none can sign now" in text
 
@@ -230,14 +209,7 @@ def test_signals_that_come_while_it_loads_dont_end_it(deployment: Deployment) ->
     policy = deployment.directory / "policy.yaml"
     policy.unlink()
     os.mkfifo(policy, 0o600)
-    command = [
-        sys.executable,
-        "-m",
-        "livekit_auth_server.cli",
-        "serve",
-        "--config",
-        deployment.directory / "server.yaml",
-    ]
+    command = deployment.command("serve")
     with (deployment.directory / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
             pipe: list[int] = []

@@ -126,20 +126,17 @@ log: {{format: json, level: debug}}
         lines = (json.loads(line) for line in self.log.splitlines() if '"event":"audit"' in line)
         return next(line for line in lines if line.get("decision_id") == decision_id)
 
+    def command(self, name: str) -> list[str]:
+        """The command line of a program's command that takes the settings: "serve", "check"."""
+        settings = self.directory / "server.yaml"
+        return [sys.executable, "-m", "livekit_auth_server.cli", name, "--config", str(settings)]
+
     def start(self, code: Path | None = None, under: Sequence[str] = ()) -> None:
         """Starts the server, and with several workers waits for all.
 
         `code` is a folder with another version of it, `under` what launches it.
         """
-        command = [
-            *under,
-            sys.executable,
-            "-m",
-            "livekit_auth_server.cli",
-            "serve",
-            "--config",
-            self.directory / "server.yaml",
-        ]
+        command = [*under, *self.command("serve")]
         with (self.directory / "server.log").open("wb") as stream:
             self.process = subprocess.Popen(command, stderr=stream, env=environment(code))
         several = re.search(r"^workers: (?!1$)", (self.directory / "server.yaml").read_text(), re.MULTILINE)

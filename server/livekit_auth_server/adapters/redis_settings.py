@@ -5,31 +5,23 @@ from __future__ import annotations
 import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from livekit_auth_server.adapters.urls import HOST, splits
+
 WhenUnavailable = Literal["local", "refuse"]
 
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
-_URL = re.compile(rf"(?:rediss?://(?:[^\s/?#@:%]+@)?{_HOST}(?:/[0-9]{{0,4}})?|unix:///[^\s?#]+)\Z")
+_URL = re.compile(rf"(?:rediss?://(?:[^\s/?#@:%]+@)?{HOST}(?:/[0-9]{{0,4}})?|unix:///[^\s?#]+)\Z")
 
 
 def redis_url(text: object) -> str:
     """Checks a Redis url without a password. Raises ValueError."""
     if isinstance(text, str) and re.match(r"[a-z]+://[^/]*:[^/]*@", text):
         raise ValueError("has a password in it; put that into a file and name it as password_file")
-    if not isinstance(text, str) or not _URL.match(text) or not _splits(text):
+    if not isinstance(text, str) or not _URL.match(text) or not splits(text):
         raise ValueError('should be such as "rediss://redis.example.org:6379/0" or "unix:///run/redis.sock"')
     return text
-
-
-def _splits(url: str) -> bool:
-    """Whether its port and its address in brackets are ones."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 class RedisSettings(BaseModel):

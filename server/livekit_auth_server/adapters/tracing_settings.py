@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from livekit_auth_server.adapters.urls import HOST, splits
 from livekit_auth_server.adapters.yaml_file import ConfigError, read_private
 
-_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?"
-_ENDPOINT = re.compile(rf"https?://{_HOST}/[A-Za-z0-9._~/-]{{1,200}}\Z")
+_ENDPOINT = re.compile(rf"https?://{HOST}/[A-Za-z0-9._~/-]{{1,200}}\Z")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _HEADER = re.compile(r"(?P<name>[A-Za-z0-9-]{1,64}):[ \t]*(?P<value>[!-~](?:[ -~]{0,8190}[!-~])?)[ \t]*\Z")
 # The exporter's own; others change where a request ends, or to whom it goes.
@@ -25,17 +25,9 @@ def endpoint_url(text: object) -> str:
     """Checks an OTLP endpoint. Raises ValueError."""
     if isinstance(text, str) and re.match(r"https?://[^/]*@", text):
         raise ValueError("has a user in it; put credentials into a file of headers and name it as headers_file")
-    if not isinstance(text, str) or not _ENDPOINT.match(text) or not _splits(text):
+    if not isinstance(text, str) or not _ENDPOINT.match(text) or not splits(text):
         raise ValueError('should be the whole url for OTLP over HTTP, such as "http://127.0.0.1:4318/v1/traces"')
     return text
-
-
-def _splits(url: str) -> bool:
-    """Whether its port and its address in brackets are ones."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 class TracingSettings(BaseModel):
