@@ -38,6 +38,7 @@ from livekit_auth_server.loading import (
     warn_of_stale_crls,
 )
 from livekit_auth_server.reload import Reloader
+from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
 _ORPHANED = 0.5  # seconds for calls in flight once the supervisor is gone: its successor needs the audit files
+_SMALL_REQUEST = 256 * 1024  # bytes in memory up to which a decoded request waits for its own caller's others only
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -111,8 +113,9 @@ async def start(  # noqa: PLR0913 - the composition root
         await stores.close()
         raise
     issuer = Issuer(audit, new_decision_id, timed(mint, registry))
-    calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted)
     limits = Limits(**settings.limits.model_dump())
+    room = Budget(limits.request_bytes, limits.request_bytes // 2, small=_SMALL_REQUEST)
+    calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
     server = Server(
         methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))),
         calls,

@@ -60,7 +60,7 @@ class FakeIdentifier:
     refusal: Exception | None = None
     bundles: TrustBundles = field(default_factory=lambda: TrustBundles({}))
 
-    def identify(self, _leaf_pem: bytes, _chain_pem: bytes, _now: int) -> Identified:
+    def identify(self, _leaf_pem: bytes, _chain_pem: bytes, _now: int, _source: str = "") -> Identified:
         if self.refusal is not None:
             raise self.refusal
         return self.identified

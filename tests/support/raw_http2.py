@@ -46,7 +46,7 @@ class Frame:
 
 
 class RawConnection:
-    """One connection. `ended` has the streams that the server has ended, `closed` is whether it closed the connection."""
+    """One connection. `ended` has the streams that the server ended, `closed` is whether it closed the connection."""
 
     def __init__(
         self, port: int, credential: Credential, server_ca: Authority, *, timeout: float = 10, speak: bool = True
@@ -156,7 +156,7 @@ class RawConnection:
         return frames
 
     def wait_for_end(self, streams: set[int], seconds: float) -> set[int]:
-        """Those of these streams that the server has ended within this time, all of them if it closed the connection."""
+        """Those of these streams that the server ended within this time; all of them if it closed the connection."""
         deadline = time.monotonic() + seconds
         while not self.closed and not streams <= self.ended and time.monotonic() < deadline:
             self.receive(0.1)

@@ -2,7 +2,8 @@
 
 Guarantees: a `WorkloadId` exists only where parsing succeeded; the identity comes from the leaf's subject alternative
 name and nothing else; the chain leads to the bundle of the leaf's *own* trust domain, so that a CA of one domain can't
-sign a name of another; nothing is normalised, and what is unusual is refused.
+sign a name of another; nothing is normalised, and what is unusual is refused; a certificate that isn't accepted costs a
+few signature checks, and only so many of them are judged in a second.
 Sources: SPIFFE-ID.md section 2, X509-SVID.md sections 2 to 5, RFC 5280 section 6.
 """
 
@@ -16,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
@@ -41,10 +42,13 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _LAST_LABEL_IS_NUMERIC = re.compile(r"(?:.*\.)?[0-9]+\Z")
 _MAX_CHAIN_BYTES = 64 * 1024
-_MAX_INTERMEDIATES = 8  # the verifier takes no longer chain, and looking for a path costs more with each
+_MAX_INTERMEDIATES = 8
+_MAX_SIGNATURES = 8  # that are checked to find the intermediates that a CA of the bundle vouches for
 _CACHED_CERTIFICATES = 4096
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-_LEAST_RSA_BITS = 2048
+_CACHED_REFUSALS, _REFUSAL_SECONDS = 1024, 5
+_REFUSALS_PER_SECOND, _REFUSALS_PER_SOURCE = 20, 5
+_CURVES = (ec.SECP256R1, ec.SECP384R1)  # what SPIRE, Istio and cert-manager issue; P-521 costs ten times as much
+_RSA_BITS = range(2048, 4096 + 1)
 
 # What cryptography raises for a certificate that it can't read, when it is loaded or when a part of it is first used.
 _UNREADABLE = (
@@ -115,6 +119,31 @@ class Identified:
     valid_until: int
     certificates: frozenset[CertificateKey] = frozenset()
 
+    def holds(self, now: int) -> bool:
+        """Whether this is within the chain's time."""
+        return self.valid_from <= now <= self.valid_until
+
+
+@dataclass(slots=True)
+class _Second:
+    """The certificates that were refused in one second, in all and for each source."""
+
+    time: int = 0
+    total: int = 0
+    by_source: dict[str, int] = field(default_factory=dict)
+
+    def check(self, source: str, now: int) -> None:
+        """Raises RATE_LIMITED when no more may be judged in this second."""
+        if now != self.time:
+            self.time, self.total, self.by_source = now, 0, {}
+        if self.total >= _REFUSALS_PER_SECOND or self.by_source.get(source, 0) >= _REFUSALS_PER_SOURCE:
+            message = "too many certificates were refused in this second; try again in 1 s"
+            raise Refusal(Reason.RATE_LIMITED, message, retry_after=1.0)
+
+    def count(self, source: str) -> None:
+        self.total += 1
+        self.by_source[source] = self.by_source.get(source, 0) + 1
+
 
 @dataclass(slots=True)
 class Identifier:
@@ -125,21 +154,38 @@ class Identifier:
 
     bundles: TrustBundles
     _verified: dict[bytes, Identified] = field(default_factory=dict)
+    _refused: dict[bytes, tuple[Reason, str, int]] = field(default_factory=dict)
+    _second: _Second = field(default_factory=_Second)
 
-    def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
-        """The caller with this certificate. Times are checked at every call, the rest once a certificate.
+    def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int, source: str = "") -> Identified:
+        """The caller with this certificate, from this address. Times are checked at every call, the rest once.
 
-        Raises IDENTITY_INVALID or CERTIFICATE_EXPIRED.
+        Raises IDENTITY_INVALID or CERTIFICATE_EXPIRED, and RATE_LIMITED for a certificate that isn't known to hold
+        while too many others are refused.
         """
         # By digest: a caller may send what chain it likes, and its bytes aren't worth keeping.
         key = hashlib.sha256(leaf_pem).digest() + hashlib.sha256(chain_pem).digest()
         known = self._verified.get(key)
-        if known is None or not known.valid_from <= now <= known.valid_until:  # then another path may still hold
-            known = self._verify(leaf_pem, chain_pem, now)
+        if known is None or not known.holds(now):  # then another path may still hold
+            known = self._judge(key, leaf_pem, chain_pem, now, source)
             if len(self._verified) >= _CACHED_CERTIFICATES:
                 self._verified.clear()  # rare, and dearer to track use at every call than to verify again
             self._verified[key] = known
         return known
+
+    def _judge(self, key: bytes, leaf_pem: bytes, chain_pem: bytes, now: int, source: str) -> Identified:
+        reason, message, since = self._refused.get(key, (None, "", 0))
+        if reason is not None and 0 <= now - since < _REFUSAL_SECONDS:
+            raise Refusal(reason, message)
+        self._second.check(source, now)
+        try:
+            return self._verify(leaf_pem, chain_pem, now)
+        except Refusal as refusal:
+            self._second.count(source)
+            if len(self._refused) >= _CACHED_REFUSALS:
+                self._refused.clear()
+            self._refused[key] = (refusal.reason, refusal.message, now)
+            raise
 
     def _verify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
         if len(leaf_pem) + len(chain_pem) > _MAX_CHAIN_BYTES:
@@ -153,7 +199,7 @@ class Identifier:
         if len(intermediates) > _MAX_INTERMEDIATES:
             raise _invalid(f"it comes with more than {_MAX_INTERMEDIATES} other certificates")
         _check_leaf(extensions)
-        _check_key(public_key)
+        _check_key(public_key, "its key")
         identity = _identity(extensions, dns_enabled=self.bundles.dns is not None)
         if not _valid_at(leaf, now):
             raise Refusal(Reason.CERTIFICATE_EXPIRED, "your certificate isn't valid at this time; renew it")
@@ -197,11 +243,11 @@ def _check_leaf(extensions: x509.Extensions) -> None:
         raise _invalid("its key usage isn't a workload's: digitalSignature, and no signing of certificates or CRLs")
 
 
-def _check_key(key: object) -> None:
-    """What the verifier asks of a CA's key goes for the leaf's as well; TLS would take an RSA key of 1024 bits."""
+def _check_key(key: object, whose: str) -> None:
+    """The kinds of keys that issuers of SVIDs use. TLS would take an RSA key of 1024 bits, or of 16,384."""
     curve = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES)
-    if not curve and not (isinstance(key, rsa.RSAPublicKey) and key.key_size >= _LEAST_RSA_BITS):
-        raise _invalid("its key is neither ECDSA on P-256, P-384 or P-521 nor RSA of 2048 bits or more")
+    if not curve and not (isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS):
+        raise _invalid(f"{whose} is neither ECDSA on P-256 or P-384 nor RSA of 2048 to 4096 bits")
 
 
 def _identity(extensions: x509.Extensions, *, dns_enabled: bool) -> WorkloadId:
@@ -236,12 +282,44 @@ def _verified_chain(
     builder = PolicyBuilder().store(_store(bundle)).time(dt.datetime.fromtimestamp(now, dt.UTC))
     builder = builder.extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
     try:
-        return builder.build_client_verifier().verify(leaf, intermediates).chain
+        vouched = _vouched(intermediates, bundle) if intermediates else []
+        return builder.build_client_verifier().verify(leaf, vouched).chain
     except (VerificationError, *_UNREADABLE):
         if not all(_valid_at(certificate, now) for certificate in intermediates):
             message = "a certificate of the chain that you sent isn't valid at this time; renew it"
             raise Refusal(Reason.CERTIFICATE_EXPIRED, message) from None
         raise _invalid("its chain doesn't lead to a CA of its own trust domain that is valid now") from None
+
+
+def _vouched(intermediates: list[x509.Certificate], bundle: CertificateBundle) -> list[x509.Certificate]:
+    """The intermediates that a CA of the bundle has signed, or one of these has.
+
+    Found from the CAs down, in a few signature checks: the verifier goes up from the leaf along names that anybody can
+    write, and tries what it meets in every order.
+    """
+    vouched: list[x509.Certificate] = []
+    rest = [certificate for certificate in dict.fromkeys(intermediates) if certificate not in bundle]
+    issuers, checks = list(bundle), 0
+    while issuers and rest:
+        issuer = issuers.pop()
+        for certificate in [candidate for candidate in rest if candidate.issuer == issuer.subject]:
+            if checks == _MAX_SIGNATURES:
+                return vouched
+            checks += 1
+            if _signed(certificate, issuer):
+                _check_key(certificate.public_key(), "the key of a certificate of its chain")
+                rest.remove(certificate)
+                vouched.append(certificate)
+                issuers.append(certificate)
+    return vouched
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, TypeError, *_UNREADABLE):
+        return False
+    return True
 
 
 @lru_cache(maxsize=64)

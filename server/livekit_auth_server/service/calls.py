@@ -1,13 +1,17 @@
-"""From bytes to a handler and back: identify, require the caller's policy, decode, handle, encode.
+"""From bytes to a handler and back: admit, require the caller's policy, decode, handle, encode.
 
-Guarantees: the caller is identified and looked up before a byte of its request is read; a request with unknown fields
-is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault as one that says nothing of its cause.
+Guarantees: the caller is identified and looked up before a byte of its request is read, and again when its request is
+there, by the state of that moment; a request is decoded when there is room for what it becomes in memory; one with
+unknown fields is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault as one that says nothing
+of its cause.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import structlog
@@ -17,15 +21,19 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.refusal import Reason, Refusal, invalid
 from livekit_auth_server.core.revocation import DenyList
 from livekit_auth_server.core.trace import TraceParent, parse_traceparent
+from livekit_auth_server.service.limits import UNLISTED
 from livekit_auth_server.service.status import CODE_OF
 from livekit_auth_server.service.validation import violations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from google.protobuf.descriptor import Descriptor
+
     from livekit_auth_server.core.identity import Identified, Identifier
     from livekit_auth_server.core.keys import KeySet
     from livekit_auth_server.core.policy import CallerPolicy, Policy
+    from livekit_auth_server.service.budget import Budget
     from livekit_auth_server.service.limits import RateLimits
     from livekit_auth_server.service.ports import CallObserver, Clock
     from livekit_auth_server.service.shadow import Shadow
@@ -34,6 +42,9 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 _TOLD = 16  # broken rules in one answer
+_GROWTH = 40  # how many bytes of memory a byte of messages within messages can become: an empty one takes two
+_LITTLE = 16 * 1024  # bytes in memory up to which a request isn't counted
+_PATIENCE = 10  # seconds that a request waits for room
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -61,6 +72,24 @@ class CallContext:
     traceparent: str = ""
     tracestate: str = ""
     user_agent: str = ""
+
+    @property
+    def host(self) -> str:
+        """The peer's address without its port."""
+        return self.peer.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who calls, found before its request is read. `owner` is whom its places and bytes count for.
+
+    `identifier` is what identified it: another one, with other bundles, has to do it again.
+    """
+
+    owner: str
+    listed: bool
+    identified: Identified
+    identifier: Identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +167,59 @@ class Calls:
     observer: CallObserver
     limits: RateLimits | None = None
     deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
+    room: Budget | None = None  # the memory for decoded requests; without it, as much as there is
 
-    async def run(self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes) -> bytes:
-        """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault."""
-        trace = parse_traceparent(context.traceparent) if context.traceparent else None
-        finished = Finished(method.name, context.peer, method.audited, context.user_agent, trace, context.tracestate)
+    def admit(self, context: CallContext) -> Admitted:
+        """Who calls. Raises Refusal for a peer whose certificate isn't accepted now, or is revoked."""
+        state, now = self.state, int(self.clock.now())
+        try:
+            identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now, context.host)
+            state.denied.check(identified, now)
+        except Refusal:
+            raise
+        except Exception:  # noqa: BLE001 - the error boundary
+            log_fault("unexpected fault")
+            raise internal() from None
+        listed = identified.identity.text in state.policy.callers
+        return Admitted(identified.identity.text if listed else UNLISTED, listed, identified, state.identifier)
+
+    def turned_away(self, method: str, context: CallContext, refusal: Refusal, admitted: Admitted | None) -> None:
+        """Tells the observer of a call that was refused before it came to `run`."""
+        finished = _finished(method, context, audited=False)
+        if admitted is not None:
+            finished.caller, finished.listed = admitted.identified.identity.text, admitted.listed
+        self._refused(finished, refusal)
+        self._tell(finished)
+
+    async def run(
+        self,
+        method: Method[Q, R] | OpenMethod[Q, R],
+        context: CallContext,
+        data: bytes,
+        admitted: Admitted | None = None,
+    ) -> bytes:
+        """The serialised response. Raises Refusal, with INTERNAL for an unexpected fault.
+
+        `admitted` saves identifying the caller again, unless the bundles or the time have changed.
+        """
+        finished = _finished(method.name, context, audited=method.audited)
         started = self.clock.monotonic()
         try:
-            return await self._handle(method, context, data, finished)
+            amount = len(data) * _growth(method.request.DESCRIPTOR)
+            if self.room is None or amount <= _LITTLE:
+                return await self._handle(method, context, data, finished, admitted)
+            owner = admitted.owner if admitted is not None else UNLISTED
+            await _turn(self.room, owner, amount)
+            try:
+                return await self._handle(method, context, data, finished, admitted)
+            finally:
+                self.room.give(owner, amount)
         except Refusal as refusal:
             self._refused(finished, refusal)
             raise
         except Exception:  # noqa: BLE001 - the error boundary
-            _log_fault("unexpected fault", method=method.name, trace_id=finished.trace_id)
-            fault = Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
+            log_fault("unexpected fault", method=method.name, trace_id=finished.trace_id)
+            fault = internal()
             self._refused(finished, fault)
             raise fault from None
         except BaseException:  # the call was cancelled, by the caller or by its deadline
@@ -162,11 +230,19 @@ class Calls:
             self._tell(finished)
 
     async def _handle(
-        self, method: Method[Q, R] | OpenMethod[Q, R], context: CallContext, data: bytes, finished: Finished
+        self,
+        method: Method[Q, R] | OpenMethod[Q, R],
+        context: CallContext,
+        data: bytes,
+        finished: Finished,
+        admitted: Admitted | None,
     ) -> bytes:
         state, now = self.state, int(self.clock.now())
         policy, trace_id = state.policy, finished.trace_id
-        identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now)
+        if admitted is not None and admitted.identifier is state.identifier and admitted.identified.holds(now):
+            identified = admitted.identified
+        else:
+            identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now, context.host)
         finished.caller = identified.identity.text
         state.denied.check(identified, now)
         listed = policy.callers.get(identified.identity.text)
@@ -206,12 +282,22 @@ class Calls:
         try:
             self.observer.finished(finished)
         except Exception:  # noqa: BLE001 - whatever it is
-            _log_fault("the observer failed", method=finished.method, trace_id=finished.trace_id)
+            log_fault("the observer failed", method=finished.method, trace_id=finished.trace_id)
 
     @staticmethod
     def _refused(finished: Finished, refusal: Refusal) -> None:
         finished.code, finished.reason = CODE_OF[refusal.reason], refusal.reason
         finished.message, finished.decision_id = refusal.message, refusal.metadata.get("decision_id", "")
+
+
+def _finished(method: str, context: CallContext, *, audited: bool) -> Finished:
+    trace = parse_traceparent(context.traceparent) if context.traceparent else None
+    return Finished(method, context.peer, audited, context.user_agent, trace, context.tracestate)
+
+
+def internal() -> Refusal:
+    """The refusal of a call that the server failed at."""
+    return Refusal(Reason.INTERNAL, "the server failed to answer; its log has the details")
 
 
 def _answer(response: Message, finished: Finished) -> bytes:
@@ -221,10 +307,26 @@ def _answer(response: Message, finished: Finished) -> bytes:
     return response.SerializeToString()
 
 
-def _log_fault(event: str, **fields: str) -> None:
+def log_fault(event: str, **fields: str) -> None:
     """Logs the exception that is being handled. A log that can't be written doesn't become the call's answer."""
     with suppress(Exception):
         _log.exception(event, **fields)
+
+
+async def _turn(room: Budget, owner: str, amount: int) -> None:
+    """Waits for room. Raises RATE_LIMITED."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await room.take(owner, amount)
+    except TimeoutError:
+        message = f"other large requests left no room for this one within {_PATIENCE} s"
+        raise Refusal(Reason.RATE_LIMITED, message, retry_after=1.0) from None
+
+
+@cache
+def _growth(request: Descriptor) -> int:
+    """How many bytes of memory a byte of such a request can become, at most."""
+    return _GROWTH if any(field.message_type for field in request.fields) else 2
 
 
 def decoded(message_type: type[Q], data: bytes, max_bytes: int) -> Q:

@@ -1,27 +1,30 @@
 """The gRPC server: bounded in every direction, drained before it stops.
 
-The numbers and their reasons: docs/adr/0003-transport-limits.md.
+The numbers and their reasons: docs/adr/0003-transport-limits.md, docs/adr/0017-what-a-client-can-hold.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
-
 from livekit_auth_server.service.methods import SERVICE
-from livekit_auth_server.transport.edge import handlers
+from livekit_auth_server.transport.accept import Acceptor
+from livekit_auth_server.transport.connections import Connections
+from livekit_auth_server.transport.edge import Edge
+from livekit_auth_server.transport.gate import Gate
+from livekit_auth_server.transport.standard import HEALTH, REFLECTION, Health, Reflection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import grpc
+
     from livekit_auth_server.service.calls import Calls, Method, OpenMethod
 
 _KIB = 1024
+_WINDOW = 16 * _KIB  # bytes of a request that C-core takes before anybody asks for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Limits:
     streams_per_connection: int = 100
     concurrent_calls: int = 4000
     handshake: float = 3.0
+    request_bytes: int = 64 * _KIB * _KIB
+    first_call: float = 30.0
     connection_idle: float = 600.0
     connection_age: float = 3600.0
     connection_age_grace: float = 30.0
@@ -46,6 +51,9 @@ class Limits:
             ("grpc.max_metadata_size", self.metadata),
             ("grpc.absolute_max_metadata_size", 2 * self.metadata),
             ("grpc.max_allowed_incoming_connections", self.connections),
+            ("grpc.http2.bdp_probe", 0),  # the windows stay as they are
+            ("grpc.http2.lookahead_bytes", _WINDOW),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a message is as large as it came
             ("grpc.max_concurrent_streams", self.streams_per_connection),
             # Without it, clients that queue behind the bound on streams get RST_STREAM and UNAVAILABLE.
             ("grpc.http2.max_deallocating_streams", self.streams_per_connection),
@@ -61,14 +69,6 @@ class Limits:
         ]
 
 
-class _Health(health_aio.HealthServicer):  # type: ignore[misc]  # untyped
-    """Health without Watch, whose calls last for ever and would use up those that all callers share."""
-
-    async def Watch(self, _request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
-        """Refused; health.proto lets a server leave it out, and clients then call Check."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "call Check")
-
-
 class Server:
     """Serves the methods on one address until `stop`."""
 
@@ -81,27 +81,29 @@ class Server:
         reflect: bool,
         share_port: bool = False,
     ) -> None:
-        options = [*limits.options(), ("grpc.so_reuseport", int(share_port))]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.concurrent_calls)
-        self._server.add_generic_rpc_handlers((handlers(SERVICE, methods, calls, limits.concurrent_calls),))
-        self._health = _Health()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._connections = Connections(limits.connections, limits.first_call)
+        edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, limits.message)
+        self._health = Health((SERVICE,))
+        handlers = edge.methods(SERVICE, methods) | self._health.handlers(edge)
         if reflect:
-            names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+            handlers |= Reflection((SERVICE, HEALTH, REFLECTION)).handlers(edge)
+        self._server = Acceptor(handlers, [*limits.options(), ("grpc.so_reuseport", int(share_port))])
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, address: str, credentials: grpc.ServerCredentials) -> int:
         """Binds "HOST:PORT" and serves; returns the port. Raises OSError when the address can't be had."""
         try:
-            port = self._server.add_secure_port(address, credentials)
+            port: int = self._server.add_secure_port(address.encode(), credentials)
         except RuntimeError as error:
             raise OSError(f"can't listen on {address}: in use, or not this machine's") from error
         await self._server.start()
-        for service in ("", SERVICE):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._watching = asyncio.create_task(self._connections.watch(port))
+        self._health.serving = True
         return port
 
     async def stop(self, grace: float) -> None:
         """Reports NOT_SERVING, refuses new calls and gives those in flight `grace` seconds to finish."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        self._health.serving = False
+        await self._server.shutdown(grace)
+        if self._watching is not None:
+            self._watching.cancel()
