@@ -14,6 +14,8 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.core.identity import Identified, WorkloadId
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.revocation import NEVER, DenyList
+from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.caller import get_caller
 from livekit_auth_server.service.calls import (
     CallContext,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 CONTEXT = CallContext(b"leaf", b"chain", "ipv4:192.0.2.1:4711")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 STRANGER = Identified(WorkloadId.parse("spiffe://example.org/stranger"), "2b", NOW - 60, NOW + 3600)
+ASKED = pb.IssueTokenRequest(role="guest")
 MARKER = "MARKER: the inside of the server"
 
 
@@ -178,7 +181,45 @@ async def test_an_unlisted_caller_learns_nothing_about_its_request(data):
     assert refusal.message == "the policy doesn't list spiffe://example.org/stranger"
     assert (refusal.metadata, refusal.violations, handler.callers) == ({}, (), [])
     assert (finished.code, finished.reason) == ("PERMISSION_DENIED", "CALLER_NOT_LISTED")
-    assert finished.caller == "spiffe://example.org/stranger"
+    assert (finished.caller, finished.listed) == ("spiffe://example.org/stranger", False)
+
+
+async def test_the_observer_is_told_whether_the_policy_lists_the_caller():
+    runner, log = calls()
+    await runner.run(Handler().method, CONTEXT, GOOD)
+    strange, strangers = calls(stranger())
+    await strange.run(OPEN, CONTEXT, b"")
+    assert ([call.listed for call in log.calls], [call.listed for call in strangers.calls]) == ([True], [False])
+
+
+async def test_a_request_is_decoded_when_there_is_room_for_it():
+    """By the state of that moment: the caller was revoked while its request waited."""
+    handler, room = Handler(), Budget(100_000, 100_000)
+    state = state_of(EVERYTHING)
+    runner = Calls(state, FakeClock(), CallLog(), room=room)
+    batch = Method("BatchIssueTokens", pb.BatchIssueTokensRequest, handler, 1 << 20)
+    await room.take("another", 100_000)
+    large = pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest()] * 500).SerializeToString()
+    waiting = asyncio.create_task(runner.run(batch, CONTEXT, large))
+    await asyncio.sleep(0)
+    assert room.waiting == {"(unlisted)": 1}
+    await runner.run(batch, CONTEXT, pb.BatchIssueTokensRequest(requests=[ASKED]).SerializeToString())
+    state.denied = DenyList({CALLER: NEVER})
+    room.give("another", 100_000)
+    with pytest.raises(Refusal) as caught:
+        await waiting
+    assert caught.value.reason is Reason.CERTIFICATE_REVOKED
+    assert (len(handler.requests), room.heaviest()) == (1, "")
+
+
+async def test_a_request_waits_for_room_only_so_long(monkeypatch):
+    monkeypatch.setattr("livekit_auth_server.service.calls._PATIENCE", 0.01)
+    room = Budget(1, 1)
+    await room.take("another", 1)
+    runner = Calls(state_of(EVERYTHING), FakeClock(), CallLog(), room=room)
+    with pytest.raises(Refusal) as caught:
+        await runner.run(Handler().method, CONTEXT, b"x" * 50_000)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.RATE_LIMITED, 1.0)
 
 
 async def test_an_unlisted_caller_that_wants_a_token_is_recorded_before_its_request_is_read():

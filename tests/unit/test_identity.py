@@ -333,6 +333,7 @@ def extension(oid: str, der: bytes, *, critical: bool = False) -> tuple[x509.Ext
 
 UNKNOWN_CRITICAL = extension("1.2.3.4", b"\5\0", critical=True)
 RSA_1024 = rsa.generate_private_key(65537, 1024)  # noqa: S505 - to see it refused
+RSA_4104 = rsa.generate_private_key(65537, 4104)
 
 REFUSED_LEAVES: dict[str, tuple[dict[str, Any], str]] = {
     "CA:TRUE": ({"ca": True}, "it is a CA certificate"),
@@ -349,6 +350,8 @@ REFUSED_LEAVES: dict[str, tuple[dict[str, Any], str]] = {
     "RSA of 1024 bits": ({"key": RSA_1024}, "its key is neither"),
     "secp256k1": ({"key": ec.generate_private_key(ec.SECP256K1())}, "its key is neither"),
     "Ed25519": ({"key": ed25519.Ed25519PrivateKey.generate()}, "its key is neither"),
+    "P-521": ({"key": ec.generate_private_key(ec.SECP521R1())}, "its key is neither"),
+    "RSA of 4104 bits": ({"key": RSA_4104}, "its key is neither"),
 }
 
 
@@ -367,7 +370,6 @@ ACCEPTED_LEAVES: dict[str, dict[str, Any]] = {
     "an unknown extension that isn't critical": {"extensions": [extension("1.2.3.4", b"\5\0")]},
     "RSA of 2048 bits": {"rsa_key": True},
     "P-384": {"key": ec.generate_private_key(ec.SECP384R1())},
-    "P-521": {"key": ec.generate_private_key(ec.SECP521R1())},
 }
 
 
@@ -716,6 +718,130 @@ def test_a_tangle_of_cas_is_refused_fast(names: int, copies: int) -> None:
     started = time.perf_counter()
     assert "doesn't lead to a CA" in message(credential, chain=chain)
     assert time.perf_counter() - started < 0.5
+
+
+def mesh(key: Any) -> bytes:
+    """Eight CAs of one name and the real CA's key, or this one, that nobody who may has signed."""
+    keys = key.public_key()
+    made = [
+        x509.CertificateBuilder()
+        .subject_name(name("example.org CA"))
+        .issuer_name(name("example.org CA"))
+        .public_key(EXAMPLE.key.public_key() if number % 2 else keys)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - HOUR)
+        .not_valid_after(NOW + HOUR)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(key_usage(key_cert_sign=True, digital_signature=False), critical=True)
+        .sign(key, hashes.SHA256())
+        for number in range(8)
+    ]
+    return b"".join(c.public_bytes(Encoding.PEM) for c in made)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
+def test_junk_between_leaf_and_ca_costs_eight_signature_checks(
+    curve: ec.EllipticCurve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verifier, which tries what it is given in every order, is given nothing that no CA vouches for."""
+    checks, given = [], []
+    signed, builder = identity._signed, identity.PolicyBuilder.build_client_verifier
+
+    class Recorded:
+        def __init__(self, verifier: Any) -> None:
+            self.verifier = verifier
+
+        def verify(self, leaf: x509.Certificate, intermediates: list[x509.Certificate]) -> Any:
+            given.extend(intermediates)
+            return self.verifier.verify(leaf, intermediates)
+
+    class Builder:
+        def __init__(self) -> None:
+            self.builder = identity_builder()
+
+        def __getattr__(self, name: str) -> Any:
+            def step(*arguments: Any, **options: Any) -> Any:
+                self.builder = getattr(self.builder, name)(*arguments, **options)
+                return self
+
+            return step
+
+        def build_client_verifier(self) -> Recorded:
+            return Recorded(builder(self.builder))
+
+    identity_builder = identity.PolicyBuilder
+    monkeypatch.setattr(identity, "PolicyBuilder", Builder)
+    monkeypatch.setattr(identity, "_signed", lambda *pair: checks.append(pair) or signed(*pair))
+    key = ec.generate_private_key(curve)
+    fake = Authority.create("example.org CA", key=key).issue(uris=[WEB])
+    assert "doesn't lead to a CA" in message(fake, chain=mesh(key))
+    assert identify(EXAMPLE.issue(uris=[WEB]), chain=mesh(key)).identity.text == WEB
+    assert (len(checks), given) == (16, [])
+
+
+def test_an_intermediate_that_a_ca_vouches_for_is_found_among_junk() -> None:
+    upper = Authority.create("upper", parent=EXAMPLE)
+    lower = Authority.create("lower", parent=upper)
+    junk = [Authority.create("upper", parent=Authority.create("example.org CA")) for _ in range(2)]
+    chain = b"".join(c.leaf_pem for c in (junk[0], lower, junk[1], upper))
+    assert identify(lower.issue(uris=[WEB]), chain=chain).identity.text == WEB
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP521R1()), RSA_4104])
+def test_an_intermediate_with_a_key_that_no_issuer_uses_is_refused(key: Any) -> None:
+    middle = Authority.create("middle", parent=EXAMPLE, key=key)
+    assert "the key of a certificate of its chain" in message(middle.issue(uris=[WEB]))
+
+
+# What refusals cost
+
+
+def failing(known: Identifier, number: int, now: int = T0, source: str = "ipv4:192.0.2.1") -> Refusal:
+    """How a certificate is refused that nobody has seen before."""
+    with pytest.raises(Refusal) as caught:
+        known.identify(b"junk %d" % number, b"", now, source)
+    return caught.value
+
+
+def test_a_refusal_is_remembered_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, verified = identifier(), []
+    verify = Identifier._verify
+    monkeypatch.setattr(Identifier, "_verify", lambda *about: verified.append(1) or verify(*about))
+    for _ in range(100):
+        assert failing(known, 1).reason is Reason.IDENTITY_INVALID
+    assert len(verified) == 1
+    assert failing(known, 1, T0 + 5).reason is Reason.IDENTITY_INVALID
+    assert len(verified) == 2
+
+
+def test_only_so_many_certificates_are_refused_in_a_second() -> None:
+    known = identifier()
+    caller, late = EXAMPLE.issue(uris=[WEB]), EXAMPLE.issue(uris=["spiffe://example.org/late"])
+    assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB
+    reasons = [failing(known, number).reason for number in range(50)]
+    assert reasons == [Reason.IDENTITY_INVALID] * 5 + [Reason.RATE_LIMITED] * 45
+    assert failing(known, 99).retry_after == 1
+    assert known.identify(late.leaf_pem, b"", T0, "ipv4:192.0.2.2").identity.text == "spiffe://example.org/late"
+    for source in range(3, 30):
+        failing(known, 100 + source, source=f"ipv4:192.0.2.{source}")
+    assert failing(known, 200, source="ipv4:192.0.2.99").reason is Reason.RATE_LIMITED
+    assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB, "known, so never charged"
+    assert failing(known, 201, T0 + 1).reason is Reason.IDENTITY_INVALID
+
+
+def test_certificates_that_hold_are_never_charged() -> None:
+    known = identifier()
+    for number in range(60):
+        credential = EXAMPLE.issue(uris=[f"spiffe://example.org/w{number}"], key=EXAMPLE.key)
+        assert known.identify(credential.leaf_pem, b"", T0).serial
+
+
+def test_refusals_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_CACHED_REFUSALS", 4)
+    known = identifier()
+    for number in range(20):
+        failing(known, number, source=f"{number}")
+        assert len(known._refused) <= 4
 
 
 def test_impostors_of_the_ca_dont_keep_a_caller_out() -> None:
