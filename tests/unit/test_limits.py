@@ -108,7 +108,7 @@ TICKS = st.integers(0, 5) | st.integers(0, 300) | st.integers(1015, 1030)
     seconds=st.sampled_from((1, 60)),
     calls=st.lists(st.tuples(TICKS, st.integers(1, 4)), max_size=150),
 )
-def test_no_window_ever_holds_more_than_the_limit_and_none_refuses_what_would_fit(amount, seconds, calls):
+def test_no_window_holds_more_than_the_limit_or_forgoes_more_than_a_grain(amount, seconds, calls):
     window, now, passed = MovingWindow(Limit(amount, seconds)), 5000.0, []
     for ticks, cost in calls:
         now += ticks * TICK * seconds
@@ -330,6 +330,17 @@ async def test_a_batch_costs_each_project_its_own_entries():
     assert await limiter.refuses(web, "BatchIssueTokens", batch("alpha", "beta", "beta", "beta", "alpha")) is None
     assert await limiter.passes(web, request=pb.IssueTokenRequest(project="alpha")) == 1
     assert await limiter.passes(web, request=pb.IssueTokenRequest(project="beta")) == 3
+
+
+async def test_a_batch_of_one_costs_its_project_alone():
+    limiter, web = Limiter(), caller(per_second(3, project="alpha"), per_second(3, project="beta"), projects=TWO)
+    assert await limiter.passes(web, "BatchIssueTokens", batch("alpha")) == 3
+    assert await limiter.passes(web, "BatchIssueTokens", batch("beta")) == 3
+
+
+async def test_a_batch_of_500_costs_its_project_500():
+    limiter, web = Limiter(), caller(per_second(1000, project="alpha"), per_second(1, project="beta"), projects=TWO)
+    assert await limiter.passes(web, "BatchIssueTokens", batch(*["alpha"] * 500)) == 2
 
 
 @pytest.mark.parametrize("entries", [0, 501])
