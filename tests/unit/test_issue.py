@@ -17,7 +17,7 @@ from livekit_auth_server.core.keys import KeySet, KeyState, Project
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.status import to_status
-from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issuer, key, keys_of, listed
+from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issue_batch, issuer, key, keys_of, listed
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 ROLES = {"guest": JOIN, "moderator": Grants(video=VideoGrants(room_join=True, room_admin=True))}
@@ -324,7 +324,7 @@ async def test_a_dry_run_has_the_same_bound(audit, validate_only):
 
 
 async def batch(audit: AuditTrail, *requests: pb.IssueTokenRequest, caller=WEB) -> pb.BatchIssueTokensResponse:
-    return await issuer(audit).issue_batch(caller, pb.BatchIssueTokensRequest(requests=requests))
+    return await issue_batch(issuer(audit), caller, pb.BatchIssueTokensRequest(requests=requests))
 
 
 def outcome(result: pb.IssueTokenResult) -> str:

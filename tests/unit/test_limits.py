@@ -15,9 +15,12 @@ from livekit_auth_server.core.limits import GRAINS, METHODS, Charge, Limit, Movi
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service import limits as service_limits
+from livekit_auth_server.service.batches import Batch
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.service.turns import Turns
+from livekit_auth_server.service.validation import MAX_BATCH
 from livekit_auth_server.service.webhooks import Webhooks
 from support.handlers import AuditTrail, issuer
 
@@ -92,8 +95,10 @@ def caller(*limits: Limit, projects: frozenset[str] = ONE, id_: str = "spiffe://
     return CallerPolicy(id_, (AllowEntry("all", projects),), projects, projects, limits)
 
 
-def batch(*projects: str) -> pb.BatchIssueTokensRequest:
-    return pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest(project=project) for project in projects])
+def batch(*projects: str) -> Batch:
+    """A batch as it was read; too large a one has no entries."""
+    count = len(projects)
+    return Batch(count, (b"",) * count, projects) if 1 <= count <= MAX_BATCH else Batch(count)
 
 
 # --- a window ---
@@ -292,7 +297,7 @@ async def test_get_caller_has_no_project():
 
 
 def test_every_method_has_a_rule_for_what_it_costs():
-    served = {method.name for method in methods(issuer(AuditTrail()), Webhooks(None, 1))}
+    served = {method.name for method in methods(issuer(AuditTrail()), Webhooks(None, 1), Turns(Stopwatch()))}
     assert set(service_limits._RULES) == served
     assert {counted for counted, _ in service_limits._RULES.values()} == set(METHODS) == served - {"BatchIssueTokens"}
 

@@ -121,6 +121,11 @@ class KeySet:
                 self._by_key_id[key.id] = (project, key)
         self.projects: Mapping[str, Project] = by_name
 
+    def verifies(self, key_id: str, project: str, now: int) -> bool:
+        """Whether the project's tokens that this key signed are accepted."""
+        found = self._by_key_id.get(key_id)
+        return found is not None and found[0].name == project and found[1].may_verify(now)
+
     def verifying_key(self, key_id: str, projects: frozenset[str], now: int) -> tuple[Project, ApiKey]:
         """The key with this id, if it may verify and belongs to one of the projects.
 
