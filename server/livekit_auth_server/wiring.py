@@ -42,6 +42,7 @@ from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls, State
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
+from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores import Stores, open_stores
 from livekit_auth_server.telemetry import Telemetry, open_telemetry
@@ -117,7 +118,11 @@ async def start(  # noqa: PLR0913 - the composition root
     room = Budget(limits.request_bytes, limits.request_bytes // 2, small=_SMALL_REQUEST)
     calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
     server = Server(
-        methods(issuer, Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))),
+        methods(
+            issuer,
+            Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry)),
+            Turns(clock),
+        ),
         calls,
         limits,
         reflect=settings.reflection,

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from livekit_auth_server.core.identity import Identified, TrustBundles, WorkloadId
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.service.calls import ListedCaller, State
+from livekit_auth_server.service.batches import Batches
+from livekit_auth_server.service.calls import ListedCaller, State, Undecoded
 from livekit_auth_server.service.issue import Issuer
+from livekit_auth_server.service.turns import Turns
 from support.policies import CALLER, EVERYTHING, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from livekit_auth.v1 import auth_service_pb2 as pb
     from livekit_auth_server.core.audit import AuditRecord
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.policy import AllowEntry
@@ -73,11 +76,15 @@ class AuditTrail:
     records: list[AuditRecord] = field(default_factory=list)
     room: float = float("inf")
     unlisted: list[AuditRecord] = field(default_factory=list)
+    withheld: list[tuple[str, str]] = field(default_factory=list)
 
     async def record(self, *records: AuditRecord) -> None:
         if len(self.records) + len(records) > self.room:
             raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued")
         self.records.extend(records)
+
+    def withhold(self, records: Sequence[AuditRecord], why: str) -> None:
+        self.withheld.extend((record.decision_id, why) for record in records)
 
     def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
         (self.records if listed else self.unlisted).append(record)
@@ -93,6 +100,7 @@ class AuditWatch:
     shared: int = 0
     decisions: list[AuditRecord] = field(default_factory=list)
     refused: list[AuditRecord] = field(default_factory=list)
+    withdrawn: list[tuple[str, str]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
 
     def up(self, *, up: bool) -> None:
@@ -113,6 +121,9 @@ class AuditWatch:
 
     def unrecorded(self, records: Sequence[AuditRecord]) -> None:
         self.refused.extend(records)
+
+    def withheld(self, records: Sequence[AuditRecord], why: str) -> None:
+        self.withdrawn.extend((record.decision_id, why) for record in records)
 
     def waited(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -137,10 +148,22 @@ def state_of(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, ke
 def listed(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, keys: KeySet | None = None) -> ListedCaller:
     """The caller as a handler gets it. Without entries it may do everything."""
     policy, caller = policy_of(*(entries or (EVERYTHING,)), roles=roles)
-    return ListedCaller(IDENTIFIED, caller, policy, keys or keys_of(KEY), NOW, "")
+    return ListedCaller(IDENTIFIED, caller, policy, keys or keys_of(KEY), NOW, "", again=lambda caller: caller)
 
 
 def issuer(audit: AuditTrail) -> Issuer:
     """An issuer whose decisions are called d1, d2 and so on."""
     numbers = count(1)
     return Issuer(audit, lambda: f"d{next(numbers)}")
+
+
+async def free(_caller: object, _request: object) -> None:
+    """Charges nothing."""
+
+
+async def issue_batch(
+    issuer: Issuer, caller: ListedCaller, request: pb.BatchIssueTokensRequest, turns: Turns | None = None
+) -> pb.BatchIssueTokensResponse:
+    """BatchIssueTokens as its handler answers it, uncharged."""
+    batches = Batches(issuer, turns or Turns(FakeClock()))
+    return await batches.issue(caller, Undecoded(request.SerializeToString(), free))

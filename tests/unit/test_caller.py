@@ -29,7 +29,9 @@ LISTED = CallerPolicy(CALLER, (ENTRY,), frozenset({"b", "a"}), frozenset({"c"}))
 
 async def asked(listed: CallerPolicy | None) -> pb.GetCallerResponse:
     policy = Policy("r1", {}, {listed.id: listed} if listed else {})
-    return await get_caller(Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, ""), pb.GetCallerRequest())
+    return await get_caller(
+        Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, "", again=lambda caller: caller), pb.GetCallerRequest()
+    )
 
 
 async def test_a_stranger_learns_its_own_identity_and_no_more():

@@ -29,6 +29,7 @@ from livekit_auth_server.service.calls import (
 )
 from livekit_auth_server.service.methods import SERVICE, methods
 from livekit_auth_server.service.status import to_status
+from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from support.handlers import KEY, NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, issuer, keys_of, state_of
 from support.policies import CALLER, EVERYTHING, JOIN, policy_of
@@ -87,7 +88,7 @@ def replace_identifier(state: State, identifier: FakeIdentifier) -> State:
 
 def served(audit: AuditTrail) -> tuple[Method[Any, Any] | OpenMethod[Any, Any], ...]:
     """The service's own methods; the webhooks aren't asked here."""
-    return methods(issuer(audit), Webhooks(MemoryAckStore(FakeClock(), 60, 100), 1024))
+    return methods(issuer(audit), Webhooks(MemoryAckStore(FakeClock(), 60, 100), 1024), Turns(FakeClock()))
 
 
 async def refused(

@@ -16,9 +16,8 @@ from livekit_auth_server.core.grants import Grants, VideoGrants
 from livekit_auth_server.core.keys import KeySet, KeyState, Project
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.service import issue as issue_module
 from livekit_auth_server.service.status import to_status
-from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issuer, key, keys_of, listed
+from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issue_batch, issuer, key, keys_of, listed
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 ROLES = {"guest": JOIN, "moderator": Grants(video=VideoGrants(room_join=True, room_admin=True))}
@@ -263,13 +262,17 @@ async def test_whether_a_project_has_a_key_is_told_only_to_whom_it_is_permitted(
 # Dry runs
 
 
-async def test_with_validate_only_every_check_runs_and_nothing_is_minted(audit, monkeypatch):
-    monkeypatch.setattr(issue_module, "mint", lambda *_: pytest.fail("a dry run mints"))
-    real = await issuer(AuditTrail()).issue(WEB, changed(validate_only=True))
-    assert real.token == ""
-    assert {field.name for field, _ in real.ListFields()} == set(real.DESCRIPTOR.fields_by_name) - {"token"}
-    response = await issuer(audit).issue(WEB, changed(validate_only=True))
-    assert response == real
+def no_mint(*_: object) -> str:
+    raise AssertionError("something is minted")
+
+
+async def test_with_validate_only_every_check_runs_and_nothing_is_minted(audit):
+    minting_nothing = replace(issuer(audit), mint=no_mint)
+    response = await minting_nothing.issue(WEB, changed(validate_only=True))
+    assert response.token == ""
+    assert {field.name for field, _ in response.ListFields()} == set(response.DESCRIPTOR.fields_by_name) - {"token"}
+    with pytest.raises(AssertionError, match="something is minted"):
+        await minting_nothing.issue(WEB, ASKED)
     [record] = audit.records
     assert (record.dry_run, record.permitted, record.token_sha256, record.key_id) == (True, True, "", KEY.id)
 
@@ -298,9 +301,10 @@ async def test_a_dry_run_stops_when_it_cant_be_recorded():
 HEAVY = "\x01" * 64 * 1024  # six characters of JSON each, eight of the token
 
 
-async def test_a_token_over_3_mib_is_refused_before_it_is_minted(audit, monkeypatch):
-    monkeypatch.setattr(issue_module, "mint", lambda *_: pytest.fail("it is minted"))
-    refusal = await refused(audit, changed(metadata="\x01" * 512 * 1024))
+async def test_a_token_over_3_mib_is_refused_before_it_is_minted(audit):
+    with pytest.raises(Refusal) as caught:
+        await replace(issuer(audit), mint=no_mint).issue(WEB, changed(metadata="\x01" * 512 * 1024))
+    refusal = caught.value
     assert (refusal.reason, refusal.metadata) == (Reason.RESPONSE_TOO_LARGE, {"decision_id": "d1"})
     assert [(record.permitted, record.reason) for record in audit.records] == [(False, Reason.RESPONSE_TOO_LARGE)]
 
@@ -320,7 +324,7 @@ async def test_a_dry_run_has_the_same_bound(audit, validate_only):
 
 
 async def batch(audit: AuditTrail, *requests: pb.IssueTokenRequest, caller=WEB) -> pb.BatchIssueTokensResponse:
-    return await issuer(audit).issue_batch(caller, pb.BatchIssueTokensRequest(requests=requests))
+    return await issue_batch(issuer(audit), caller, pb.BatchIssueTokensRequest(requests=requests))
 
 
 def outcome(result: pb.IssueTokenResult) -> str:

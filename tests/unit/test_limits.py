@@ -15,9 +15,12 @@ from livekit_auth_server.core.limits import GRAINS, METHODS, Charge, Limit, Movi
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service import limits as service_limits
+from livekit_auth_server.service.batches import Batch
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.service.turns import Turns
+from livekit_auth_server.service.validation import MAX_BATCH
 from livekit_auth_server.service.webhooks import Webhooks
 from support.handlers import AuditTrail, issuer
 
@@ -92,8 +95,10 @@ def caller(*limits: Limit, projects: frozenset[str] = ONE, id_: str = "spiffe://
     return CallerPolicy(id_, (AllowEntry("all", projects),), projects, projects, limits)
 
 
-def batch(*projects: str) -> pb.BatchIssueTokensRequest:
-    return pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest(project=project) for project in projects])
+def batch(*projects: str) -> Batch:
+    """A batch as it was read; too large a one has no entries."""
+    count = len(projects)
+    return Batch(count, (b"",) * count, projects) if 1 <= count <= MAX_BATCH else Batch(count)
 
 
 # --- a window ---
@@ -108,7 +113,7 @@ TICKS = st.integers(0, 5) | st.integers(0, 300) | st.integers(1015, 1030)
     seconds=st.sampled_from((1, 60)),
     calls=st.lists(st.tuples(TICKS, st.integers(1, 4)), max_size=150),
 )
-def test_no_window_ever_holds_more_than_the_limit_and_none_refuses_what_would_fit(amount, seconds, calls):
+def test_no_window_holds_more_than_the_limit_or_forgoes_more_than_a_grain(amount, seconds, calls):
     window, now, passed = MovingWindow(Limit(amount, seconds)), 5000.0, []
     for ticks, cost in calls:
         now += ticks * TICK * seconds
@@ -292,7 +297,7 @@ async def test_get_caller_has_no_project():
 
 
 def test_every_method_has_a_rule_for_what_it_costs():
-    served = {method.name for method in methods(issuer(AuditTrail()), Webhooks(None, 1))}
+    served = {method.name for method in methods(issuer(AuditTrail()), Webhooks(None, 1), Turns(Stopwatch()))}
     assert set(service_limits._RULES) == served
     assert {counted for counted, _ in service_limits._RULES.values()} == set(METHODS) == served - {"BatchIssueTokens"}
 
@@ -330,6 +335,17 @@ async def test_a_batch_costs_each_project_its_own_entries():
     assert await limiter.refuses(web, "BatchIssueTokens", batch("alpha", "beta", "beta", "beta", "alpha")) is None
     assert await limiter.passes(web, request=pb.IssueTokenRequest(project="alpha")) == 1
     assert await limiter.passes(web, request=pb.IssueTokenRequest(project="beta")) == 3
+
+
+async def test_a_batch_of_one_costs_its_project_alone():
+    limiter, web = Limiter(), caller(per_second(3, project="alpha"), per_second(3, project="beta"), projects=TWO)
+    assert await limiter.passes(web, "BatchIssueTokens", batch("alpha")) == 3
+    assert await limiter.passes(web, "BatchIssueTokens", batch("beta")) == 3
+
+
+async def test_a_batch_of_500_costs_its_project_500():
+    limiter, web = Limiter(), caller(per_second(1000, project="alpha"), per_second(1, project="beta"), projects=TWO)
+    assert await limiter.passes(web, "BatchIssueTokens", batch(*["alpha"] * 500)) == 2
 
 
 @pytest.mark.parametrize("entries", [0, 501])

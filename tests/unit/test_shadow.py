@@ -20,7 +20,7 @@ from livekit_auth_server.core.refusal import Refusal
 from livekit_auth_server.service.calls import CallContext, Calls, Method
 from livekit_auth_server.service.shadow import Difference, Shadow
 from livekit_auth_server.service.webhooks import permitted_to_verify
-from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issuer, listed, state_of
+from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issue_batch, issuer, listed, state_of
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def answers(caller: ListedCaller, *requests: pb.IssueTokenRequest) -> tupl
             found.append((await service.issue(caller, request)).SerializeToString(deterministic=True))
         except Refusal as refusal:
             found.append(f"{refusal.reason} {refusal.message} {refusal.metadata} {refusal.violations}")
-    batch = await service.issue_batch(caller, pb.BatchIssueTokensRequest(requests=requests))
+    batch = await issue_batch(service, caller, pb.BatchIssueTokensRequest(requests=requests))
     return [*found, batch.SerializeToString(deterministic=True)], trail
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from livekit import api
 from livekit.protocol.room import RoomConfiguration
 
+from livekit_auth_server.core import tokens as tokens_module
 from livekit_auth_server.core.grants import (
     GROUPS,
     PARTICIPANT_KINDS,
@@ -33,7 +34,7 @@ from livekit_auth_server.core.grants import (
 )
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.core.tokens import VerifiedToken, verify_access_token, verify_signed
+from livekit_auth_server.core.tokens import MAX_UNSIGNED, VerifiedToken, verify_access_token, verify_signed
 from support.jws import HS256, base64url, encoded, pyjwt_at, sign
 
 if TYPE_CHECKING:
@@ -275,6 +276,20 @@ def test_only_hs256_without_extensions_is_a_livekit_token(header: Any) -> None:
     assert reason(sign(payload(), SECRETS["APIalpha"], header=header)) is Reason.TOKEN_MALFORMED
 
 
+def test_a_header_of_1_kib_is_read_and_a_longer_one_is_not() -> None:
+    header = {**HS256, "kid": "x" * 983}
+    assert len(json.dumps(header)) == 1024
+    assert verify(token(header=header)).identity == "user-1"
+    with pytest.raises(Refusal, match="header or signature is longer") as caught:
+        verify(token(header={**HS256, "kid": "x" * 984}))
+    assert caught.value.reason is Reason.TOKEN_MALFORMED
+
+
+def test_a_long_signature_is_not_decoded() -> None:
+    with pytest.raises(Refusal, match="header or signature is longer"):
+        verify(GOOD.rpartition(".")[0] + "." + "A" * 1367)
+
+
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_a_signature_with_another_hash_is_refused_though_it_fits(algorithm: str) -> None:
     made = jwt.encode(payload(), SECRETS["APIalpha"], algorithm=algorithm)
@@ -436,6 +451,87 @@ def test_no_claim_is_judged_before_the_signature(claims: dict[str, Any]) -> None
     assert reason(token(iss="APInever", **claims)) is Reason.KEY_UNKNOWN
 
 
+# Large tokens: their key is found before they are parsed
+
+
+def large(*, signed_by: str = "APIalpha", **claims: Any) -> str:
+    """A token with more payload than is parsed unsigned. The other claims come before "iss", as in minted ones."""
+    base = {"metadata": "x" * MAX_UNSIGNED, "sub": "user-1", **claims}
+    return sign(base if "iss" in base else {**base, "iss": "APIalpha", "exp": NOW + 600}, SECRETS[signed_by])
+
+
+@pytest.fixture
+def signatures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what is signed or compared with a signature."""
+    sizes, real = [], Secret.sign
+
+    def counting(self: Secret, message: bytes) -> bytes:
+        sizes.append(len(message))
+        return real(self, message)
+
+    monkeypatch.setattr(Secret, "sign", counting)
+    return sizes
+
+
+MANY = KeySet(
+    [Project("alpha", "", (*(ApiKey(f"API{n}", Secret(b"%d" % n * 32)) for n in range(30)), key("APIalpha")))]
+)
+
+
+def test_a_large_token_costs_one_signature_whatever_the_number_of_keys(signatures: list[int]) -> None:
+    assert verify(large(), keys=MANY).identity == "user-1"
+    assert len(signatures) == 1
+    assert reason(large(signed_by="APIbeta"), keys=MANY) is Reason.SIGNATURE_INVALID
+    assert len(signatures) == 2
+
+
+@pytest.mark.parametrize("iss", ["APIbeta", "APIgone", "APIended", "APInever"])
+def test_a_large_token_of_a_key_that_may_not_verify_costs_no_signature(iss: str, signatures: list[int]) -> None:
+    assert reason(large(iss=iss, exp=NOW + 600, signed_by=iss if iss in SECRETS else "APIalpha")) is Reason.KEY_UNKNOWN
+    assert signatures == []
+
+
+@pytest.mark.parametrize("signed_by", ["APIbeta", "APIolder"])
+def test_a_large_payload_is_not_parsed_before_its_signature_fits(signed_by: str, monkeypatch: Any) -> None:
+    parsed, real = [], tokens_module._object
+    monkeypatch.setattr(tokens_module, "_object", lambda data: parsed.append(len(data)) or real(data))
+    assert reason(large(signed_by=signed_by)) is Reason.SIGNATURE_INVALID
+    assert max(parsed) < 1024
+    verify(large())
+    assert max(parsed) > MAX_UNSIGNED
+
+
+def test_the_key_of_a_large_token_is_the_one_that_it_names_at_the_top() -> None:
+    nested = {"attributes": {"iss": "APIolder"}}
+    assert verify(large(**nested)).attributes == {"iss": "APIolder"}
+    decoy = {"iss": "APIalpha", "exp": NOW + 600, **nested}
+    for signed_by in ("APIalpha", "APIolder"):
+        assert reason(large(signed_by=signed_by, **decoy)) is Reason.SIGNATURE_INVALID
+
+
+def test_text_that_looks_like_an_issuer_is_none_of_a_large_token() -> None:
+    text = '"iss":"APIbeta"'
+    assert verify(large(name=text, iss="APIalpha", exp=NOW + 600, kind="", roomPreset=text)).identity == "user-1"
+
+
+@pytest.mark.parametrize("iss", ["", None, 0, True, [], ["APIalpha"], {"APIalpha": 1}, "x" * 1000])
+def test_a_large_token_without_an_issuer_is_malformed(iss: object) -> None:
+    assert reason(large(iss=iss, exp=NOW + 600)) is Reason.TOKEN_MALFORMED
+
+
+def test_the_issuer_of_a_large_token_may_be_written_with_escapes_and_spaces() -> None:
+    for member in (r'"iss":"\u0041PIalpha"', '"iss" :\n "APIalpha"'):
+        content = f'{{"metadata":"{"x" * MAX_UNSIGNED}","sub":"user-1",{member},"exp":{NOW + 600}}}'
+        assert verify(sign(content, SECRETS["APIalpha"])).identity == "user-1"
+    broken = f'{{"metadata":"{"x" * MAX_UNSIGNED}","iss":"\\ud800","exp":{NOW + 600}}}'
+    assert reason(sign(broken, SECRETS["APIalpha"])) is Reason.TOKEN_MALFORMED
+
+
+def test_a_large_payload_of_issuers_is_looked_at_in_a_few_places() -> None:
+    for count, why in ((7, Reason.TOKEN_EXPIRED), (20_000, Reason.TOKEN_MALFORMED)):
+        assert reason(large(iss="APIalpha", exp=1, roomConfig={"tags": ["iss"] * count})) is why
+
+
 # What claims may hold
 
 
@@ -517,6 +613,11 @@ def test_what_isnt_modelled_is_named_and_nothing_more() -> None:
         "video.futureGrant",
     )
     assert got.grants.sip == SipGrants(admin=True)
+
+
+def test_unknown_sources_are_named_beside_what_else_is_not_modelled() -> None:
+    got = verify(token(futureClaim=1, video={"roomJoin": True, "canPublishSources": ["hologram"], "future": 1}))
+    assert got.other_claims == ("futureClaim", "video.canPublishSources", "video.future")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def reachable(message: Descriptor, seen: set[str] | None = None) -> Iterator[Des
 
 FIELDS = {field_name(field): field for cls in REQUESTS for m in reachable(cls.DESCRIPTOR) for field in m.fields}
 WITHOUT_A_RULE = {
-    "BatchIssueTokensRequest.requests",  # 1 to 500 entries: service.issue, since each entry is judged for itself
+    "BatchIssueTokensRequest.requests",  # 1 to 500 entries: service.batches, since each entry is judged for itself
 }
 
 

@@ -105,7 +105,7 @@ class AuditFile:
         except asyncio.CancelledError:
             written = lines.done.done() and not lines.done.cancelled() and lines.done.exception() is None
             if written:  # and the call ended before it heard of it
-                self._withhold(lines)
+                self.withhold(lines.issues, "the call had ended")
             raise
 
     def note(self, members: str) -> None:
@@ -117,6 +117,13 @@ class AuditFile:
         self._add(_Lines([members]))
         if self._note_timer is None and self._writing is None:
             self._note_timer = self._loop.call_later(_NOTE_DELAY, self._schedule)
+
+    def withhold(self, decisions: Sequence[str], why: str) -> None:
+        """Says in the trail that the tokens of these decisions didn't leave."""
+        if decisions:
+            end = f'"time":{int(self._clock.now())},"why":"{why}"'
+            self._add(_Lines([f'"kind":"withheld","decision_id":"{decision}",{end}' for decision in decisions]))
+            self._schedule()
 
     def tick(self) -> None:
         """To be called about every second: exports the head when it is due, and asks whether the file can be written.
@@ -217,7 +224,7 @@ class AuditFile:
             if lines.done is None:
                 continue
             if lines.done.done():
-                self._withhold(lines)
+                self.withhold(lines.issues, "the call had ended")
             else:
                 lines.done.set_result(None)
         if self._dropped:
@@ -251,14 +258,6 @@ class AuditFile:
             _log.error("the audit trail can't be written: nothing is issued", path=str(self._file.path), why=why)
         self._failure = why
         self._observer.up(up=False)
-
-    def _withhold(self, lines: _Lines) -> None:
-        """Says in the trail that the tokens of these lines didn't leave."""
-        time = int(self._clock.now())
-        if lines.issues:
-            members = [f'"kind":"withheld","decision_id":"{decision}","time":{time}' for decision in lines.issues]
-            self._add(_Lines(members))
-            self._schedule()
 
     def _drop(self, count: int) -> None:
         self._dropped += count

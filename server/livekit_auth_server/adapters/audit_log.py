@@ -56,6 +56,11 @@ class AuditLog:
         if self.stream.dropped > dropped:
             self.observer.dropped(1)
 
+    def withhold(self, decisions: Sequence[str], why: str) -> None:
+        """Writes a line for each, which is lost when it can't be written."""
+        for decision in decisions:
+            self.note(f'"kind":"withheld","decision_id":"{decision}","why":"{why}"')
+
     def tick(self) -> None:
         """Nothing to do now and then."""
 

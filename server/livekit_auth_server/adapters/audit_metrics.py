@@ -83,6 +83,12 @@ class AuditMetrics:
         for record in records:
             self._decisions.add((record.method, "unrecorded", Reason.AUDIT_UNAVAILABLE))
 
+    def withheld(self, records: Sequence[AuditRecord], why: str) -> None:
+        """Permits that were counted as issued, and whose tokens didn't leave."""
+        reason = why if why in Reason.__members__ else ""
+        for record in records:
+            self._decisions.add((record.method, "withheld", reason))
+
     def show_waiting(self, count: Callable[[], int]) -> None:
         """Shows what `count` returns as the number of decisions that aren't recorded yet."""
         gauge = Gauge(

@@ -42,6 +42,9 @@ class Sink(Protocol):
     def note(self, members: str) -> None:
         """Adds a line that nobody waits for; `members` are JSON members in ASCII."""
 
+    def withhold(self, decisions: Sequence[str], why: str) -> None:
+        """Adds lines that nobody waits for, and that aren't dropped: the tokens of these decisions didn't leave."""
+
     def tick(self) -> None:
         """Is called every second."""
 
@@ -77,6 +80,12 @@ class AuditTrail:
             self.observer.waited(self.clock.monotonic() - started)
         for record in records:
             self.observer.decided(record)
+
+    def withhold(self, records: Sequence[AuditRecord], why: str) -> None:
+        """Says that the tokens of these permits didn't leave, though they are recorded. Never waits."""
+        if records:
+            self.sink.withhold([record.decision_id for record in records], why)
+            self.observer.withheld(records, why)
 
     def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
         """Records a denial, in a line of its own or counted with others. Never fails, never waits."""

@@ -121,10 +121,10 @@ class KeySet:
                 self._by_key_id[key.id] = (project, key)
         self.projects: Mapping[str, Project] = by_name
 
-    def any_fits(self, message: bytes, signature: bytes, projects: frozenset[str], now: int) -> bool:
-        """Whether the signature is the message's by any key of the projects that may verify."""
-        keys = (key for project, key in self._by_key_id.values() if project.name in projects and key.may_verify(now))
-        return any(key.secret.fits(message, signature) for key in keys)
+    def verifies(self, key_id: str, project: str, now: int) -> bool:
+        """Whether the project's tokens that this key signed are accepted."""
+        found = self._by_key_id.get(key_id)
+        return found is not None and found[0].name == project and found[1].may_verify(now)
 
     def verifying_key(self, key_id: str, projects: frozenset[str], now: int) -> tuple[Project, ApiKey]:
         """The key with this id, if it may verify and belongs to one of the projects.

@@ -1,7 +1,8 @@
 """Rate limits: which calls a limit counts, and the moving window that counts them.
 
 Guarantees: never more than `amount` in any `seconds`; what is refused isn't counted; a window holds a few hundred
-numbers at most, whatever its amount.
+numbers at most, whatever its amount. The price of the last: a call that would fit may be refused for up to 1/256 of the
+window (4 ms at 20/s, 14 s at 600/h), and `wait` says so.
 """
 
 from __future__ import annotations

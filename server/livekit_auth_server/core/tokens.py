@@ -1,14 +1,16 @@
 """Checks tokens that LiveKit or this service signed: strict JWTs with HS256, and what their claims say.
 
-Guarantees: the signature is checked in constant time before any claim but "iss" is read; "iss" must name a key that the
-caller may verify with; "exp" must be there; a webhook's token is never taken for an access token.
+Guarantees: the signature is checked in constant time before any claim but "iss" is read, and against the one key that
+"iss" names, whatever the number of keys; that key is one that the caller may verify with; "exp" must be there; a
+webhook's token is never taken for an access token. Of an unsigned token, no more than `MAX_UNSIGNED` bytes of JSON are
+parsed.
 """
 
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
 LEEWAY = 60  # seconds, as in livekit/protocol and livekit-api
 LAST_SECOND = 253_402_300_799  # of the year 9999, where a google.protobuf.Timestamp ends
 
-_PART = re.compile(r"[A-Za-z0-9_-]+\Z")
+MAX_UNSIGNED = 64 * 1024  # bytes of payload that are parsed before the signature was checked
+
 _PARTS = 3
-_MAX_HEADER = 1024  # bytes
-_MAX_UNSIGNED = 64 * 1024  # bytes of payload that are parsed before a signature was seen to fit
+_MAX_SHORT_PART = 1366  # characters of header and of signature: 1 KiB
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # RFC 4648 section 5 to section 4; "!" is in neither
+_ISSUER = re.compile(rb'"iss"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.){1,512}")')
+_ISSUERS = 8  # places in a large payload that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +76,23 @@ def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) 
     Raises TOKEN_MALFORMED, KEY_UNKNOWN, SIGNATURE_INVALID or TOKEN_EXPIRED.
     """
     parts = token.split(".", _PARTS)  # no more, or a long token of dots would take far more memory than it has
-    if len(parts) != _PARTS or not all(_PART.match(part) for part in parts):
+    if len(parts) != _PARTS:
         raise _malformed("it isn't three base64url parts")
+    if len(parts[0]) > _MAX_SHORT_PART or len(parts[2]) > _MAX_SHORT_PART:
+        raise _malformed("its header or signature is longer than LiveKit's")
     header, payload, signature = (_decoded(part) for part in parts)
-    if len(header) > _MAX_HEADER:
-        raise _malformed("its header is longer than LiveKit's")
     _check_header(_object(header))
-    if len(payload) > _MAX_UNSIGNED and not keys.any_fits(signed_part(token), signature, projects, now):
-        raise Refusal(Reason.SIGNATURE_INVALID, "the signature fits no key that you may verify with")
-    claims = _object(payload)
-    issuer = claims.get("iss")
+    claims = _object(payload) if len(payload) <= MAX_UNSIGNED else None
+    issuer = _last_issuer(payload) if claims is None else claims.get("iss")
     if not isinstance(issuer, str) or not issuer:
         raise _malformed('it names no key ("iss")')
     project, key = keys.verifying_key(issuer, projects, now)
     if not key.secret.fits(signed_part(token), signature):
-        raise Refusal(Reason.SIGNATURE_INVALID, "the signature doesn't fit the key that the token names")
+        raise Refusal(Reason.SIGNATURE_INVALID, _OTHER_KEY)
+    if claims is None:
+        claims = _object(payload)
+        if claims.get("iss") != key.id:
+            raise Refusal(Reason.SIGNATURE_INVALID, _OTHER_KEY)
     expires, not_before = _time(claims, "exp"), _time(claims, "nbf")
     if expires is None:
         raise _malformed('it never expires (no "exp")')
@@ -94,6 +101,9 @@ def verify_signed(token: str, keys: KeySet, projects: frozenset[str], now: int) 
     if not_before is not None and now < not_before - LEEWAY:
         raise Refusal(Reason.TOKEN_EXPIRED, "the token isn't valid yet")
     return SignedClaims(claims, project, key, not_before, expires)
+
+
+_OTHER_KEY = "the signature doesn't fit the key that the token names"
 
 
 def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now: int) -> VerifiedToken:
@@ -195,12 +205,32 @@ def _check_header(header: Mapping[str, Any]) -> None:
 def _decoded(part: str) -> bytes:
     """The part's bytes. Base64 with other bits than zero at its end is refused, so that a token has one spelling."""
     try:
-        data = urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except Base64Error:
+        data = a2b_base64(part.encode("ascii").translate(_TO_STANDARD) + b"=" * (-len(part) % 4), strict_mode=True)
+    except ValueError:
         data = b""
-    if urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+    rest = len(data) % 3
+    if not data or (rest and urlsafe_b64encode(data[-rest:]).rstrip(b"=").decode() != part[-rest - 1 :]):
         raise _malformed("it isn't base64url (RFC 4648 section 5)")
     return data
+
+
+def _last_issuer(payload: bytes) -> str | None:
+    """The last "iss" of a payload too large to be parsed unsigned; whether it is the token's own shows afterwards.
+
+    Within a string no name looks so, since its quotes would be escaped. Members that are named so inside other claims
+    are skipped as far as they hold no text.
+    """
+    end = len(payload)
+    for _ in range(_ISSUERS):
+        end = payload.rfind(b'"iss"', 0, end)
+        if end < 0:
+            return None
+        if found := _ISSUER.match(payload, end):
+            try:
+                return str(orjson.loads(found[1]))
+            except orjson.JSONDecodeError:
+                return None
+    return None
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Guarantees: the caller is identified and looked up before a byte of its request is read, and again when its request is
 there, by the state of that moment; a request is decoded when there is room for what it becomes in memory; one with
 unknown fields is refused; whatever goes wrong leaves as a `Refusal`, and an unexpected fault as one that says nothing
-of its cause.
+of its cause. A call that has waited goes on with the state of that moment: whoever awaits anything calls
+`Caller.renewed` afterwards.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.ports import CallObserver, Clock
     from livekit_auth_server.service.shadow import Shadow
 
-Q = TypeVar("Q", bound=Message)
+M = TypeVar("M", bound=Message)
+Q = TypeVar("Q", bound="Message | Undecoded")
 R = TypeVar("R", bound=Message)
 
 _TOLD = 16  # broken rules in one answer
@@ -57,6 +59,13 @@ class State:
     identifier: Identifier
     denied: DenyList = field(default_factory=DenyList)
     shadow: Shadow | None = None
+    version: int = field(default=0, init=False, compare=False)
+    """Grows whenever a part is replaced."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        if name != "version":
+            object.__setattr__(self, "version", getattr(self, "version", 0) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,15 @@ class Caller:
     now: int
     trace_id: str
     shadow: Shadow | None = None
+    version: int = field(default=0, kw_only=True)
+    again: Callable[[Caller], Caller] = field(kw_only=True, compare=False, repr=False)
+
+    def renewed(self) -> Self:
+        """The caller as of this moment; itself if nothing was replaced and no second has passed.
+
+        Raises what its next call would meet: CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, CALLER_NOT_LISTED and so on.
+        """
+        return cast("Self", self.again(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +131,27 @@ class ListedCaller(Caller):
 
 
 @dataclass(frozen=True, slots=True)
+class Undecoded:
+    """A request as it came, for a handler that decodes it, and has it charged, once its turn has come."""
+
+    data: bytes
+    charge: Callable[[Caller, Any], Awaitable[None]]
+    """Charges the caller for what was read; None is a request that can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Method(Generic[Q, R]):
-    """An RPC: its name, its request message and its handler. `audited` methods leave their line in the audit trail."""
+    """An RPC: its name, its request message and its handler. `audited` methods leave their line in the audit trail.
+
+    The handler of a method that is `queued` takes an `Undecoded`.
+    """
 
     name: str
-    request: type[Q]
+    request: type[Message]
     handle: Callable[[ListedCaller, Q], Awaitable[R]]
     max_bytes: int
     audited: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +159,11 @@ class OpenMethod(Generic[Q, R]):
     """An RPC for every caller that could be identified, whether the policy lists it or not."""
 
     name: str
-    request: type[Q]
+    request: type[Message]
     handle: Callable[[Caller, Q], Awaitable[R]]
     max_bytes: int
     audited: bool = False
+    queued: bool = False
 
 
 @dataclass(slots=True)
@@ -206,7 +238,7 @@ class Calls:
         started = self.clock.monotonic()
         try:
             amount = len(data) * _growth(method.request.DESCRIPTOR)
-            if self.room is None or amount <= _LITTLE:
+            if self.room is None or method.queued or amount <= _LITTLE:
                 return await self._handle(method, context, data, finished, admitted)
             owner = admitted.owner if admitted is not None else UNLISTED
             await _turn(self.room, owner, amount)
@@ -237,37 +269,70 @@ class Calls:
         finished: Finished,
         admitted: Admitted | None,
     ) -> bytes:
+        caller = self._caller(method, context, finished, admitted)
+        if not isinstance(caller, ListedCaller):
+            if self.limits is not None:
+                await self.limits.charge_unlisted(method.name)
+            if not isinstance(method, OpenMethod):
+                raise self._not_listed(caller, method)
+        request = await self._read(method, caller, data)
+        return _answer(await method.handle(cast("ListedCaller", caller.renewed()), request), finished)
+
+    def _caller(
+        self,
+        method: Method[Q, R] | OpenMethod[Q, R],
+        context: CallContext,
+        finished: Finished,
+        admitted: Admitted | None,
+    ) -> Caller | ListedCaller:
+        """Who calls, by the state of this moment."""
         state, now = self.state, int(self.clock.now())
-        policy, trace_id = state.policy, finished.trace_id
         if admitted is not None and admitted.identifier is state.identifier and admitted.identified.holds(now):
             identified = admitted.identified
         else:
             identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now, context.host)
         finished.caller = identified.identity.text
         state.denied.check(identified, now)
-        listed = policy.callers.get(identified.identity.text)
+        listed = state.policy.callers.get(identified.identity.text)
         finished.listed = listed is not None
-        if listed is None and self.limits is not None:
-            await self.limits.charge_unlisted(method.name)
-        if listed is None or isinstance(method, OpenMethod):
-            caller = Caller(identified, listed, policy, state.keys, now, trace_id, state.shadow)
-            if not isinstance(method, OpenMethod):
-                raise self._not_listed(caller, method)
-            return _answer(await method.handle(caller, await self._read(method, listed, data)), finished)
-        known = ListedCaller(identified, listed, policy, state.keys, now, trace_id, state.shadow)
-        return _answer(await method.handle(known, await self._read(method, listed, data)), finished)
+        again = partial(self._again, method, context, finished, admitted)
+        parts = state.policy, state.keys, now, finished.trace_id, state.shadow
+        if listed is None:
+            return Caller(identified, None, *parts, version=state.version, again=again)
+        return ListedCaller(identified, listed, *parts, version=state.version, again=again)
 
-    async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], listed: CallerPolicy | None, data: bytes) -> Q:
+    def _again(
+        self,
+        method: Method[Q, R] | OpenMethod[Q, R],
+        context: CallContext,
+        finished: Finished,
+        admitted: Admitted | None,
+        before: Caller,
+    ) -> Caller:
+        if before.version == self.state.version and before.now == int(self.clock.now()):
+            return before
+        caller = self._caller(method, context, finished, admitted)
+        if isinstance(method, OpenMethod) or isinstance(caller, ListedCaller):
+            return caller
+        raise self._not_listed(caller, method)
+
+    async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], caller: Caller, data: bytes) -> Q:
         """The request, charged to its caller if the policy lists it, which one that can't be read is too."""
-        if listed is None or self.limits is None:
-            return decoded(method.request, data, method.max_bytes)
+        charge = partial(self._charge, method.name)
         try:
+            if method.queued:
+                check_size(data, method.max_bytes)
+                return cast("Q", Undecoded(data, charge))
             request = decoded(method.request, data, method.max_bytes)
         except Refusal:
-            await self.limits.charge(listed, method.name, None)
+            await charge(caller, None)
             raise
-        await self.limits.charge(listed, method.name, request)
-        return request
+        await charge(caller, request)
+        return cast("Q", request)
+
+    async def _charge(self, method: str, caller: Caller, request: Any) -> None:  # noqa: ANN401 - by the method's name
+        if self.limits is not None and caller.policy is not None:
+            await self.limits.charge(caller.policy, method, request)
 
     def _not_listed(self, caller: Caller, method: Method[Q, R]) -> Refusal:
         metadata = {}
@@ -329,13 +394,18 @@ def _growth(request: Descriptor) -> int:
     return _GROWTH if any(field.message_type for field in request.fields) else 2
 
 
-def decoded(message_type: type[Q], data: bytes, max_bytes: int) -> Q:
+def check_size(data: bytes, max_bytes: int) -> None:
+    """Raises INVALID_REQUEST for more bytes than a request may have."""
+    if len(data) > max_bytes:
+        raise Refusal(Reason.INVALID_REQUEST, f"{len(data)} bytes are over this request's limit of {max_bytes}")
+
+
+def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
     """The request. Raises INVALID_REQUEST, MALFORMED_REQUEST or UNKNOWN_FIELD; the parser's words stay in the server.
 
     The size comes first: two bytes of an empty message become a hundred in memory.
     """
-    if len(data) > max_bytes:
-        raise Refusal(Reason.INVALID_REQUEST, f"{len(data)} bytes are over this request's limit of {max_bytes}")
+    check_size(data, max_bytes)
     message = message_type()
     try:
         message.ParseFromString(data)

@@ -1,9 +1,8 @@
-"""IssueToken and BatchIssueTokens."""
+"""IssueToken, and the decision about a token that BatchIssueTokens takes for each of its entries."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from livekit_auth.v1 import auth_service_pb2 as pb
@@ -11,14 +10,13 @@ from livekit_auth_server.core.audit import AuditRecord, token_digest
 from livekit_auth_server.core.grants import claims_text, needs
 from livekit_auth_server.core.mint import mint, token_size
 from livekit_auth_server.core.policy import Denial, Grant, TokenRequest, decide, required_powers
-from livekit_auth_server.core.refusal import Reason, Refusal, Violation, invalid
+from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import grants_message, token_request
-from livekit_auth_server.service.status import to_status
-from livekit_auth_server.service.validation import KIB, MAX_BATCH
+from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.keys import ApiKey, Project
@@ -28,67 +26,59 @@ if TYPE_CHECKING:
 MAX_RESPONSE = 3 * KIB * KIB
 MAX_ISSUE_REQUEST = KIB * KIB  # of one token and of a batch: messages within messages grow fifty-fold in memory
 _REST_OF_RESPONSE = 2 * KIB  # the most that a response holds beside token, url and grants
-_ENTRIES_AT_A_TIME = 20
-_LEAST_RESULT = 256  # what RESPONSE_TOO_LARGE takes in a batch's response: kept free for every entry
+_REPLACED = "policy or keys were replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A token that may leave once its record is written, if it `stands` then. `version` is the state's."""
+
+    record: AuditRecord
+    response: pb.IssueTokenResponse
+    wanted: TokenRequest
+    grant: Grant
+    key: ApiKey
+    version: int
+
+    def stands(self, caller: ListedCaller) -> bool:
+        """Whether the caller would get the same now, and the key that signed it still verifies."""
+        if caller.version != self.version:
+            now = decide(caller.state_policy, caller.policy, self.wanted)
+            if not isinstance(now, Grant) or _extent(now) != _extent(self.grant):
+                return False
+        return caller.keys.verifies(self.key.id, self.grant.project, caller.now)
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """Issues tokens: decides, mints, records, answers. No token leaves before its record is written.
 
-    `mint` is core.mint's, or that with a stopwatch around it.
+    What was replaced while the record was written counts: a token that wouldn't be issued any more is withheld, which
+    the trail says, and its request decided again. `mint` is core.mint's, or that with a stopwatch around it.
     """
 
     audit: AuditSink
     new_decision_id: Callable[[], str]
     mint: Callable[[Grant, ApiKey, int], str] = mint
-    one_batch: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1), repr=False)
 
     async def issue(self, caller: ListedCaller, request: pb.IssueTokenRequest) -> pb.IssueTokenResponse:
         """IssueToken."""
-        record, response = self._decide(caller, request, "IssueToken", MAX_RESPONSE)
-        await self.audit.record(record)
-        return response
-
-    async def issue_batch(
-        self, caller: ListedCaller, request: pb.BatchIssueTokensRequest
-    ) -> pb.BatchIssueTokensResponse:
-        """BatchIssueTokens: each entry for itself; the permits are recorded together."""
-        if not 1 <= len(request.requests) <= MAX_BATCH:
-            raise invalid(Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {len(request.requests)}"))
-        async with self.one_batch:  # so that many batches take their turns, and single calls come between
-            return await self._issue_each(caller, request)
-
-    async def _issue_each(
-        self, caller: ListedCaller, request: pb.BatchIssueTokensRequest
-    ) -> pb.BatchIssueTokensResponse:
-        response = pb.BatchIssueTokensResponse()
-        permits: list[tuple[AuditRecord, pb.IssueTokenResult]] = []
-        left = MAX_RESPONSE - _LEAST_RESULT * len(request.requests)
-        for index, entry in enumerate(request.requests):
-            if index % _ENTRIES_AT_A_TIME == _ENTRIES_AT_A_TIME - 1:
-                await asyncio.sleep(0)  # others are served between
-            result = response.results.add()
+        while True:
+            permit = self.decide(caller, request, "IssueToken", MAX_RESPONSE)
+            await self.audit.record(permit.record)
             try:
-                record, issued = self._decide(caller, entry, "BatchIssueTokens", left)
-                result.response.CopyFrom(issued)
-                permits.append((record, result))
+                now = caller.renewed()
             except Refusal as refusal:
-                error = to_status(refusal)
-                result.error.CopyFrom(error if error.ByteSize() <= left else to_status(_too_large()))
-            left -= max(0, result.ByteSize() + 8 - _LEAST_RESULT)  # 8: the field's tag and length
-        if permits:
-            await self._record_all(permits)
-        return response
+                self.withhold((permit,), refusal.reason)
+                raise
+            if now is caller or permit.stands(now):
+                return permit.response
+            self.withhold((permit,))
+            caller = now
 
-    async def _record_all(self, permits: list[tuple[AuditRecord, pb.IssueTokenResult]]) -> None:
-        """Records a batch's permits; when that fails, none of their tokens leaves."""
-        try:
-            await self.audit.record(*(record for record, _ in permits))
-        except Refusal as refusal:
-            error = to_status(refusal)
-            for _, result in permits:
-                result.error.CopyFrom(error)  # and the response is gone: they are a oneof
+    def withhold(self, permits: Collection[Permit], why: str = _REPLACED) -> None:
+        """Says in the trail that the tokens of these permits didn't leave, though they are recorded."""
+        self.audit.withhold([permit.record for permit in permits if permit.record.token_sha256], why)
 
     def deny_unlisted(self, caller: Caller, method: str) -> str:
         """Records that a caller which the policy doesn't list was denied; returns the decision's id."""
@@ -115,10 +105,8 @@ class Issuer:
         self.audit.deny(record, listed=False)
         return record.decision_id
 
-    def _decide(
-        self, caller: ListedCaller, request: pb.IssueTokenRequest, method: str, room_left: int
-    ) -> tuple[AuditRecord, pb.IssueTokenResponse]:
-        """The permit's record and its answer, which may leave once that is written; a denial is raised and recorded."""
+    def decide(self, caller: ListedCaller, request: pb.IssueTokenRequest, method: str, room_left: int) -> Permit:
+        """The permit, whose record isn't written yet. Raises a denial, which is recorded."""
         require_valid(request)
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
@@ -136,7 +124,8 @@ class Issuer:
             raise Refusal(refusal.reason, refusal.message, {"decision_id": record.decision_id}) from None
         token = "" if record.dry_run else self.mint(decision, key, caller.now)
         record = replace(record, key_id=key.id, token_sha256=token_digest(token) if token else "")
-        return record, _permit(caller, decision, project, record, token)
+        response = _response(caller, decision, project, record, token)
+        return Permit(record, response, wanted, decision, key, caller.version)
 
     def _record(
         self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
@@ -167,7 +156,12 @@ class Issuer:
         )
 
 
-def _permit(
+def _extent(grant: Grant) -> tuple[str, Grants, int]:
+    """What a token is good for, beside what its request names."""
+    return grant.project, grant.grants, grant.ttl
+
+
+def _response(
     caller: ListedCaller, grant: Grant, project: Project, record: AuditRecord, token: str
 ) -> pb.IssueTokenResponse:
     response = pb.IssueTokenResponse(
@@ -196,10 +190,11 @@ def _check_size(grant: Grant, project: Project, key: ApiKey, now: int, room_left
     """Raises RESPONSE_TOO_LARGE when the response would take more than `room_left` bytes."""
     overhead = _REST_OF_RESPONSE + len(project.url) + grants_message(grant.grants).ByteSize()
     if overhead + token_size(grant, key, now) > room_left:
-        raise _too_large()
+        raise too_large()
 
 
-def _too_large() -> Refusal:
+def too_large() -> Refusal:
+    """The refusal of what doesn't fit in a response."""
     return Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes")
 
 

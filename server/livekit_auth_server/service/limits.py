@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from livekit_auth_server.core.limits import Charge, Limit
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.ports import StoreUnavailable
-from livekit_auth_server.service.validation import MAX_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from livekit_auth_server.core.policy import CallerPolicy
+    from livekit_auth_server.service.batches import Batch
     from livekit_auth_server.service.ports import LimitObserver, LimitStore
 
 Projects = dict[str | None, int]
@@ -39,9 +39,9 @@ def _named(project: str, permitted: frozenset[str]) -> str | None:
 
 
 def _batch(request: Any, caller: CallerPolicy) -> Projects:  # noqa: ANN401 - by the method's name a batch
-    if not 1 <= len(request.requests) <= MAX_BATCH:
+    if not request.projects:
         return _UNKNOWN  # no entry will be looked at
-    return Counter(_named(entry.project, caller.projects) for entry in request.requests)
+    return Counter(_named(project, caller.projects) for project in request.projects)
 
 
 _RULES: Mapping[str, tuple[str, Callable[[Any, CallerPolicy], Projects]]] = {
@@ -68,7 +68,7 @@ class RateLimits:
     default: Sequence[Limit] = ()
     unlisted: Sequence[Limit] = ()
 
-    async def charge(self, caller: CallerPolicy, method: str, request: Message | None) -> None:
+    async def charge(self, caller: CallerPolicy, method: str, request: Message | Batch | None) -> None:
         """Counts a listed caller's call; None is a request that couldn't be read.
 
         Raises RATE_LIMITED, or LIMITS_UNAVAILABLE.

@@ -28,6 +28,9 @@ class AuditSink(Protocol):
     async def record(self, *records: AuditRecord) -> None:
         """Records permits. Raises AUDIT_UNAVAILABLE when it can't; then none of their tokens may leave."""
 
+    def withhold(self, records: Sequence[AuditRecord], why: str) -> None:
+        """Says that the tokens of these recorded permits didn't leave. Waits for nothing."""
+
     def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
         """Records a denial, or counts it when there are many. Waits for nothing, so that nobody is held up by it."""
 
@@ -52,6 +55,9 @@ class AuditObserver(Protocol):
 
     def unrecorded(self, records: Sequence[AuditRecord]) -> None:
         """Permits that couldn't be recorded, so nothing is issued."""
+
+    def withheld(self, records: Sequence[AuditRecord], why: str) -> None:
+        """Permits that were recorded, and whose tokens didn't leave since something was revoked or replaced."""
 
     def waited(self, seconds: float) -> None:
         """So long a call waited for its permits to be recorded."""
