@@ -30,7 +30,7 @@ class FakeWorker:
     def __init__(self, number: int, failure: ConfigError | None = None, *, serves: bool = True) -> None:
         self.number, self.pid, self.code, self.failure = number, 1000 + number, None, failure
         self.serving_since = 0.0 if serves and failure is None else None
-        self.stopped = False
+        self.stopped = self.hangs = False
         self.reloads = 0
         self.state = Readiness() if serves else Readiness(("starting",))
         self._ended, self._left = asyncio.Event(), asyncio.Event()
@@ -68,6 +68,13 @@ class FakeWorker:
     def reload(self) -> None:
         self.reloads += 1
 
+    def end_if_hung(self, _patience: float) -> bool:
+        """Hangs once."""
+        hangs, self.hangs = self.hangs, False
+        if hangs:
+            self.die()
+        return hangs
+
     async def stop(self, _patience: float) -> None:
         self._left.set()
         self.stopped = True
@@ -95,7 +102,6 @@ class Fleet:
 
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr(module, "START", 0.2)
     monkeypatch.setattr("livekit_auth_server.supervisor.backoff.FIRST", 0.01)
     return Fleet()
 
@@ -107,7 +113,7 @@ async def go(pool: Pool) -> None:
 
 @asynccontextmanager
 async def running(fleet: Fleet, count: int = 3) -> AsyncIterator[Pool]:
-    pool = Pool(ORDERS, count, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    pool = Pool(ORDERS, count, 1.0, fleet.spawn, start=0.2)  # type: ignore[arg-type]
     task = asyncio.create_task(go(pool))
     await until(lambda: pool.phase == "serving" or task.done())
     try:
@@ -142,6 +148,52 @@ async def test_all_that_die_at_once_come_back_with_their_numbers(fleet: Fleet) -
             worker.die()
         await until(lambda: pool.readiness().ready)
         assert fleet.numbers() == [0, 1, 2]
+
+
+async def test_a_worker_that_hangs_is_counted_and_replaced(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECOND", 0.01)
+    async with running(fleet) as pool:
+        fleet.all[1].hangs = True
+        await until(lambda: len(fleet.all) == 4 and pool.readiness().ready)
+        assert fleet.all[3].number == 1
+        assert (pool.hung, pool.restarts) == (1, 1)
+
+
+async def test_a_worker_that_hangs_while_all_start_is_ended(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECOND", 0.01)
+    fleet.next = [{}, {"serves": False}]
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: len(fleet.all) == 2)
+    fleet.all[1].hangs = True
+    await asyncio.wait_for(starting, 5)
+    assert (pool.phase, pool.hung) == ("serving", 1)
+    await pool.stop()
+
+
+async def test_workers_that_all_die_at_the_first_start_end_all_with_a_reason(fleet: Fleet) -> None:
+    fleet.next = [{"serves": False}] * 2
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: len(fleet.all) == 2)
+    for worker in fleet.all:
+        worker.die()
+    with pytest.raises(ConfigError, match=r"^workers: none came to serve; exit code -9 \(negative for a signal\)$"):
+        await asyncio.wait_for(starting, 5)
+    await pool.stop()
+
+
+async def test_one_that_dies_at_the_first_start_is_replaced_while_another_serves(fleet: Fleet) -> None:
+    fleet.next = [{}, {"serves": False}]
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    task = asyncio.create_task(go(pool))
+    await until(lambda: len(fleet.all) == 2)
+    fleet.all[1].die()
+    await until(lambda: pool.phase == "serving" and pool.readiness().ready)
+    assert pool.restarts == 1
+    task.cancel()
+    await asyncio.wait({task})
+    await pool.stop()
 
 
 async def test_a_bad_setting_at_the_first_start_ends_all_with_its_words(fleet: Fleet) -> None:
@@ -237,7 +289,7 @@ async def test_reasons_of_all_places_are_together_and_draining_comes_first(fleet
         assert pool.readiness().reasons == ("draining", "disk", "redis")
 
 
-NO_PROCESS = [OSError(24, "Too many open files"), RuntimeError("can't start new thread")]
+NO_PROCESS = [OSError(24, "Too many open files"), BlockingIOError(11, "Resource temporarily unavailable")]
 
 
 @pytest.mark.parametrize("error", NO_PROCESS)
