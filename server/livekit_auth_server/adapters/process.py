@@ -100,14 +100,15 @@ def startable_threads(wanted: int = THREADS) -> int:
 
 
 def end_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it ends (Linux; nothing elsewhere).
+    """Has the kernel kill this process when the one that started it ends, on Linux and where it can be asked to.
 
-    A parent that ended before isn't noticed: ask for it afterwards.
+    A parent that has ended already isn't noticed: look for it afterwards.
     """
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - for workers alone
+        with suppress(ImportError, OSError, MemoryError):  # ctypes may want executable memory, which systemd can deny
+            import ctypes  # noqa: PLC0415 - for workers alone
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _open_standard_streams() -> set[int]:

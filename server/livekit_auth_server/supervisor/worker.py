@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STALE = 1.4  # seconds without a word after which a worker counts as one that doesn't answer
 SCRAPE = 1.0  # seconds that a worker has to hand over its metrics
 SILENCE = 10  # seconds without a word after which a worker hangs: twenty heartbeats
-FIRST_WORD = 30  # seconds that a new process has for its first
+FIRST_WORD = 60  # seconds that a new process has for its first
 _REAP = 0.01  # seconds between looks at a process whose line has ended
 _LONGEST = 16 * 1024 * 1024  # bytes of one message
 _log = structlog.get_logger("livekit_auth_server")
