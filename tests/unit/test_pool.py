@@ -31,6 +31,7 @@ class FakeWorker:
         self.number, self.pid, self.code, self.failure = number, 1000 + number, None, failure
         self.serving_since = 0.0 if serves and failure is None else None
         self.stopped = self.hangs = False
+        self.patience = 0.0
         self.reloads = 0
         self.state = Readiness() if serves else Readiness(("starting",))
         self._ended, self._left = asyncio.Event(), asyncio.Event()
@@ -75,7 +76,8 @@ class FakeWorker:
             self.die()
         return hangs
 
-    async def stop(self, _patience: float) -> None:
+    async def stop(self, patience: float) -> None:
+        self.patience = patience
         self._left.set()
         self.stopped = True
         await asyncio.sleep(0.01)
@@ -272,6 +274,37 @@ async def test_under_random_deaths_and_rolls_the_count_and_the_numbers_hold(
             await asyncio.sleep(chance.random() * 0.004)
         await until(lambda: pool.readiness().ready and len(fleet.numbers()) == 3)
         assert max(worker.number for worker in fleet.all) <= 3
+
+
+async def test_a_rolling_restart_that_is_asked_for_during_another_follows_it(fleet: Fleet) -> None:
+    """The code or settings may have changed since the first began."""
+    async with running(fleet) as pool:
+        pool.roll()
+        await until(lambda: len(fleet.all) == 4)
+        pool.roll()
+        await until(lambda: len(fleet.all) == 9 and len(fleet.numbers()) == 3)
+        assert all(worker.stopped for worker in fleet.all[:6])
+        await asyncio.sleep(0.05)
+        assert len(fleet.all) == 9
+
+
+async def test_workers_that_are_told_to_go_have_the_drain_and_a_margin(fleet: Fleet) -> None:
+    async with running(fleet) as pool:
+        fleet.next = [{}, {"serves": False}]
+        pool.roll()  # which replaces the first, and gives up at the second
+        await until(lambda: len(fleet.all) == 5 and fleet.all[4].code is not None)
+        assert fleet.all[0].patience == 1.0 + module.MARGIN
+        assert fleet.all[4].patience == module.MARGIN  # it has no calls
+    assert {worker.patience for worker in fleet.all[1:4]} == {1.0 + module.MARGIN}
+
+
+async def test_a_worker_that_drains_in_a_rolling_restart_doesnt_count_for_readiness(fleet: Fleet) -> None:
+    async with running(fleet) as pool:
+        fleet.all[0].state = Readiness(("draining",))
+        assert not pool.readiness().ready
+        pool.roll()
+        await until(lambda: fleet.all[0].stopped)
+        assert pool.readiness().ready
 
 
 async def test_a_reload_goes_to_every_worker(fleet: Fleet) -> None:

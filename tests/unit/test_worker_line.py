@@ -199,6 +199,63 @@ async def test_a_process_starts_with_signals_deferred() -> None:
     assert worker.code == 7
 
 
+async def test_a_worker_that_hasnt_been_heard_for_a_while_isnt_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await spoken("time.sleep(60)")
+    assert worker.readiness().ready
+    monkeypatch.setattr(module, "STALE", 0.0)
+    assert worker.readiness().reasons == ("worker 0: doesn't answer",)
+    await worker.stop(1)
+    assert worker.readiness().reasons == ("worker 0: ended",)
+
+
+async def test_one_that_ends_with_the_code_of_misuse_cant_be_started() -> None:
+    worker = await Worker.spawn(Program(Path(), "", code="os._exit(2)"), 0)
+    with pytest.raises(ConfigError, match=r"^worker: can't be started"):
+        await asyncio.wait_for(worker.until_serving(), 10)
+
+
+async def test_one_that_dies_before_it_serves_just_didnt() -> None:
+    worker = await Worker.spawn(Program(Path(), "", code="os._exit(1)"), 0)
+    assert await asyncio.wait_for(worker.until_serving(), 10) is False
+    assert worker.code == 1
+
+
+async def test_one_that_doesnt_go_when_it_is_told_to_is_killed() -> None:
+    worker = await Worker.spawn(
+        Program(
+            Path(),
+            "",
+            code=f"import signal; signal.signal(15, signal.SIG_IGN)\nos.write(line, {HEARTBEAT!r})\ntime.sleep(60)",
+        ),
+        0,
+    )
+    assert await asyncio.wait_for(worker.until_serving(), 10)
+    await asyncio.wait_for(worker.stop(0.1), 10)
+    assert worker.code == -9
+    assert not worker.end_if_hung(0)
+
+
+async def test_orders_arrive_and_metrics_come_back() -> None:
+    answer = b'{"metrics": "# page"}\n'
+    worker = await spoken(
+        f"assert os.read(line, 99) == b'metrics\\n'; os.write(line, {answer!r})\n"
+        "assert os.read(line, 99) == b'reload\\n'; os._exit(7)"
+    )
+    assert await worker.metrics() == "# page"
+    worker.reload()
+    await asyncio.wait_for(worker.ended(), 10)
+    assert worker.code == 7
+    assert await worker.metrics() is None
+
+
+async def test_metrics_that_dont_come_in_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SCRAPE", 0.05)
+    worker = await spoken("time.sleep(60)")
+    assert await worker.metrics() is None
+    worker._hear({"metrics": "late"})  # of the one before: nobody waits for it
+    await worker.stop(1)
+
+
 class Line:
     """The supervisor's end."""
 
@@ -284,3 +341,43 @@ async def test_a_worker_whose_supervisor_has_ended_before_it_began_doesnt_start(
     with line.theirs, pytest.raises(ConfigError, match=r"^worker: its supervisor is gone$"):
         Control(line.theirs.fileno(), 0).begin()
     assert unbound, "what ends later must end it"
+
+
+async def test_a_supervisor_that_doesnt_read_costs_a_worker_bounded_memory() -> None:
+    async with Line() as line:
+        control = Control(line.theirs.fileno(), 0)
+        line.reader._transport.pause_reading()
+        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"x" * 500_000, {}))
+        line.writer.write(b"metrics\n" * 50)
+        waiting: list[int] = []
+        async with asyncio.timeout(10):
+            while len(waiting) < 20:
+                await asyncio.sleep(0.01)
+                if control._writer is not None:
+                    waiting.append(control._writer.transport.get_write_buffer_size())
+        assert 0 < max(waiting) < control_module._BACKLOG + 600_000
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_orders_that_a_worker_doesnt_know_are_left_out() -> None:
+    """Its supervisor may be of another version."""
+    reloads: list[int] = []
+    async with Line() as line:
+        control = Control(line.theirs.fileno(), 0)
+        running = asyncio.create_task(
+            control.run(Condition("serving"), lambda: b"", {"reload": lambda: reloads.append(1)})
+        )
+        line.writer.write(b"\xff\nrelod\n\nreload\n")
+        async with asyncio.timeout(3):
+            while not reloads:  # noqa: ASYNC110 - a test
+                await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_a_worker_that_cant_serve_says_why() -> None:
+    async with Line() as line:
+        Control(line.theirs.fileno(), 0).fail(ConfigError("policy.yaml", "bad", 3))
+        assert await line.heard("failed") == {"where": "policy.yaml", "line": 3, "message": "bad"}
