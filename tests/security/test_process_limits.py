@@ -47,7 +47,7 @@ def ends(
     """The exit code of a server that doesn't come to serve, and its one line."""
     command = [program, *deployment.command("serve")[3:]] if program else deployment.command("serve")
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, preexec_fn=setup, env=environment(code)
+        command, capture_output=True, text=True, timeout=180, check=False, preexec_fn=setup, env=environment(code)
     )
     (line,) = done.stderr.splitlines()
     return done.returncode, line
@@ -155,7 +155,7 @@ def test_a_closed_stdin_or_stdout_makes_no_difference(deployment: Deployment, cl
 @pytest.mark.parametrize(("closed", "shown"), [("2>&-", 1), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0)])
 def test_without_a_place_for_the_log_nothing_is_served(deployment: Deployment, closed: str, shown: int) -> None:
     command = f"{shlex.join(deployment.command('serve'))} {closed}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 2
     assert done.stdout.count("livekit-auth-server: stderr is closed") == shown
     assert len(done.stdout.splitlines()) == shown
@@ -180,7 +180,9 @@ def test_a_signal_to_reload_or_roll_in_the_first_second_ends_nothing(
         try:
             expected = '"event":"reload requested"' if name == "SIGHUP" else "SIGUSR2 is for the supervisor"
             within(
-                30, lambda: process.poll() is not None or expected in (tmp_path / "log").read_text(), "what it asks for"
+                120,
+                lambda: process.poll() is not None or expected in (tmp_path / "log").read_text(),
+                "what it asks for",
             )
             assert process.poll() is None
             assert '"event":"serving"' in (tmp_path / "log").read_text()

@@ -37,7 +37,7 @@ class Fleet:
 
     def start(self, code: Path | None = None) -> Fleet:
         self.deployment.start(code)
-        within(5, self.probes.ready, "readiness")
+        within(60, self.probes.ready, "readiness")
         return self
 
     @property

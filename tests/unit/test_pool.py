@@ -104,6 +104,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr(module, "READY", 0.2)
     monkeypatch.setattr("livekit_auth_server.supervisor.backoff.FIRST", 0.01)
     return Fleet()
 
@@ -115,7 +116,7 @@ async def go(pool: Pool) -> None:
 
 @asynccontextmanager
 async def running(fleet: Fleet, count: int = 3) -> AsyncIterator[Pool]:
-    pool = Pool(ORDERS, count, 1.0, fleet.spawn, start=0.2)  # type: ignore[arg-type]
+    pool = Pool(ORDERS, count, 1.0, fleet.spawn)  # type: ignore[arg-type]
     task = asyncio.create_task(go(pool))
     await until(lambda: pool.phase == "serving" or task.done())
     try:

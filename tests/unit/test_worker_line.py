@@ -122,7 +122,9 @@ async def test_a_word_in_time_keeps_a_slow_worker() -> None:
 async def test_a_process_has_longer_for_its_first_word_and_not_for_ever() -> None:
     worker = await Worker.spawn(Program(Path(), "", code="time.sleep(60)"), 0)
     assert SILENCE < FIRST_WORD
-    assert seconds(worker, 2 * FIRST_WORD) == [FIRST_WORD + 1]
+    with capture_logs() as lines:
+        assert seconds(worker, 2 * FIRST_WORD) == [FIRST_WORD + 1]
+    assert [line["event"] for line in lines] == ["worker takes long to start", "worker hangs and is killed"]
     await killed(worker)
 
 

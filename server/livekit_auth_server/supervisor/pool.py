@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.adapters.readiness import Phase
 
-START = 120  # seconds that a new worker has to serve, or in a rolling restart to be ready
+START = 300.0  # seconds that a new worker has to serve before it counts as hung
+READY = 60.0  # seconds that it has to become ready before a rolling restart is given up
 MARGIN = 5.0  # seconds after the drain in which a worker closes its files
 _SECOND = 1.0
 _log = structlog.get_logger("livekit_auth_server")
@@ -39,7 +40,7 @@ class _Place:
 
 
 class Pool:
-    """`count` workers. `drain` is how long calls in flight may take, and `start` a new worker, in seconds."""
+    """`count` workers. `drain` is how long calls in flight may take, `start` how long a worker until it serves, in seconds."""
 
     def __init__(
         self,
@@ -199,11 +200,11 @@ class Pool:
             return None
         why = "it ended"
         try:
-            async with asyncio.timeout(self._start):
+            async with asyncio.timeout(READY):
                 if await worker.until_ready():
                     return worker
         except TimeoutError:
-            why = f"it isn't ready after {self._start:g} s: {'; '.join(worker.readiness().reasons)}"
+            why = f"it isn't ready after {READY:g} s: {'; '.join(worker.readiness().reasons)}"
         except ConfigError as error:
             why = str(error)
         _log.error("rolling restart given up; the workers before stay", number=worker.number, why=why)

@@ -26,6 +26,7 @@ STALE = 1.4  # seconds without a word after which a worker counts as one that do
 SCRAPE = 1.0  # seconds that a worker has to hand over its metrics
 SILENCE = 10  # seconds without a word after which a worker hangs: twenty heartbeats
 FIRST_WORD = 60  # seconds that a new process has for its first
+SLOW = 30  # seconds after which a start is said to take long
 _REAP = 0.01  # seconds between looks at a process whose line has ended
 _LONGEST = 16 * 1024 * 1024  # bytes of one message
 _log = structlog.get_logger("livekit_auth_server")
@@ -157,9 +158,12 @@ class Worker:
         self._silent += 1
         if self._killed or self._ended.is_set():
             return False
+        starting = self.serving_since is None and not self._left.is_set()
+        if starting and self._age == SLOW:
+            _log.warning("worker takes long to start", number=self.number, pid=self.pid, seconds=self._age)
         if self._silent > (SILENCE if self._spoke else FIRST_WORD):
             why = "it says nothing"
-        elif self.serving_since is None and not self._left.is_set() and self._age > patience:
+        elif starting and self._age > patience:
             why = "it doesn't come to serve"
         else:
             return False
