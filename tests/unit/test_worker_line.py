@@ -280,7 +280,7 @@ class Line:
 
 
 async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor_its_orders() -> None:
-    """A worker without its line wouldn't go when its supervisor does. One that can't say how it stands is silent."""
+    """A worker without its line wouldn't go when its supervisor does, and a silent one would be ended for nothing."""
     broken = [True]
 
     def page() -> bytes:
@@ -301,9 +301,13 @@ async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor
         async with asyncio.timeout(3):
             while not reloads:  # noqa: ASYNC110 - a test
                 await asyncio.sleep(0.01)
+        told = {"ready": False, "reasons": ["readiness can't be told; the log has the details"], "warnings": []}
+        assert await line.heard("state") == told
         broken.clear()
         line.writer.write(b"metrics\n")
         assert await line.heard("metrics") == "# page"
+        while await line.heard("state") == told:
+            pass
         assert await line.heard("state") == {"ready": False, "reasons": ["disk"], "warnings": []}
         line.theirs.close()
         line.writer.close()

@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from livekit_auth_server.adapters.process import end_with_parent
-from livekit_auth_server.adapters.readiness import Condition
+from livekit_auth_server.adapters.readiness import Condition, Readiness
 from livekit_auth_server.adapters.yaml_file import ConfigError
 
 if TYPE_CHECKING:
@@ -103,7 +103,13 @@ class Control:
 
 
 def _standing(condition: Condition) -> dict[str, Any]:
-    return {"phase": condition.phase, "state": condition.now().to_dict()}
+    """What a heartbeat says. A check that fails is a reason, and no silence, which would end the worker."""
+    try:
+        state = condition.now()
+    except Exception:  # noqa: BLE001 - a part's fault
+        _log.exception("readiness can't be told")
+        state = Readiness(("readiness can't be told; the log has the details",))
+    return {"phase": condition.phase, "state": state.to_dict()}
 
 
 def _ended(line: socket.socket) -> bool:

@@ -40,7 +40,7 @@ class _Place:
 
 
 class Pool:
-    """`count` workers. `drain` is how long calls in flight may take, `start` how long a worker until it serves, in seconds."""
+    """`count` workers. In seconds, `drain` is how long calls in flight may take, `start` how long a worker's start."""
 
     def __init__(
         self,
