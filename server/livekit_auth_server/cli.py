@@ -6,6 +6,11 @@ Heavy imports stand inside the commands: gRPC must not be imported before TLS is
 from __future__ import annotations
 
 import sys
+
+from livekit_auth_server.adapters import process
+
+process.begin(sys.argv[1:])  # before the imports that take long: a signal in that time would end the process
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,11 +65,17 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve until SIGTERM, then drain. SIGHUP reloads; SIGUSR2 replaces several workers one by one."""
-    _ignore_early_signals()
+    import structlog
+
+    from livekit_auth_server import capacity
     from livekit_auth_server.settings import load_settings
 
     settings = load_settings(config)
+    warning = capacity.fit(settings)
+    capacity.check_threads()
     stream = _log_stream(settings, as_json)
+    if warning:
+        structlog.get_logger("livekit_auth_server").warning(warning)
     if (count := workers or settings.workers) == 1:
         _serve(settings, stream)
         return
@@ -84,25 +95,21 @@ def worker(
     as_json: Json = False,
 ) -> None:
     """One of several workers; `serve` starts them."""
-    _ignore_early_signals()
+    from livekit_auth_server import capacity
     from livekit_auth_server.adapters.control import Control
-    from livekit_auth_server.settings import load_settings
 
     control = Control(line, number)
     try:
+        capacity.check_threads()
+        control.begin()
+        from livekit_auth_server.settings import load_settings
+
         settings = load_settings(config).model_copy(update={"listen": listen})
+        capacity.fit(settings)
         _serve(settings, _log_stream(settings, as_json, number), control)
     except ConfigError as error:
         control.fail(error)
         raise typer.Exit(MISUSE) from None
-
-
-def _ignore_early_signals() -> None:
-    """A reload that is asked for while everything is being loaded has nothing to add, and mustn't end the process."""
-    import signal
-
-    for number in (signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _log_stream(settings: Settings, as_json: bool, number: int | None = None) -> LineStream:

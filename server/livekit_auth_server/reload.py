@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from livekit_auth_server.adapters.process import out_of_files
 from livekit_auth_server.adapters.watch import fingerprint, notify, places
 from livekit_auth_server.adapters.yaml_file import ConfigError
 
@@ -30,7 +31,7 @@ TICK = 0.5  # seconds between looks where no notification comes
 SETTLED = 0.05  # seconds without a change before files are read
 SETTLING = 0.5  # seconds after which they are read anyway
 SECOND_LOOK = 0.3  # seconds before a file that can't be used is reported: it may be half-written
-RETRY = 30.0  # seconds between tries of files that can't be used and don't change
+RETRY = 30.0  # seconds between tries of files that can't be used and don't change; TICK where none could be opened
 
 # Seconds after which a thread that compiles lets the event loop run. With Python's own 5 ms a third as many calls are
 # answered while a large policy is compiled, and the slowest of a hundred takes five times as long.
@@ -61,6 +62,7 @@ class _Kept:
     seen: tuple[Fingerprint, object]
     forced: bool = False
     problem: str = ""
+    pause: float = RETRY  # seconds until the next try
     retry_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     # A thread of its own: what is freed in one thread's part of malloc isn't used by another, and policies are large.
@@ -142,7 +144,7 @@ class Reloader:
         if problem and problem != kept.problem:
             await asyncio.sleep(SECOND_LOOK)
             problem = await self._try(kept)
-        kept.retry_at = asyncio.get_running_loop().time() + RETRY
+        kept.retry_at = asyncio.get_running_loop().time() + kept.pause
         self._metrics.reloaded(kept.part.kind, ok=not problem)
         if problem and problem != kept.problem:
             _log.error("reload failed; what was loaded before stays in force", kind=kept.part.kind, error=problem)
@@ -154,9 +156,10 @@ class Reloader:
         try:
             apply = await asyncio.get_running_loop().run_in_executor(kept.thread, kept.part.load)
             facts = apply()
-        except ConfigError as error:
-            return str(error)
-        except Exception:  # noqa: BLE001 - a fault in a loader is no reason to stop serving
+        except Exception as error:  # noqa: BLE001 - a fault in a loader is no reason to stop serving
+            kept.pause = TICK if out_of_files(error) else RETRY
+            if isinstance(error, ConfigError):
+                return str(error)
             _log.exception("reloading failed unexpectedly", kind=kept.part.kind)
             return "an unexpected fault; the log has the details"
         _log.info("reloaded", kind=kept.part.kind, **facts)

@@ -22,6 +22,7 @@ from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.probe_listener import ProbeListener
+from livekit_auth_server.adapters.process import accept_signals
 from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
 from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
@@ -185,6 +186,7 @@ def _on_signals(reloader: Reloader, stopping: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGUSR2, _no_roll)  # without a handler it would end the process
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    accept_signals()
 
 
 def _no_roll() -> None:

@@ -81,6 +81,21 @@ async def test_not_ready_is_503_with_the_reasons(port: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("request_", "header"),
+    [
+        (b"POST /livez HTTP/1.1\r\n\r\n", b"Allow: GET, HEAD\r\n"),
+        (b"GET /readyz HTTP/1.1\r\n\r\n", b"Content-Type: application/json\r\n"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", b"Cache-Control: no-store\r\n"),
+        (b"GET /none HTTP/1.1\r\n\r\n", b"Content-Type: text/plain; charset=utf-8\r\n"),
+    ],
+)
+async def test_answers_say_what_they_are(port: int, request_: bytes, header: bytes) -> None:
+    head, _ = await ask(port, request_)
+    assert header in head + b"\r\n"
+    assert (b"Allow" in head) == (b"Allow" in header)
+
+
+@pytest.mark.parametrize(
     ("request_", "expected"),
     [
         (b"GET /livez?verbose=1 HTTP/1.0\r\n\r\n", 200),

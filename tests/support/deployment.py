@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-START_TIMEOUT = 30
+START_TIMEOUT = 90
 
 # Long enough for HS512 as well, and easy to find in a log.
 SECRETS = {

@@ -20,6 +20,8 @@ livekit_auth_workers 2
 livekit_auth_workers_live 2
 # TYPE livekit_auth_worker_restarts_total counter
 livekit_auth_worker_restarts_total 1
+# TYPE livekit_auth_workers_hung_total counter
+livekit_auth_workers_hung_total 0
 """
 
 

@@ -30,7 +30,8 @@ class FakeWorker:
     def __init__(self, number: int, failure: ConfigError | None = None, *, serves: bool = True) -> None:
         self.number, self.pid, self.code, self.failure = number, 1000 + number, None, failure
         self.serving_since = 0.0 if serves and failure is None else None
-        self.stopped = False
+        self.stopped = self.hangs = False
+        self.patience = 0.0
         self.reloads = 0
         self.state = Readiness() if serves else Readiness(("starting",))
         self._ended, self._left = asyncio.Event(), asyncio.Event()
@@ -68,7 +69,15 @@ class FakeWorker:
     def reload(self) -> None:
         self.reloads += 1
 
-    async def stop(self, _patience: float) -> None:
+    def end_if_hung(self, _patience: float) -> bool:
+        """Hangs once."""
+        hangs, self.hangs = self.hangs, False
+        if hangs:
+            self.die()
+        return hangs
+
+    async def stop(self, patience: float) -> None:
+        self.patience = patience
         self._left.set()
         self.stopped = True
         await asyncio.sleep(0.01)
@@ -95,7 +104,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr(module, "START", 0.2)
+    monkeypatch.setattr(module, "READY", 0.2)
     monkeypatch.setattr("livekit_auth_server.supervisor.backoff.FIRST", 0.01)
     return Fleet()
 
@@ -142,6 +151,52 @@ async def test_all_that_die_at_once_come_back_with_their_numbers(fleet: Fleet) -
             worker.die()
         await until(lambda: pool.readiness().ready)
         assert fleet.numbers() == [0, 1, 2]
+
+
+async def test_a_worker_that_hangs_is_counted_and_replaced(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECOND", 0.01)
+    async with running(fleet) as pool:
+        fleet.all[1].hangs = True
+        await until(lambda: len(fleet.all) == 4 and pool.readiness().ready)
+        assert fleet.all[3].number == 1
+        assert (pool.hung, pool.restarts) == (1, 1)
+
+
+async def test_a_worker_that_hangs_while_all_start_is_ended(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECOND", 0.01)
+    fleet.next = [{}, {"serves": False}]
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: len(fleet.all) == 2)
+    fleet.all[1].hangs = True
+    await asyncio.wait_for(starting, 5)
+    assert (pool.phase, pool.hung) == ("serving", 1)
+    await pool.stop()
+
+
+async def test_workers_that_all_die_at_the_first_start_end_all_with_a_reason(fleet: Fleet) -> None:
+    fleet.next = [{"serves": False}] * 2
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    starting = asyncio.create_task(pool.start())
+    await until(lambda: len(fleet.all) == 2)
+    for worker in fleet.all:
+        worker.die()
+    with pytest.raises(ConfigError, match=r"^workers: none came to serve; exit code -9 \(negative for a signal\)$"):
+        await asyncio.wait_for(starting, 5)
+    await pool.stop()
+
+
+async def test_one_that_dies_at_the_first_start_is_replaced_while_another_serves(fleet: Fleet) -> None:
+    fleet.next = [{}, {"serves": False}]
+    pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
+    task = asyncio.create_task(go(pool))
+    await until(lambda: len(fleet.all) == 2)
+    fleet.all[1].die()
+    await until(lambda: pool.phase == "serving" and pool.readiness().ready)
+    assert pool.restarts == 1
+    task.cancel()
+    await asyncio.wait({task})
+    await pool.stop()
 
 
 async def test_a_bad_setting_at_the_first_start_ends_all_with_its_words(fleet: Fleet) -> None:
@@ -222,6 +277,37 @@ async def test_under_random_deaths_and_rolls_the_count_and_the_numbers_hold(
         assert max(worker.number for worker in fleet.all) <= 3
 
 
+async def test_a_rolling_restart_that_is_asked_for_during_another_follows_it(fleet: Fleet) -> None:
+    """The code or settings may have changed since the first began."""
+    async with running(fleet) as pool:
+        pool.roll()
+        await until(lambda: len(fleet.all) == 4)
+        pool.roll()
+        await until(lambda: len(fleet.all) == 9 and len(fleet.numbers()) == 3)
+        assert all(worker.stopped for worker in fleet.all[:6])
+        await asyncio.sleep(0.05)
+        assert len(fleet.all) == 9
+
+
+async def test_workers_that_are_told_to_go_have_the_drain_and_a_margin(fleet: Fleet) -> None:
+    async with running(fleet) as pool:
+        fleet.next = [{}, {"serves": False}]
+        pool.roll()  # which replaces the first, and gives up at the second
+        await until(lambda: len(fleet.all) == 5 and fleet.all[4].code is not None)
+        assert fleet.all[0].patience == 1.0 + module.MARGIN
+        assert fleet.all[4].patience == module.MARGIN  # it has no calls
+    assert {worker.patience for worker in fleet.all[1:4]} == {1.0 + module.MARGIN}
+
+
+async def test_a_worker_that_drains_in_a_rolling_restart_doesnt_count_for_readiness(fleet: Fleet) -> None:
+    async with running(fleet) as pool:
+        fleet.all[0].state = Readiness(("draining",))
+        assert not pool.readiness().ready
+        pool.roll()
+        await until(lambda: fleet.all[0].stopped)
+        assert pool.readiness().ready
+
+
 async def test_a_reload_goes_to_every_worker(fleet: Fleet) -> None:
     async with running(fleet) as pool:
         pool.reload()
@@ -237,7 +323,7 @@ async def test_reasons_of_all_places_are_together_and_draining_comes_first(fleet
         assert pool.readiness().reasons == ("draining", "disk", "redis")
 
 
-NO_PROCESS = [OSError(24, "Too many open files"), RuntimeError("can't start new thread")]
+NO_PROCESS = [OSError(24, "Too many open files"), BlockingIOError(11, "Resource temporarily unavailable")]
 
 
 @pytest.mark.parametrize("error", NO_PROCESS)

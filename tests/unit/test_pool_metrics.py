@@ -76,7 +76,7 @@ class FakeWorker:
 
 
 class FakePool:
-    restarts = 5
+    restarts, hung = 5, 2
 
     def __init__(self, *workers: FakeWorker) -> None:
         self.live = workers
@@ -89,6 +89,7 @@ async def test_a_worker_without_an_answer_is_left_out_and_the_supervisor_counts(
     assert 'worker="1"' not in page
     assert 'livekit_auth_workers{worker="supervisor"} 2.0' in page
     assert 'livekit_auth_worker_restarts_total{worker="supervisor"} 5.0' in page
+    assert 'livekit_auth_workers_hung_total{worker="supervisor"} 2.0' in page
     assert 'livekit_auth_log_lines_dropped{worker="supervisor"} 9.0' in page
 
 

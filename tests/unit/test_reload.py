@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -162,6 +164,32 @@ async def test_what_failed_is_tried_again(running: Running, monkeypatch: pytest.
         running.thing.failure = None
         await running.until(lambda: running.thing.value == "next")
     assert [line["log_level"] for line in lines] == ["error", "info"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_files_that_couldnt_be_opened_for_want_of_descriptors_are_tried_at_once(
+    running: Running, number: int
+) -> None:
+    """RETRY is 30 s here, in which a revocation wouldn't take effect."""
+    failure = ConfigError("x", "can't be read: Too many open files")
+    failure.__context__ = OSError(number, os.strerror(number))  # as the readers of files raise it
+    running.thing.failure = failure
+    with capture_logs() as lines:
+        running.write("next")
+        await running.until(lambda: running.thing.loads > 4)
+        running.thing.failure = None
+        await running.until(lambda: running.thing.value == "next")
+    assert [line["log_level"] for line in lines] == ["error", "info"]
+
+
+async def test_files_that_are_bad_themselves_are_tried_again_after_a_while(running: Running) -> None:
+    running.thing.failure = ConfigError("x", "bad")
+    with capture_logs():
+        running.write("next")
+        await running.until(lambda: bool(running.reloader.failing()))
+        tries = running.thing.loads
+        await asyncio.sleep(5 * reload.TICK)
+    assert running.thing.loads == tries
 
 
 async def test_a_request_reads_everything_again(running: Running) -> None:

@@ -58,6 +58,9 @@ class _Own:
         yield CounterMetricFamily(
             "livekit_auth_worker_restarts", "Workers that died and were replaced.", value=self._pool.restarts
         )
+        yield CounterMetricFamily(
+            "livekit_auth_workers_hung", "Workers that hung and were killed.", value=self._pool.hung
+        )
 
 
 class PoolMetrics:

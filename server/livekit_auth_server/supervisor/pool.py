@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.adapters.readiness import Phase
 
-START = 60.0  # seconds that a new worker has to become ready before a rolling restart is given up
+START = 300.0  # seconds that a new worker has to serve before it counts as hung
+READY = 60.0  # seconds that it has to become ready before a rolling restart is given up
 MARGIN = 5.0  # seconds after the drain in which a worker closes its files
-_NO_PROCESS = (OSError, RuntimeError)  # RuntimeError: no thread to be had, which asyncio has for each child
+_SECOND = 1.0
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -39,14 +40,22 @@ class _Place:
 
 
 class Pool:
-    """`count` workers. `drain` is how long calls in flight may take, in seconds."""
+    """`count` workers. In seconds, `drain` is how long calls in flight may take, `start` how long a worker's start."""
 
     def __init__(
-        self, orders: Orders, count: int, drain: float, spawn: Callable[[Orders, int], Awaitable[Worker]] = Worker.spawn
+        self,
+        orders: Orders,
+        count: int,
+        drain: float,
+        spawn: Callable[[Orders, int], Awaitable[Worker]] = Worker.spawn,
+        *,
+        start: float = START,
     ) -> None:
-        self.restarts = 0
+        self.restarts = self.hung = 0
         self.phase: Phase = "starting"
         self._orders, self._count, self._drain, self._spawn_worker = orders, count, drain, spawn
+        self._start = start
+        self._guarding: asyncio.Task[None] | None = None
         self._starting: set[int] = set()  # numbers that are taken by a worker in the making
         self._places: list[_Place] = []
         self._workers: list[Worker] = []
@@ -75,13 +84,17 @@ class Pool:
         self._roll_wanted.set()
 
     async def start(self) -> None:
-        """Starts the workers and returns when they serve. Raises ConfigError when one can't at all."""
+        """Starts the workers and returns when they serve. Raises ConfigError when one can't at all, or none does."""
+        self._guarding = asyncio.create_task(self._guard())
         try:
             for _ in range(self._count):
                 self._places.append(_Place(await self._spawn()))
-        except _NO_PROCESS as error:
+        except OSError as error:
             raise ConfigError("workers", f"no process can be started: {error}") from None
-        await asyncio.gather(*(place.worker.until_serving() for place in self._places))
+        served = await asyncio.gather(*(place.worker.until_serving() for place in self._places))
+        if not any(served):
+            codes = sorted({str(place.worker.code) for place in self._places})
+            raise ConfigError("workers", f"none came to serve; exit code {', '.join(codes)} (negative for a signal)")
         self.phase = "serving"
         listen = self._orders.listen
         port = int(listen.rpartition(":")[2])
@@ -98,6 +111,14 @@ class Pool:
         """Drains all workers and returns when they are gone."""
         self.phase = "draining"
         await asyncio.gather(*(worker.stop(self._drain + MARGIN) for worker in self.live))
+        if self._guarding is not None:
+            self._guarding.cancel()
+
+    async def _guard(self) -> None:
+        """Ends workers that hang; what dies is replaced."""
+        while True:
+            await asyncio.sleep(_SECOND)
+            self.hung += sum(worker.end_if_hung(self._start) for worker in self.live)
 
     async def _spawn(self, wanted: int | None = None) -> Worker:
         free = set(range(self._count + 1)) - {worker.number for worker in self.live} - self._starting
@@ -130,7 +151,7 @@ class Pool:
             if place.worker is worker:
                 try:
                     place.worker = await self._spawn(worker.number)
-                except _NO_PROCESS as error:  # the next try comes later
+                except OSError as error:  # the next try comes later
                     _log.error("a worker can't be started", problem=str(error))
                     return False
                 self.restarts += 1
@@ -174,16 +195,16 @@ class Pool:
         """A worker that is ready; None, said loudly, when it doesn't come to that."""
         try:
             worker = await self._spawn()
-        except _NO_PROCESS as error:
+        except OSError as error:
             _log.error("rolling restart given up: no worker can be started", problem=str(error))
             return None
         why = "it ended"
         try:
-            async with asyncio.timeout(START):
+            async with asyncio.timeout(READY):
                 if await worker.until_ready():
                     return worker
         except TimeoutError:
-            why = f"it isn't ready after {START:g} s: {'; '.join(worker.readiness().reasons)}"
+            why = f"it isn't ready after {READY:g} s: {'; '.join(worker.readiness().reasons)}"
         except ConfigError as error:
             why = str(error)
         _log.error("rolling restart given up; the workers before stay", number=worker.number, why=why)

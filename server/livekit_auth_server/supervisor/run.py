@@ -10,8 +10,9 @@ import structlog
 
 from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.probe_listener import ProbeListener
+from livekit_auth_server.adapters.process import accept_signals
 from livekit_auth_server.supervisor.metrics import PoolMetrics
-from livekit_auth_server.supervisor.pool import Pool
+from livekit_auth_server.supervisor.pool import START, Pool
 from livekit_auth_server.supervisor.port import hold
 from livekit_auth_server.supervisor.worker import Orders
 
@@ -30,7 +31,9 @@ _log = structlog.get_logger("livekit_auth_server")
 async def supervise(settings: Settings, count: int, config: Path, stream: LineStream, *, as_json: bool) -> None:
     """Runs `count` workers until SIGTERM or SIGINT, then drains them. Raises ConfigError when they can't start."""
     held = hold(settings.listen)
-    pool = Pool(Orders(config, held.address, as_json), count, settings.drain)
+    orders = Orders(config, held.address, as_json)
+    waits = settings.workload_api.patience if settings.workload_api else 0.0
+    pool = Pool(orders, count, settings.drain, start=START + waits)
     listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
     stopping = _signals(pool)
     flushing = asyncio.create_task(_flush(stream))
@@ -77,6 +80,7 @@ def _signals(pool: Pool) -> asyncio.Event:
     loop.add_signal_handler(signal.SIGUSR2, pool.roll)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    accept_signals()
     return stopping
 
 

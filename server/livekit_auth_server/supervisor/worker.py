@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import sys
 import time
-from asyncio.subprocess import DEVNULL
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
+from livekit_auth_server.adapters.process import deferred_signals
 from livekit_auth_server.adapters.readiness import Readiness
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.terminal import MISUSE
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 STALE = 1.4  # seconds without a word after which a worker counts as one that doesn't answer
 SCRAPE = 1.0  # seconds that a worker has to hand over its metrics
+SILENCE = 10  # seconds without a word after which a worker hangs: twenty heartbeats
+FIRST_WORD = 60  # seconds that a new process has for its first
+SLOW = 30  # seconds after which a start is said to take long
+_REAP = 0.01  # seconds between looks at a process whose line has ended
 _LONGEST = 16 * 1024 * 1024  # bytes of one message
 _log = structlog.get_logger("livekit_auth_server")
 
@@ -49,13 +54,15 @@ class Worker:
     `failure` is what it said of itself when it couldn't serve.
     """
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self.number = number
         self.pid = process.pid
         self.serving_since: float | None = None
         self._process = process
         self._readiness = Readiness(("starting",))
         self._heard = 0.0
+        self._age = self._silent = 0  # seconds that the supervisor has counted
+        self._spoke = self._killed = False
         self.failure: ConfigError | None = None
         self._changed = asyncio.Event()
         self._scrape: asyncio.Future[str] | None = None
@@ -65,18 +72,22 @@ class Worker:
 
     @classmethod
     async def spawn(cls, orders: Orders, number: int) -> Worker:
-        """Starts a process. Raises OSError."""
+        """Starts a process. Raises OSError; then, and when it is cancelled, none is left."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *orders.command(number, theirs.fileno()), stdin=DEVNULL, pass_fds=(theirs.fileno(),)
-                )
+                process = _started(orders.command(number, theirs.fileno()), theirs.fileno())
             except BaseException:
                 ours.close()
                 raise
         worker = cls(number, process)
-        reader, worker._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST)
+        try:
+            reader, worker._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST)
+        except BaseException:
+            process.kill()
+            process.wait()
+            ours.close()
+            raise
         worker._watching = asyncio.create_task(worker._watch(reader))
         return worker
 
@@ -137,6 +148,29 @@ class Worker:
             return await asyncio.wait_for(self._scrape, SCRAPE)
         return None
 
+    def end_if_hung(self, patience: float) -> bool:
+        """To be called every second: kills it, and says so, where it is silent or doesn't come to serve for too long.
+
+        `patience` is how many seconds it has until it serves. Seconds in which the supervisor itself didn't run aren't
+        counted, so that a machine that was suspended isn't taken for workers that hang.
+        """
+        self._age += 1
+        self._silent += 1
+        if self._killed or self._ended.is_set():
+            return False
+        starting = self.serving_since is None and not self._left.is_set()
+        if starting and self._age == SLOW:
+            _log.warning("worker takes long to start", number=self.number, pid=self.pid, seconds=self._age)
+        if self._silent > (SILENCE if self._spoke else FIRST_WORD):
+            why = "it says nothing"
+        elif starting and self._age > patience:
+            why = "it doesn't come to serve"
+        else:
+            return False
+        _log.error("worker hangs and is killed", number=self.number, pid=self.pid, why=why, seconds=self._silent)
+        self._signal(kill=True)
+        return True
+
     def reload(self) -> None:
         """Has it read its files again; one that is starting does so once it serves."""
         self._order("reload")
@@ -152,8 +186,8 @@ class Worker:
         await self._ended.wait()
 
     def _signal(self, *, kill: bool) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill() if kill else self._process.terminate()
+        self._killed = self._killed or kill
+        self._process.kill() if kill else self._process.terminate()
 
     def _order(self, name: str) -> None:
         self._writer.write(name.encode() + b"\n")
@@ -168,7 +202,8 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - too long, no JSON, or not what a worker says
             _log.error("a worker can't be understood and is ended", number=self.number, error=type(error).__name__)
             self._signal(kill=True)
-        await self._process.wait()
+        while self._process.poll() is None:  # noqa: ASYNC110 - its line has ended, so it goes or is killed
+            await asyncio.sleep(_REAP)
         self._writer.close()
         if self._scrape is not None:
             self._scrape.cancel()
@@ -176,6 +211,7 @@ class Worker:
             event.set()
 
     def _hear(self, message: dict[str, Any]) -> None:
+        self._spoke, self._silent = True, 0
         if "failed" in message:
             self.failure = ConfigError(**message["failed"])
         elif "metrics" in message:
@@ -190,3 +226,9 @@ class Worker:
     async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+def _started(command: list[str], line: int) -> subprocess.Popen[bytes]:
+    """Starts the process. Not by asyncio, which needs a thread for each in Python 3.11 and loses it without one."""
+    with deferred_signals():
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(line,))  # noqa: S603 - our own program
