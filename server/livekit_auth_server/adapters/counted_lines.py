@@ -7,7 +7,7 @@ later, without anybody having to ask.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 _EVERY = 1.0  # seconds
 _log = structlog.get_logger("livekit_auth_server")
+
+
+class Happening(NamedTuple):
+    """What a line would be about, as far as it is counted; see core.denials.Denied."""
+
+    caller: str
+    time: int
+    method: str
+    reason: str
+    policy_revision: str = ""
 
 
 class CountedLines:

@@ -10,12 +10,12 @@ which includes those that the transport refuses, share another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from livekit_auth_server.adapters.client_versions import ClientVersions
-from livekit_auth_server.adapters.counted_lines import CountedLines
+from livekit_auth_server.adapters.counted_lines import CountedLines, Happening
 from livekit_auth_server.adapters.tallies import Counts, TimesBy
 from livekit_auth_server.core.denials import UNLISTED
 
@@ -66,16 +66,6 @@ class CallerMetrics:
         self._calls.add((name, "ok" if call.code == "OK" else "refused"))
 
 
-class _Counted(NamedTuple):
-    """A call as its allowance counts it."""
-
-    caller: str
-    time: int
-    method: str
-    reason: str
-    policy_revision: str = ""
-
-
 class Observer:
     """Counts and logs calls. A decision in the audit trail gets no second line."""
 
@@ -112,7 +102,7 @@ class Observer:
         if not call.caller:
             who, shared = call.peer.rpartition(":")[0], UNIDENTIFIED
         why = str(call.reason or call.code)  # str: JSON takes no member of an enum as a name
-        return self._lines.admits(_Counted(who, int(self._clock.now()), call.method, why), shared)
+        return self._lines.admits(Happening(who, int(self._clock.now()), call.method, why), shared)
 
     def _say(self, call: FinishedCall) -> None:
         level = self._log.info if call.code != "INTERNAL" else self._log.error

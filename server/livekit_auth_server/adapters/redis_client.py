@@ -89,7 +89,9 @@ def new_client(url: str, password_file: Path | None, tls: TlsFiles) -> Redis:
         driver_info=None,
         **options,
     )
-    return Redis.from_pool(pool)
+    client = Redis.from_pool(pool)
+    client.response_callbacks.clear()  # answers stay as they come, whatever they are: who asked checks them
+    return client
 
 
 def _tls_options(tls: TlsFiles) -> dict[str, Any]:
