@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from livekit_auth_server.adapters.limiter_metrics import RedisMetrics
+    from livekit_auth_server.adapters.limiter_redis import Odd
     from livekit_auth_server.adapters.redis_link import RedisLink
     from livekit_auth_server.adapters.redis_settings import RedisSettings
     from livekit_auth_server.service.ports import AckStore, Clock, LimitStore
@@ -30,6 +32,7 @@ class Stores:
     acknowledged: AckStore
     link: RedisLink | None
     required: bool = False
+    gauges: RedisMetrics | None = None
 
     def problems(self) -> list[str]:
         """Why calls that have limits are refused now; empty when they aren't."""
@@ -38,6 +41,8 @@ class Stores:
 
     async def close(self) -> None:
         """Ends what runs for them."""
+        if self.gauges is not None:
+            self.gauges.close()
         if self.link is not None:
             await self.link.close()
 
@@ -48,10 +53,11 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
     store: LimitStore = local
     remember = settings.webhooks.remember
     acknowledged: AckStore = MemoryAckStore(clock, remember, settings.webhooks.remember_per_caller)
-    link = None
+    link = gauges = None
     if settings.redis is not None:
-        link = await _open_link(settings, settings.redis, metrics)
-        store, acknowledged = _shared(link, settings.redis, local, clock, remember)
+        gauges = metrics.redis(clock)
+        link = await _open_link(settings, settings.redis, gauges)
+        store, acknowledged = _shared(link, settings.redis, local, clock, remember, odd=gauges.odd)
     limits = RateLimits(
         store,
         local,
@@ -60,10 +66,10 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
         tuple(limit.limit() for limit in settings.unlisted_limits),
     )
     required = settings.redis is not None and settings.redis.when_unavailable == "refuse"
-    return Stores(limits, acknowledged, link, required)
+    return Stores(limits, acknowledged, link, required, gauges)
 
 
-async def _open_link(settings: Settings, redis: RedisSettings, metrics: LimitMetrics) -> RedisLink:
+async def _open_link(settings: Settings, redis: RedisSettings, gauges: RedisMetrics) -> RedisLink:
     # Imported here: the library is an extra, and who doesn't use Redis needn't hold it in memory.
     try:
         from redis.exceptions import AuthenticationError  # noqa: PLC0415
@@ -78,7 +84,6 @@ async def _open_link(settings: Settings, redis: RedisSettings, metrics: LimitMet
     client = new_client(
         redis.url, at(redis.password_file), TlsFiles(at(redis.ca), at(redis.certificate), at(redis.key))
     )
-    gauges = metrics.redis()
     link = RedisLink(client, redis.prefix, redis.timeout, lambda up: gauges.changed(up, redis.when_unavailable))
     try:
         await link.open()
@@ -88,11 +93,11 @@ async def _open_link(settings: Settings, redis: RedisSettings, metrics: LimitMet
     return link
 
 
-def _shared(
-    link: RedisLink, redis: RedisSettings, local: LimitStore, clock: Clock, remember: int
+def _shared(  # noqa: PLR0913 - the parts that it puts together
+    link: RedisLink, redis: RedisSettings, local: LimitStore, clock: Clock, remember: int, *, odd: Odd
 ) -> tuple[LimitStore, AckStore]:
     from livekit_auth_server.adapters.limiter_redis import RedisLimits  # noqa: PLC0415
     from livekit_auth_server.adapters.redis_acks import RedisAckStore  # noqa: PLC0415
 
     fallback = local if redis.when_unavailable == "local" else None
-    return RedisLimits(link, fallback), RedisAckStore(link, clock, remember)
+    return RedisLimits(link, fallback, odd=odd), RedisAckStore(link, clock, remember, odd)

@@ -30,10 +30,12 @@ class Telemetry:
     """Who hears of calls, and the traces among them."""
 
     observer: CallObserver
+    calls: Observer
     tracing: Tracing | None = None
 
     async def close(self) -> None:
-        """Sends what is left."""
+        """Logs and sends what is left."""
+        self.calls.close()
         if self.tracing is not None:
             await self.tracing.close()
 
@@ -43,13 +45,14 @@ def open_telemetry(
 ) -> Telemetry:
     """Metrics in the registry, and an exporter of traces if it is configured. Raises ConfigError."""
     StateMetrics(registry, state, lambda: expiry(endpoint.server), clock, version("livekit-auth-server"))
-    observers: list[CallObserver] = [Observer(registry)]
+    calls = Observer(registry, clock)
+    observers: list[CallObserver] = [calls]
     if settings.metrics_callers:
         observers.append(CallerMetrics(registry, settings.metrics_callers))
     tracing = _open_tracing(settings, registry)
     if tracing is not None:
         observers.append(tracing)
-    return Telemetry(observers[0] if len(observers) == 1 else Observers(*observers), tracing)
+    return Telemetry(observers[0] if len(observers) == 1 else Observers(*observers), calls, tracing)
 
 
 def read_tracing(settings: Settings) -> tuple[dict[str, str], Path | None]:

@@ -22,6 +22,7 @@ import pytest
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.mounts import small_disk
 from support.ports import free_port
+from support.probes import Probes
 from support.refusals import refusal
 
 if TYPE_CHECKING:
@@ -153,6 +154,10 @@ def test_a_full_disk_stops_issuance_alone_and_it_recovers_by_itself(deployment: 
         assert audited.web.GetCaller(pb.GetCallerRequest()).known
         assert hooks.VerifyToken(pb.VerifyTokenRequest(token=first)).key_id == "APIalpha"
         assert audited.metric("up") == 0
+        [why] = Probes(audited.metrics).state()["reasons"]
+        assert why == f"the audit trail can't be written: the disk is full ({audited.path})"
+        said = [json.loads(line) for line in deployment.log.splitlines() if '"event":"the audit trail can' in line]
+        assert {(line["why"], line["path"]) for line in said} == {("the disk is full", str(audited.path))}
         (disk / "filler").unlink()
         got.add(recovered(audited.web))
         assert audited.metric("up") == 1
@@ -311,6 +316,15 @@ def test_floods_of_denials_are_counted_and_stop_nobody(audited: Audited) -> None
         assert len(together) <= seconds + 2
     assert len(deployment.log.splitlines()) < 100  # nor do they fill the log
     assert audited.verify().returncode == 0
+
+
+def test_a_start_on_a_full_disk_says_that_it_is_full(deployment: Deployment, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        (disk / "filler").write_bytes(b"x" * 64 * 1024)
+        deployment.write(f"audit: {{path: {disk}, required: true}}")
+        done = serve(deployment)
+    assert done.returncode == 2
+    assert f"{disk}/audit.0.jsonl: the audit trail can't be kept here: the disk is full" in done.stderr
 
 
 def serve(deployment: Deployment) -> subprocess.CompletedProcess[str]:

@@ -133,16 +133,25 @@ async def test_a_batch_of_records_is_written_together(tmp_path: Path) -> None:
         assert len(sink.decisions()) == 500
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-async def test_a_disk_that_fails_stops_issuance_until_it_works(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+async def test_a_disk_that_fails_stops_issuance_until_it_works(tmp_path: Path, number: int, why: str) -> None:
     async with Sink(tmp_path) as sink:
         sink.disk.failure = OSError(number, os.strerror(number))
         with capture_logs() as log:
             for _ in range(5):
                 await unavailable(sink.audit.record([record("lost")]))
-        assert [line["why"] for line in log] == [os.strerror(number)]  # said once, loudly
+        path = tmp_path / "audit.0.jsonl"
+        assert [(line["why"], line["path"]) for line in log] == [(why, str(path))]  # said once, loudly
         assert log[0]["log_level"] == "error"
-        assert sink.audit.ready() == [f"the audit trail can't be written: {os.strerror(number)}"]
+        assert sink.audit.ready() == [f"the audit trail can't be written: {why} ({path})"]
         assert sink.watch.ups[-1] is False
         sink.disk.failure = None
         await sink.audit.record([record("kept")])
@@ -176,7 +185,7 @@ async def test_a_hung_disk_is_waited_for_as_long_as_the_patience_reaches(tmp_pat
         started = loop.time()
         await unavailable(sink.audit.record([record("refused")]))  # at once: it is known to hang
         assert loop.time() - started < 0.1
-        assert sink.audit.ready() == ["the audit trail can't be written: the disk hasn't answered for 0.3 s"]
+        assert sink.audit.ready()[0].startswith("the audit trail can't be written: the disk hasn't answered for 0.3 s")
         sink.disk.answers.set()
         await until(lambda: not sink.audit.ready())
         await sink.audit.record([record("after")])

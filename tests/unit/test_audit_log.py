@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from support.handlers import AuditWatch
 from support.records import RECORD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -61,8 +64,62 @@ async def test_a_full_disk_stops_issuance() -> None:
     os.close(full)
     assert refusal.reason is Reason.AUDIT_UNAVAILABLE
     assert "device" not in refusal.message
-    assert (log.ready(), watch.ups) == (["the audit trail can't be written to the log"], [False])
+    assert log.ready() == ["the audit trail can't be written to the log: the disk is full"]
+    assert watch.ups == [False]
     assert watch.lost == 1, "the line that says that the token was withheld"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, LineStream]]:
+    """A pipe's reading end, and a stream to it."""
+    reader, writer = os.pipe()
+    yield reader, LineStream(writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def read_lines(reader: int, until: Callable[[bytes], bool], stream: LineStream) -> list[dict[str, Any]]:
+    """What a slow reader gets, 4 KiB at a time, until it has seen what it looks for."""
+    seen = b""
+    os.set_blocking(reader, False)
+    for _ in range(2000):
+        with contextlib.suppress(BlockingIOError):
+            seen += os.read(reader, 4096)
+        stream.flush()
+        if until(seen):
+            return [json.loads(line) for line in seen.splitlines()[:-1]]
+    raise AssertionError("it didn't come")
+
+
+async def test_a_flood_of_other_lines_neither_stops_issuance_nor_drops_audit_lines(
+    pipe: tuple[int, LineStream],
+) -> None:
+    reader, stream = pipe
+    log = AuditLog(stream, watch := AuditWatch(), patience=10)
+    while not stream.dropped:
+        stream.write(b'{"event":"call"}' + b" " * 500 + b"\n")
+    recording = asyncio.create_task(log.record([RECORD]))
+    await asyncio.sleep(0)
+    log.note('"kind":"denials","count":3')
+    got = read_lines(reader, lambda seen: b'"kind":"decision"' in seen and b'"kind":"denials"' in seen, stream)
+    await recording
+    assert len(got) < 400, "others don't wait for 2,000 lines that came first: the pipe's own 128 and a few"
+    assert (watch.lost, log.ready()) == (0, [])
+
+
+async def test_a_flood_of_audit_lines_neither_drops_other_lines_nor_stops_issuance(
+    pipe: tuple[int, LineStream],
+) -> None:
+    reader, stream = pipe
+    log = AuditLog(stream, watch := AuditWatch(), patience=10)
+    while not watch.lost:
+        log.note(f'"kind":"decision","permitted":false,"padding":"{"x" * 500}"')
+    stream.write(b'{"event":"serving"}\n')
+    recording = asyncio.create_task(log.record([RECORD]))
+    await asyncio.sleep(0)
+    read_lines(reader, lambda seen: b'"event":"serving"' in seen and b'"permitted":true' in seen, stream)
+    await recording
+    assert stream.dropped == 0
 
 
 async def test_a_pipe_that_nobody_reads_stops_issuance_until_somebody_does() -> None:

@@ -180,7 +180,7 @@ def test_files_that_are_none_are_problems_or_mistakes(tmp_path: Path) -> None:
 def decisions(tmp_path: Path) -> Path:
     """A folder with decisions of two workers."""
     first, second = (ChainedFile(tmp_path / "q" / f"audit.{n}.jsonl", FakeClock()) for n in (0, 1))
-    counted = CountedDenials(UNLISTED, NOW + 10, NOW + 20, "r")
+    counted = CountedDenials(UNLISTED, NOW + 10, NOW + 20, "r", shared=True)
     counted.add(
         replace(RECORD, caller="spiffe://x/stranger", time=NOW + 20, permitted=False, reason="CALLER_NOT_LISTED")
     )

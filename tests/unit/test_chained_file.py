@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from livekit_auth_server import audit_tools
-from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError
+from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError, reason
 from support.handlers import FakeClock
 from support.mounts import small_disk
 
@@ -135,6 +135,25 @@ def test_a_file_that_is_no_audit_trail_is_left_alone(path: Path, content: bytes)
     with pytest.raises(SinkError, match="audit trail; move"):
         file(path).open()
     assert path.read_bytes() == content
+
+
+def test_a_short_write_says_why_where_the_system_does(path: Path) -> None:
+    """A disk that fills up takes a part first, and says that it is full only when it is asked for the rest."""
+    system, taken = System(), [10]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if not taken:
+            raise FULL
+        return os.write(descriptor, data[: taken.pop()])
+
+    sink = file(path, sync=system.sync)
+    sink.open()
+    before = path.read_bytes()
+    sink.write = write
+    with pytest.raises(OSError, match="No space left") as caught:
+        sink.append([ONE])
+    assert reason(caught.value) == "the disk is full"
+    assert path.read_bytes() == before
 
 
 def test_a_symbolic_link_isnt_written_through(path: Path) -> None:
@@ -339,7 +358,7 @@ def test_a_limit_on_the_files_size_fails_without_half_a_line(path: Path) -> None
     script = f"""
 import resource, signal
 from pathlib import Path
-from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError
+from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError, reason
 from livekit_auth_server.adapters.clock import SystemClock
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

@@ -13,7 +13,9 @@ DENIED = replace(RECORD, permitted=False, reason="ROOM_NOT_PERMITTED", token_sha
 
 def flood(denials: Denials, count: int, now: float, *, caller: str = "spiffe://a/b", listed: bool = True) -> int:
     """So many denials at one moment; returns how many got a line."""
-    return sum(denials.admits(replace(DENIED, caller=caller), now, listed=listed) for _ in range(count))
+    return sum(
+        denials.admits(replace(DENIED, caller=caller), now, shared=None if listed else UNLISTED) for _ in range(count)
+    )
 
 
 def test_ten_lines_a_second_and_the_rest_is_counted() -> None:
@@ -50,7 +52,7 @@ def test_a_counted_record_says_from_when_to_when() -> None:
     denials = Denials()
     for second in range(3):
         for _ in range(50):
-            denials.admits(replace(DENIED, time=100 + second, method="BatchIssueTokens"), second / 100, listed=True)
+            denials.admits(replace(DENIED, time=100 + second, method="BatchIssueTokens"), second / 100)
     [counted] = denials.counted(5.0)
     line = json.loads(counted.to_json())
     assert (line["from"], line["time"], line["count"]) == (100, 102, 140)
@@ -81,7 +83,7 @@ def test_callers_that_are_denied_nothing_any_more_are_forgotten() -> None:
 
 def test_no_text_of_a_caller_can_forge_a_line() -> None:
     denials = Denials(rate=0.0)
-    denials.admits(replace(DENIED, caller='x"}\n\u202e', reason="R"), 0.0, listed=False)
+    denials.admits(replace(DENIED, caller='x"}\n\u202e', reason="R"), 0.0, shared=UNLISTED)
     line = denials.counted(2.0)[0].to_json()
     assert line.isascii()
     assert line.isprintable()

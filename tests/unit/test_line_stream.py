@@ -144,3 +144,44 @@ asyncio.run(main())
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
     assert path.read_bytes() == b"torn\nwhole\n"
+
+
+def test_lanes_take_turns_and_never_tear_each_others_lines(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    lane = stream.lane()
+    os.set_blocking(stream.descriptor, False)
+    stream.write(b"x" * 70_000 + b"\n")  # fills the pipe, and is within a line
+    for number in range(50):
+        stream.write(b"first %d\n" % number)
+        lane.write(b"long " + b"y" * 6000 + b"\n" if number == 3 else b"second %d\n" % number)
+    seen = b""
+    while seen.count(b"\n") < 101:
+        seen += os.read(reader, 1000)
+        lane.flush()
+    lines = seen.splitlines()[1:]
+    assert [line for line in lines if line.startswith(b"first")] == [b"first %d" % number for number in range(50)]
+    assert len([line for line in lines if line.startswith(b"second")]) == 49
+    assert lines.count(b"long " + b"y" * 6000) == 1
+    assert [line[:5] for line in lines[:6]] == [b"secon", b"first"] * 3
+
+
+async def test_an_error_loses_the_lines_of_every_lane(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    lane = stream.lane()
+    stream.write(b"x" * 70_000 + b"\n")
+    waiting = asyncio.create_task(lane.write_through(b"audit\n", 5))
+    await asyncio.sleep(0.02)
+    os.close(reader)
+    with pytest.raises(OSError, match="pipe"):
+        await waiting
+    assert (stream.dropped, lane.dropped) == (1, 1)
+
+
+async def test_draining_waits_for_every_lane(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    lane = stream.lane()
+    lane.write(b"x" * 70_000 + b"\n")
+    await stream.drain(0.02)
+    os.read(reader, 65536)
+    await stream.drain(5)
+    assert os.read(reader, 65536).endswith(b"x\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,9 @@ from livekit_auth_server.adapters.observe import CallerMetrics, Observer, Observ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+NOW = 1_800_000_000
 
 
 @dataclass
@@ -33,6 +37,22 @@ class Call:
     user_agent: str = ""
 
 
+REFUSED = Call(code="UNAUTHENTICATED", reason="TOKEN_EXPIRED")
+
+
+@dataclass
+class Clock:
+    """Stands still until it is moved."""
+
+    time: float = 1000.0
+
+    def now(self) -> float:
+        return NOW + self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
 @pytest.fixture
 def registry() -> CollectorRegistry:
     return CollectorRegistry()
@@ -45,8 +65,8 @@ def lines() -> Iterator[list[Any]]:
         yield captured
 
 
-def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry)
+async def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry, Clock())
     for call in (Call(), Call(), Call(code="UNAUTHENTICATED", reason="TOKEN_EXPIRED"), Call(method="GetCaller")):
         observer.finished(call)
 
@@ -60,8 +80,8 @@ def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: list[An
     assert registry.get_sample_value("livekit_auth_call_seconds_bucket", {"method": "GetCaller", "le": "0.005"}) == 1
 
 
-def test_what_a_caller_chooses_is_no_label(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry)
+async def test_what_a_caller_chooses_is_no_label(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry, Clock())
     for number in range(50):
         observer.finished(
             Call(caller=f"spiffe://x/{number}", peer=str(number), message=str(number), trace_id=str(number))
@@ -77,7 +97,7 @@ def series(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str],
 
 
 def test_ten_thousand_callers_make_no_series_of_their_own(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry)
+    observer = Observer(registry, Clock())
     observer.finished(Call())
     before = sum(len(metric.samples) for metric in registry.collect())
     for number in range(10_000):
@@ -87,7 +107,7 @@ def test_ten_thousand_callers_make_no_series_of_their_own(registry: CollectorReg
 
 
 def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry)
+    observer = Observer(registry, Clock())
     for agent in ("livekit-auth-python/1.2.3 grpc-python/1.85.1", "livekit-auth-python/1.2.3", "curl/8", ""):
         observer.finished(Call(user_agent=agent))
     counted = series(registry, "livekit_auth_client_calls_total")
@@ -97,8 +117,10 @@ def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, li
     ]
 
 
-def test_a_caller_that_the_policy_does_not_list_names_no_version(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observer(registry).finished(Call(listed=False, user_agent="livekit-auth-python/6.6.6"))
+async def test_a_caller_that_the_policy_does_not_list_names_no_version(
+    registry: CollectorRegistry, lines: list[Any]
+) -> None:
+    Observer(registry, Clock()).finished(Call(listed=False, user_agent="livekit-auth-python/6.6.6"))
     assert series(registry, "livekit_auth_client_calls_total") == []
 
 
@@ -124,13 +146,15 @@ def test_callers_are_counted_by_name_as_far_as_the_setting_says(registry: Collec
 
 
 def test_every_observer_is_told(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observers(Observer(registry), CallerMetrics(registry, 1)).finished(Call())
+    Observers(Observer(registry, Clock()), CallerMetrics(registry, 1)).finished(Call())
     assert [value for _, value in series(registry, "livekit_auth_calls_total")] == [1]
     assert sum(value for _, value in series(registry, "livekit_auth_caller_calls_total")) == 1
 
 
-def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observer(registry).finished(Call(code="PERMISSION_DENIED", reason="ROOM_NOT_PERMITTED", message="no entry"))
+async def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> None:
+    Observer(registry, Clock()).finished(
+        Call(code="PERMISSION_DENIED", reason="ROOM_NOT_PERMITTED", message="no entry")
+    )
     assert lines == [
         {
             "event": "call",
@@ -159,16 +183,101 @@ def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> No
         (Call(audited=True, code="CANCELLED"), True),
     ],
 )
-def test_a_decision_in_the_audit_trail_gets_no_second_line(
+async def test_a_decision_in_the_audit_trail_gets_no_second_line(
     registry: CollectorRegistry,
     lines: list[Any],
     call: Call,
     logged: bool,  # noqa: FBT001
 ) -> None:
-    Observer(registry).finished(call)
+    Observer(registry, Clock()).finished(call)
     assert len(lines) == logged
 
 
-def test_a_fault_of_the_server_is_an_error(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observer(registry).finished(Call(code="INTERNAL", reason="INTERNAL"))
+async def test_a_fault_of_the_server_is_an_error(registry: CollectorRegistry, lines: list[Any]) -> None:
+    Observer(registry, Clock()).finished(Call(code="INTERNAL", reason="INTERNAL"))
     assert lines[0]["log_level"] == "error"
+
+
+async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_together(
+    registry: CollectorRegistry, lines: list[Any]
+) -> None:
+    observer = Observer(registry, clock := Clock())
+    for number in range(500):
+        clock.time = 1000 + number / 1000
+        method = "AckWebhook" if number % 5 == 0 else "VerifyToken"
+        observer.finished(replace(REFUSED, method=method))
+    observer.finished(replace(REFUSED, caller="spiffe://example.org/other"))
+    observer.finished(Call())
+    observer.close()
+    alone = [line for line in lines if line["event"] == "call" and line["code"] == "UNAUTHENTICATED"]
+    assert len(alone) == 10 + 4 + 1
+    assert [line["code"] for line in lines if line["event"] == "call"][-1] == "OK"
+    [together] = [line for line in lines if line["event"] == "calls"]
+    methods = together.pop("methods")
+    assert together == {
+        "event": "calls",
+        "log_level": "info",
+        "caller": "spiffe://example.org/web",
+        "count": 486,
+        "reasons": {"TOKEN_EXPIRED": 486},
+        "from": NOW + 1000,
+        "time": NOW + 1000,
+    }
+    assert sum(methods.values()) == 486
+    labels = {"method": "AckWebhook", "code": "UNAUTHENTICATED", "reason": "TOKEN_EXPIRED"}
+    assert registry.get_sample_value("livekit_auth_calls_total", labels) == 100
+
+
+async def test_callers_that_the_policy_does_not_list_share_ten_lines_a_second_even_when_they_are_answered(
+    registry: CollectorRegistry, lines: list[Any]
+) -> None:
+    observer = Observer(registry, Clock())
+    for number in range(300):
+        code, reason = ("PERMISSION_DENIED", "CALLER_NOT_LISTED") if number % 2 else ("OK", "")
+        who = f"spiffe://example.org/stranger/{number}"
+        observer.finished(Call(caller=who, listed=False, code=code, reason=reason))
+    observer.close()
+    assert len([line for line in lines if line["event"] == "call"]) == 10
+    [together] = [line for line in lines if line["event"] == "calls"]
+    assert together["count"] == 290
+    assert together["callers"] == [f"spiffe://example.org/stranger/{number}" for number in range(10, 18)]
+
+
+async def test_calls_without_an_identity_share_ten_lines_of_their_own(
+    registry: CollectorRegistry, lines: list[Any]
+) -> None:
+    observer = Observer(registry, Clock())
+    nobody = Call(caller="", listed=False, code="UNAUTHENTICATED", reason="NO_CLIENT_CERTIFICATE")
+    for number in range(300):
+        observer.finished(replace(nobody, peer=f"ipv4:10.0.0.{number % 3}:{number}"))
+    observer.finished(Call(caller="spiffe://x/stranger", listed=False, code="PERMISSION_DENIED"))
+    observer.close()
+    assert len([line for line in lines if line["event"] == "call"]) == 10 + 1
+    [together] = [line for line in lines if line["event"] == "calls"]
+    assert (together["count"], together["reasons"]) == (290, {"NO_CLIENT_CERTIFICATE": 290})
+    assert sorted(together["peers"]) == ["ipv4:10.0.0.0", "ipv4:10.0.0.1", "ipv4:10.0.0.2"]
+
+
+async def test_faults_that_were_counted_together_are_an_error(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry, Clock())
+    for _ in range(20):
+        observer.finished(Call(code="INTERNAL", reason="INTERNAL"))
+    observer.close()
+    assert [line["log_level"] for line in lines] == ["error"] * 11
+
+
+async def test_what_was_counted_is_logged_by_itself(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry, clock := Clock())
+    for _ in range(20):
+        observer.finished(REFUSED)
+    clock.time += 1.0
+    for _ in range(1000):
+        if lines[-1]["event"] == "calls":
+            break
+        await asyncio.sleep(0.01)
+    assert lines[-1]["count"] == 10
+    clock.time += 10
+    observer.finished(REFUSED)
+    assert lines[-1]["event"] == "call"
+    observer.close()
+    assert lines[-1]["event"] == "call", "nothing is left to say"

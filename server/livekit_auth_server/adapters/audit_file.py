@@ -137,7 +137,7 @@ class AuditFile:
 
     def ready(self) -> list[str]:
         """Why nothing can be issued now; empty when it can."""
-        return [f"the audit trail can't be written: {self._failure}"] if self._failure else []
+        return [f"the audit trail can't be written: {self._failure} ({self._file.path})"] if self._failure else []
 
     async def close(self) -> None:
         """Writes what is pending, exports the head and lets go of the file; takes the patience at most."""

@@ -1,13 +1,16 @@
 """The audit trail as log lines: one JSON object a decision, on the stream that it is given. Best effort.
 
-Nothing is synced and nothing is chained: for a trail that can be relied on, set audit.path.
+Nothing is synced and nothing is chained: for a trail that can be relied on, set audit.path. Permits have a lane of the
+stream to themselves, and so have notes about denials: neither is crowded out by the other, or by lines that aren't the
+trail's, and neither crowds those out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from livekit_auth_server.adapters.chained_file import reason
 from livekit_auth_server.core.refusal import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -32,7 +35,12 @@ class AuditLog:
     observer: AuditObserver
     worker: int | None = None
     patience: float = 2.0
-    _failed: bool = False
+    _failure: str = ""  # why nothing can be written; empty while all is well
+    _permits: LineStream = field(init=False)
+    _notes: LineStream = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._permits, self._notes = self.stream.lane(), self.stream.lane()
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -41,20 +49,17 @@ class AuditLog:
         """Writes a line for each. Raises AUDIT_UNAVAILABLE."""
         lines = [f'{self._start}"kind":"decision",{record.to_json()[1:]}\n' for record in records]
         try:
-            await self.stream.write_through("".join(lines).encode("ascii"), self.patience)
-        except (OSError, TimeoutError):
-            self._is(up=False)
+            await self._permits.write_through("".join(lines).encode("ascii"), self.patience)
+        except (OSError, TimeoutError) as error:
+            self._is(reason(error) if not isinstance(error, TimeoutError) else "nobody reads it")
             for record in records:  # in case a part went out after all
-                self.note(f'"kind":"withheld","decision_id":"{record.decision_id}"')
+                self._add(self._permits, f'"kind":"withheld","decision_id":"{record.decision_id}"')
             raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued") from None
-        self._is(up=True)
+        self._is("")
 
     def note(self, members: str) -> None:
         """Writes a line that is lost when it can't be written."""
-        dropped = self.stream.dropped
-        self.stream.write(f"{self._start}{members}}}\n".encode("ascii"))
-        if self.stream.dropped > dropped:
-            self.observer.dropped(1)
+        self._add(self._notes, members)
 
     def withhold(self, decisions: Sequence[str], why: str) -> None:
         """Writes a line for each, which is lost when it can't be written."""
@@ -66,7 +71,7 @@ class AuditLog:
 
     def ready(self) -> list[str]:
         """Why nothing can be issued now; empty when it can."""
-        return ["the audit trail can't be written to the log"] if self._failed else []
+        return [f"the audit trail can't be written to the log: {self._failure}"] if self._failure else []
 
     async def close(self) -> None:
         """Nothing to close: the stream is the process's."""
@@ -75,7 +80,13 @@ class AuditLog:
     def _start(self) -> str:
         return '{"event":"audit",' if self.worker is None else f'{{"event":"audit","worker":{self.worker},'
 
-    def _is(self, *, up: bool) -> None:
-        if self._failed == up:
-            self._failed = not up
-            self.observer.up(up=up)
+    def _add(self, lane: LineStream, members: str) -> None:
+        dropped = lane.dropped
+        lane.write(f"{self._start}{members}}}\n".encode("ascii"))
+        if lane.dropped > dropped:
+            self.observer.dropped(1)
+
+    def _is(self, failure: str) -> None:
+        if bool(self._failure) is not bool(failure):
+            self.observer.up(up=not failure)
+        self._failure = failure

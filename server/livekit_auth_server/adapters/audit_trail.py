@@ -14,7 +14,7 @@ from livekit_auth_server.adapters.audit_log import AuditLog
 from livekit_auth_server.adapters.audit_metrics import AuditMetrics
 from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError
 from livekit_auth_server.adapters.yaml_file import ConfigError
-from livekit_auth_server.core.denials import Denials
+from livekit_auth_server.core.denials import UNLISTED, Denials
 from livekit_auth_server.core.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class AuditTrail:
     def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
         """Records a denial, in a line of its own or counted with others. Never fails, never waits."""
         self.observer.decided(record)
-        if self.denials.admits(record, self.clock.monotonic(), listed=listed):
+        if self.denials.admits(record, self.clock.monotonic(), shared=None if listed else UNLISTED):
             self.sink.note(f'"kind":"decision",{record.to_json()[1:-1]}')
         else:
             self.observer.coalesced(1)

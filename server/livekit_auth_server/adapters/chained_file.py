@@ -13,6 +13,7 @@ Guarantees:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -157,6 +158,7 @@ class ChainedFile:
         self._cut = True
         written = self.write(descriptor, data)
         if written != len(data):
+            self.write(descriptor, data[written:])  # fails with what is wrong, such as a full disk
             raise SinkError("the disk took a part of a line only")
         self.sync(descriptor)
         self._end += written
@@ -173,8 +175,13 @@ class ChainedFile:
             self._segment = f"after a failure: {reason(error)}"
 
 
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+
+
 def reason(error: BaseException) -> str:
     """What went wrong, without a path."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _FULL[error.errno]
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

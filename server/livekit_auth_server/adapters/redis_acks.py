@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from redis.exceptions import NoScriptError
+
 from livekit_auth_server.adapters.redis_link import RedisAway
 from livekit_auth_server.service.ports import StoreUnavailable
 
 if TYPE_CHECKING:
+    from livekit_auth_server.adapters.limiter_redis import Odd
     from livekit_auth_server.adapters.redis_link import RedisLink
     from livekit_auth_server.service.ports import Clock
 
@@ -25,23 +28,29 @@ class RedisAckStore:
     link: RedisLink
     clock: Clock
     lifetime: int
+    odd: Odd = lambda *_: None
 
     async def is_acknowledged(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> bool:
         """Whether this caller acknowledged this event with these bytes within the lifetime. Raises StoreUnavailable."""
         key = self._key(caller, project, event_id, body_sha256)
-        try:
-            return bool(await self.link.run("EXISTS", key))
-        except RedisAway:
-            raise StoreUnavailable from None
+        return await self._ask("EXISTS", key, good=(0, 1)) == 1
 
     async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
         key = self._key(caller, project, event_id, body_sha256)
-        try:
-            await self.link.run("SET", key, "1", "EX", self.lifetime)
-        except RedisAway:
-            raise StoreUnavailable from None
+        await self._ask("SET", key, "1", "EX", self.lifetime, good=(b"OK",))
         return int(self.clock.now()) + self.lifetime
+
+    async def _ask(self, *command: str | int, good: tuple[object, ...]) -> object:
+        """The answer, one of the good ones. Raises StoreUnavailable."""
+        try:
+            answer = await self.link.run(*command)
+        except (RedisAway, NoScriptError):
+            raise StoreUnavailable from None
+        if answer not in good:
+            self.odd("", f"an answer that {command[0]} doesn't give")
+            raise StoreUnavailable
+        return answer
 
     def _key(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> str:
         """A hash: event ids are LiveKit's, of any form. Only the last of the parts can hold the character between."""

@@ -3,16 +3,19 @@
 The first command that fails opens the circuit: from then on every command fails at once, and a probe in the background
 tries until Redis answers again. Loss and return are logged once each. Commands that come at the same time share a round
 trip, so that a burst of calls isn't mistaken for a slow Redis.
+
+An error about a key, such as one of another type, concerns whoever's key it is and opens no circuit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 if TYPE_CHECKING:
@@ -30,11 +33,17 @@ _PROBE_TIMEOUT = 1.0  # seconds; a probe may connect, which takes longer than a 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds between probes
 _STEADY = 10.0  # seconds after which a return counts as one, and the next loss is probed quickly again
 _TURNS = 5  # of the event loop, in which what has arrived by now is read
+_ABOUT_A_KEY = re.compile(r"\bWRONGTYPE\b|\buser_script:")
+_ABOUT_REDIS = re.compile(r"\b(?:OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|LOADING|BUSY|NOPERM|NOAUTH)\b")
 _log = structlog.get_logger("livekit_auth_server")
 
 
 class RedisAway(Exception):  # noqa: N818 - a condition, not a fault of the program
     """Redis can't be asked now."""
+
+
+class OddAnswer(RedisAway):
+    """Redis can be asked, and what it says about this caller's keys is of no use. The message says why."""
 
 
 class RedisLink:
@@ -73,7 +82,10 @@ class RedisLink:
         await self._client.aclose()
 
     async def run(self, *command: str | int) -> Any:  # noqa: ANN401 - a command's own answer
-        """What the command returns. Raises RedisAway, at once while the circuit is open, and NoScriptError."""
+        """What the command returns, unchecked. Raises NoScriptError, and RedisAway, at once while the circuit is open.
+
+        An error about one of the command's keys is an OddAnswer.
+        """
         if not self._up:
             raise RedisAway
         loop = asyncio.get_running_loop()
@@ -97,7 +109,9 @@ class RedisLink:
                 self._answer(answer, result)
 
     def _answer(self, answer: asyncio.Future[Any], result: object) -> None:
-        if isinstance(result, Exception) and not isinstance(result, NoScriptError):
+        if isinstance(result, Exception) and about_a_key(result):
+            result = OddAnswer("an error about a key" if "WRONGTYPE" not in str(result) else "a key of another type")
+        elif isinstance(result, Exception) and not isinstance(result, NoScriptError):
             self._lost(result)
             result = RedisAway()
         if answer.done():  # its call was cancelled
@@ -164,6 +178,14 @@ class RedisLink:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+            if result != b"OK":
+                raise ResponseError("SET wasn't answered with OK")
+
+
+def about_a_key(error: Exception) -> bool:
+    """Whether the error says something of one key, and nothing of Redis as a whole."""
+    text = str(error)
+    return type(error) is ResponseError and bool(_ABOUT_A_KEY.search(text)) and not _ABOUT_REDIS.search(text)
 
 
 def problem(error: Exception) -> str:

@@ -1,8 +1,9 @@
-"""Which denials get a line of their own in the audit trail, and which are counted together.
+"""Which denials get a line of their own, in the audit trail or the log, and which are counted together.
 
 Guarantees: a caller gets `RATE` lines a second, after a burst of as many; what it is denied beyond that is counted by
-method and reason, and comes out as one record a second. All callers that the policy doesn't list share one such
-allowance. Memory is bounded by the callers that were denied something lately, whatever they ask for.
+method and reason, and comes out as one record a second. Callers that have no allowance of their own, such as all those
+that the policy doesn't list, share one. Memory is bounded by the callers that were denied something lately, whatever
+they ask for.
 """
 
 from __future__ import annotations
@@ -10,43 +11,68 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from livekit_auth_server.core.audit import AuditRecord
+from typing import Any, Protocol
 
 RATE = 10.0
-UNLISTED = ""  # stands for all callers that the policy doesn't list
-_NAMED = 8  # ids of unlisted callers that a counted record names
+UNLISTED = ""  # the allowance that all callers share that the policy doesn't list
+_NAMED = 8  # callers that the record of a shared allowance names
+
+
+class Denied(Protocol):
+    """A denial, as far as it is counted: an AuditRecord, or a refused call. `time` is seconds since the epoch."""
+
+    @property
+    def caller(self) -> str:
+        """Who was denied."""
+
+    @property
+    def time(self) -> int:
+        """When."""
+
+    @property
+    def method(self) -> str:
+        """What was called."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was denied."""
+
+    @property
+    def policy_revision(self) -> str:
+        """By which policy, empty where that doesn't matter."""
 
 
 @dataclass(slots=True)
 class CountedDenials:
-    """Denials that share a line. Times are seconds since the epoch; `callers` are the first few unlisted ones."""
+    """Denials that share a line. Times are seconds since the epoch.
+
+    `caller` is whose allowance it is, or the name of a shared one; `callers` are the first few that shared it.
+    """
 
     caller: str
     first: int
     last: int
     policy_revision: str
+    shared: bool = False
     count: int = 0
     methods: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     callers: list[str] = field(default_factory=list)
 
-    def add(self, record: AuditRecord) -> None:
+    def add(self, denied: Denied) -> None:
         """Counts one more."""
         self.count += 1
-        self.last, self.policy_revision = record.time, record.policy_revision
-        self.methods[record.method] += 1
-        self.reasons[record.reason] += 1
-        if self.caller == UNLISTED and len(self.callers) < _NAMED and record.caller not in self.callers:
-            self.callers.append(record.caller)
+        self.last, self.policy_revision = denied.time, denied.policy_revision
+        self.methods[denied.method] += 1
+        self.reasons[denied.reason] += 1
+        if self.shared and len(self.callers) < _NAMED and denied.caller not in self.callers:
+            self.callers.append(denied.caller)
 
-    def to_json(self) -> str:
-        """One line of JSON in ASCII."""
-        fields = {
+    def fields(self) -> dict[str, Any]:
+        """What a line says of them."""
+        return {
             "caller": self.caller,
-            "listed": self.caller != UNLISTED,
+            "listed": not self.shared,
             "callers": self.callers,
             "permitted": False,
             "time": self.last,
@@ -56,12 +82,15 @@ class CountedDenials:
             "reasons": self.reasons,
             "policy_revision": self.policy_revision,
         }
-        return json.dumps(fields, separators=(",", ":"))
+
+    def to_json(self) -> str:
+        """One line of JSON in ASCII."""
+        return json.dumps(self.fields(), separators=(",", ":"))
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is left of a caller's allowance, when that was so, and what was counted beyond it."""
+    """What is left of an allowance, when that was so, and what was counted beyond it."""
 
     left: float
     at: float
@@ -80,9 +109,16 @@ class Denials:
     rate: float = RATE
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
-    def admits(self, record: AuditRecord, now: float, *, listed: bool) -> bool:
-        """Whether the denial gets a line of its own; otherwise it is counted."""
-        key = record.caller if listed else UNLISTED
+    def __bool__(self) -> bool:
+        """Whether anybody was denied something lately."""
+        return bool(self._buckets)
+
+    def admits(self, denied: Denied, now: float, *, shared: str | None = None) -> bool:
+        """Whether the denial gets a line of its own; otherwise it is counted.
+
+        `shared` names the allowance that it comes out of instead of the caller's own; no caller is called so.
+        """
+        key = denied.caller if shared is None else shared
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = _Bucket(self.rate, now)
@@ -91,9 +127,9 @@ class Denials:
             bucket.left -= 1
             return True
         if bucket.counted is None:
-            bucket.counted = CountedDenials(key, record.time, record.time, record.policy_revision)
+            bucket.counted = CountedDenials(key, denied.time, denied.time, denied.policy_revision, shared is not None)
             bucket.counting_since = now
-        bucket.counted.add(record)
+        bucket.counted.add(denied)
         return False
 
     def counted(self, now: float, every: float = 1.0) -> list[CountedDenials]:
