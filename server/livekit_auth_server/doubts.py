@@ -77,7 +77,7 @@ def _extension_fault(extensions: x509.Extensions) -> str:
     return ""
 
 
-def of_policy(policy: Policy, bundles: TrustBundles | None) -> Iterator[str]:
+def of_policy(policy: Policy, bundles: TrustBundles | None = None) -> Iterator[str]:
     """Matchers that were meant as patterns, and callers whose identity no bundle can vouch for."""
     for caller in policy.callers.values():
         if bundles is not None and bundles.for_identity(WorkloadId.parse(caller.id)) is None:
