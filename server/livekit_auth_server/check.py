@@ -1,27 +1,42 @@
-"""`livekit-auth-server check`: what a server would run on, so that files can be tried before they are swapped in."""
+"""`livekit-auth-server check`: what a server would run on, so that files can be tried before they are swapped in.
+
+What `serve` refuses is a ConfigError here too. What it would start with all the same, to nobody's good, is a warning.
+Nothing is changed: no file is made, no key of Redis is written, and a port is only held for a moment.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from livekit_auth_server.adapters.extras import require
 from livekit_auth_server.adapters.policy_file import load_policy
 from livekit_auth_server.adapters.workload_api import opened
+from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.doubts import of_bundles, of_policy
 from livekit_auth_server.loading import expiry, load_server_identity, load_state
+from livekit_auth_server.stores import probe_redis
+from livekit_auth_server.supervisor.port import hold
 from livekit_auth_server.telemetry import read_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from livekit_auth_server.core.keys import Project
+    from livekit_auth_server.service.calls import State
     from livekit_auth_server.settings import Settings
 
 
 def summary(settings: Settings) -> dict[str, Any]:
-    """What the settings lead to. Raises ConfigError as `serve` does."""
+    """What the settings lead to, and `warnings`. Raises ConfigError as `serve` does."""
     with opened(settings) as source:
         state, server = load_state(settings, source), load_server_identity(settings, source)
     read_tracing(settings)
+    if settings.tracing is not None:
+        require("otlp", "tracing")
+    _check_audit(settings)
     now, bundles = time.time(), state.identifier.bundles
     authorities = {name: len(bundle) for name, bundle in bundles.domains.items()}
     return {
@@ -33,9 +48,53 @@ def summary(settings: Settings) -> dict[str, Any]:
         "projects": {name: _project(project, int(now)) for name, project in state.keys.projects.items()},
         "authorities": authorities | ({"DNS names": len(bundles.dns)} if bundles.dns else {}),
         "denied_workloads": len(state.denied.workloads),
-        "denied_certificates": len(state.denied.certificates),
+        "denied_certificates": len(state.denied.certificates) + len(state.denied.revoked),
         "crls": [{"crl": crl.name, "stale": crl.stale(now)} for crl in state.denied.crls],
+        "warnings": list(_warnings(settings, state, now)),
     }
+
+
+def _warnings(settings: Settings, state: State, now: float) -> Iterator[str]:
+    yield from of_bundles(state.identifier.bundles, now)
+    yield from of_policy(state.policy, state.identifier.bundles)
+    yield from state.denied.idle
+    for project in state.keys.projects.values():
+        if not any(key.may_sign(int(now)) for key in project.keys):
+            yield f"project {project.name}: none of its keys can sign now, so no token can be issued"
+    for crl in state.denied.stale(now):
+        yield f"CRL {crl.name}: its next issue is overdue; newer revocations are missing"
+    if problem := asyncio.run(probe_redis(settings)):
+        yield f"redis: {settings.redis.url if settings.redis else ''} can't be used now: {problem}"
+    for name, address in (("listen", settings.listen), ("metrics", settings.metrics)):
+        if address is not None and (problem := _unbound(address)):
+            yield f"{name}: {problem}; fine if that is the server that runs here"
+
+
+def _unbound(address: str) -> str:
+    """Why the address can't be listened on now; empty when it can."""
+    try:
+        hold(address, patience=0).close()
+    except ConfigError as error:
+        return error.message
+    return ""
+
+
+def _check_audit(settings: Settings) -> None:
+    """Raises ConfigError where the trail's files couldn't be made or written."""
+    if settings.audit.path is None:
+        return
+    folder = settings.at(settings.audit.path)
+    files = [folder / f"audit.{worker}.jsonl" for worker in range(settings.workers)]
+    there = [path for path in files if os.path.lexists(path)]
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ConfigError(files[0], f"the audit trail can't be kept here: {nearest} isn't a folder")
+    for path, access in [*((path, os.R_OK | os.W_OK) for path in there), (nearest, os.W_OK | os.X_OK)]:
+        if not os.access(path, access):
+            raise ConfigError(files[0], f"the audit trail can't be kept here: {path} can't be written")
+    for path in there:
+        if not path.is_file() or path.is_symlink():
+            raise ConfigError(path, "the audit trail can't be kept here: it isn't a plain file")
 
 
 def _candidate(settings: Settings) -> str | None:
@@ -53,7 +112,7 @@ def _project(project: Project, now: int) -> dict[str, int]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The summary as text."""
+    """The summary as text, without the warnings."""
     yield f"listens on {found['listen']}, certificate valid until {found['certificate_not_after']}"
     yield f"policy {found['policy_revision']}: {found['callers']} callers"
     if found["shadow_policy_revision"]:

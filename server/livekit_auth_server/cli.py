@@ -18,7 +18,7 @@ import typer
 
 from livekit_auth_server import audit_cli, keys_cli, policy_cli
 from livekit_auth_server.adapters.yaml_file import ConfigError
-from livekit_auth_server.terminal import MISUSE, Json, err, out, print_json
+from livekit_auth_server.terminal import MISUSE, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     from livekit_auth_server.adapters.control import Control
@@ -133,8 +133,11 @@ def _serve(settings: Settings, stream: LineStream, control: Control | None = Non
 
 
 @app.command()
-def check(config: Config, as_json: Json = False) -> None:
-    """Load everything as `serve` would, and say what it is. Nothing is served."""
+def check(config: Config, strict: Strict = False, as_json: Json = False) -> None:
+    """Load everything as `serve` would, and say what it is. Nothing is served or changed.
+
+    Exits with 0, warnings or not; with 1 when there are warnings and --strict; with 2 for what `serve` would refuse.
+    """
     from livekit_auth_server.transport.tls import pin_tls13
 
     pin_tls13()
@@ -144,10 +147,13 @@ def check(config: Config, as_json: Json = False) -> None:
     found = summary(load_settings(config))
     if as_json:
         print_json(found)
-        return
-    out.print(f"{config}: fine.", markup=False)
-    for line in lines(found):
-        out.print(f"  {line}", markup=False)
+    else:
+        out.print(
+            f"{config}: fine." if not found["warnings"] else f"{config}: would serve, with warnings.", markup=False
+        )
+        for line in lines(found):
+            out.print(f"  {line}", markup=False)
+    end_with(found["warnings"], strict=strict, as_json=as_json)
 
 
 @app.command()

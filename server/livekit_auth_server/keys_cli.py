@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livekit_auth_server.adapters.yaml_file import ConfigError, read_private
-from livekit_auth_server.terminal import MISUSE, REFUSED, Json, err, out, print_json
+from livekit_auth_server.terminal import MISUSE, REFUSED, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -143,7 +143,7 @@ def check(
     context: typer.Context,
     file: File,
     days: Annotated[int, typer.Option(min=0, help="Warn of a key that ends within this many days.")] = 30,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there is a warning.")] = False,
+    strict: Strict = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -157,10 +157,8 @@ def check(
         print_json({"fine": not warnings, "keys": [asdict(key) for key in report.keys], "warnings": warnings})
     else:
         out.print(f"{file}: loads, {len(report.keys)} keys.", markup=False)
-        for key, what in report.warnings:
-            err.print(f"WARNING {key}: {what}" if key else f"WARNING {what}", markup=False, style="yellow")
-    if report.warnings and strict:
-        raise typer.Exit(REFUSED)
+    found = [f"{key}: {what}" if key else what for key, what in report.warnings]
+    end_with(found, strict=strict, as_json=as_json)
 
 
 def _show(change: Change, file: Path, done: str, *, as_json: bool) -> None:
@@ -168,7 +166,9 @@ def _show(change: Change, file: Path, done: str, *, as_json: bool) -> None:
         print_json({"done": done if change.changed else "", **asdict(change)})
         return
     what = f"{change.id} {done}" if change.id else done
-    out.print(f"{file}: {what}." if change.changed else f"{file}: so already; nothing changed.", markup=False)
+    out.print(
+        f"{file}: {what}." if change.changed else f"{file}: already in that state; nothing changed.", markup=False
+    )
     _table(change.keys)
     if change.exported:
         out.print(

@@ -1,6 +1,6 @@
 """What the settings name, loaded: at the start, by `livekit-auth-server check`, and again while the server runs.
 
-Five kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations (deny-list and CRLs) and certificate
+Six kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations (the deny-list), crls and certificate
 (the server's own); and shadow, a candidate policy, if there is one. The settings file isn't read again.
 """
 
@@ -14,7 +14,7 @@ import structlog
 from cryptography import x509
 
 from livekit_auth_server.adapters.bundles import load_bundles
-from livekit_auth_server.adapters.crls import load_crls
+from livekit_auth_server.adapters.crls import load_crls, reload_crls
 from livekit_auth_server.adapters.deny_file import load_deny_file
 from livekit_auth_server.adapters.keys_file import keys_from_directory, keys_from_environment, keys_from_file
 from livekit_auth_server.adapters.policy_file import load_policy
@@ -23,6 +23,7 @@ from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read
 from livekit_auth_server.core.identity import Identifier
 from livekit_auth_server.core.keys import ApiKey, KeySet, Project
 from livekit_auth_server.core.revocation import DenyList
+from livekit_auth_server.doubts import of_bundles
 from livekit_auth_server.reload import Part
 from livekit_auth_server.service.calls import State
 from livekit_auth_server.service.shadow import Shadow
@@ -30,12 +31,13 @@ from livekit_auth_server.transport.tls import Endpoint, ServerIdentity
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from livekit_auth_server.adapters.watch import Fingerprint
     from livekit_auth_server.adapters.workload_api import WorkloadSource
     from livekit_auth_server.core.identity import TrustBundles
+    from livekit_auth_server.core.policy import Policy
     from livekit_auth_server.service.ports import Clock
     from livekit_auth_server.service.shadow import ShadowObserver
     from livekit_auth_server.settings import KeysSettings, Settings
@@ -78,20 +80,23 @@ def load_identifier(settings: Settings, source: WorkloadSource | None = None) ->
     return Identifier(bundles)
 
 
-def load_denied(settings: Settings, bundles: TrustBundles) -> DenyList:
-    """The deny-list, and what CRLs signed by CAs of these bundles revoke. Raises ConfigError."""
-    identity = settings.identity
-    listed = load_deny_file(settings.at(identity.deny_list)) if identity.deny_list else DenyList()
-    revoked = load_crls([settings.at(path) for path in identity.crls], bundles.union)
-    # No key is in both: CRLs name a CA by its public key, and the file can't.
-    return DenyList(listed.workloads, {**listed.certificates, **revoked.certificates}, revoked.crls)
+def load_deny_list(settings: Settings, policy: Policy, bundles: TrustBundles) -> DenyList:
+    """The deny-list, empty where the settings name none. Raises ConfigError."""
+    path = settings.identity.deny_list
+    return load_deny_file(settings.at(path), policy.callers, bundles.union) if path else DenyList()
+
+
+def _crls(settings: Settings) -> list[Path]:
+    return [settings.at(path) for path in settings.identity.crls]
 
 
 def load_state(settings: Settings, source: WorkloadSource | None = None) -> State:
     """Policy, keys, CA bundles and revocations as the settings name them. Raises ConfigError."""
     identifier = load_identifier(settings, source)
     policy = load_policy(settings.at(settings.policy), frozenset(settings.projects))
-    return State(policy, load_keys(settings), identifier, load_denied(settings, identifier.bundles))
+    listed = load_deny_list(settings, policy, identifier.bundles)
+    denied = listed.with_crls(load_crls(_crls(settings), identifier.bundles.union))
+    return State(policy, load_keys(settings), identifier, denied)
 
 
 def load_server_identity(settings: Settings, source: WorkloadSource | None = None) -> ServerIdentity:
@@ -123,7 +128,8 @@ def files(settings: Settings) -> dict[str, tuple[Path, ...]]:
         "policy": [settings.policy],
         "keys": keys,
         "bundles": [*identity.trust_domains.values(), identity.dns_bundle],
-        "revocations": [identity.deny_list, *identity.crls],
+        "revocations": [identity.deny_list],
+        "crls": [*identity.crls],
         "certificate": [settings.tls.certificate, settings.tls.key],
         **({"shadow": [settings.shadow_policy]} if settings.shadow_policy else {}),
     }
@@ -160,13 +166,10 @@ def parts(
         def apply() -> Mapping[str, object]:
             if new.bundles.union:  # TLS must never be left without CAs; without any, identity.py refuses everybody
                 endpoint.replace(roots=new.bundles.union)
+            warn(of_bundles(new.bundles, clock.now()))
             return _put(state, "identifier", new, authorities=len(new.bundles.union))
 
         return apply
-
-    def revocations() -> Apply:
-        new = load_denied(settings, state.identifier.bundles)
-        return lambda: _put_denied(state, new, clock.now())
 
     def certificate() -> Apply:
         new = load_server_identity(settings, source)
@@ -179,18 +182,32 @@ def parts(
 
     named = files(settings)
     loaders = {
-        "revocations": revocations,
+        **_revoking(settings, state, clock),
         "policy": policy,
         "keys": keys,
         "bundles": bundles,
         "certificate": certificate,
     }
-    depends: dict[str, Callable[[], object]] = {"revocations": lambda: state.identifier.bundles}
+    depends: dict[str, Callable[[], object]] = {"crls": lambda: state.identifier.bundles}
     if source is not None:
         sent = _sent(settings, source)
         depends |= sent
         loaders |= {kind: _checking(loaders[kind], source) for kind in sent}
     return [Part(kind, named[kind], load, depends.get(kind, lambda: None)) for kind, load in loaders.items()]
+
+
+def _revoking(settings: Settings, state: State, clock: Clock) -> dict[str, Callable[[], Apply]]:
+    """Deny-list and CRLs, by themselves: what is wrong with one mustn't keep the other from taking effect."""
+
+    def revocations() -> Apply:
+        new = load_deny_list(settings, state.policy, state.identifier.bundles)
+        return lambda: _put_listed(state, new)
+
+    def crls() -> Apply:
+        new, problems = reload_crls(_crls(settings), state.identifier.bundles.union, state.denied)
+        return lambda: _put_crls(state, new, problems, clock.now())
+
+    return {"revocations": revocations, "crls": crls}
 
 
 def _sent(settings: Settings, source: WorkloadSource) -> dict[str, Callable[[], object]]:
@@ -235,9 +252,25 @@ def _put(state: State, part: str, new: object, **facts: object) -> Mapping[str, 
     return facts
 
 
-def _put_denied(state: State, new: DenyList, now: float) -> Mapping[str, object]:
-    warn_of_stale_crls(new, now)  # here, since the log's stream is the event loop's
-    return _put(state, "denied", new, workloads=len(new.workloads), certificates=len(new.certificates))
+def _put_listed(state: State, new: DenyList) -> Mapping[str, object]:
+    warn(new.idle)
+    state.denied = state.denied.with_list(new)
+    return {"workloads": len(new.workloads), "certificates": len(new.certificates)}
+
+
+def _put_crls(state: State, new: DenyList, problems: Sequence[ConfigError], now: float) -> Mapping[str, object]:
+    """Puts in force what could be used. Raises the first of the problems."""
+    state.denied = state.denied.with_crls(new)
+    warn_of_stale_crls(new, now)
+    if problems:
+        raise problems[0]
+    return {"certificates": len(new.revoked)}
+
+
+def warn(doubts: Iterable[str]) -> None:
+    """Logs each. To be called on the event loop, whose the log's stream is."""
+    for doubt in doubts:
+        _log.warning("configuration that is probably not meant", doubt=doubt)
 
 
 def warn_of_stale_crls(denied: DenyList, now: float) -> None:

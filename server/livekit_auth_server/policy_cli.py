@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from livekit_auth_server.terminal import REFUSED, Json, err, out, print_json
+from livekit_auth_server.terminal import REFUSED, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.policy import Policy
@@ -24,17 +24,21 @@ Config = Annotated[
 
 
 @app.command()
-def check(policy: PolicyPath, config: Config = None, as_json: Json = False) -> None:
-    """Say whether a policy loads, and what it holds."""
+def check(policy: PolicyPath, config: Config = None, strict: Strict = False, as_json: Json = False) -> None:
+    """Say whether a policy loads, and what it holds; warn of what is probably not meant."""
+    from livekit_auth_server.doubts import of_policy
     from livekit_auth_server.policy_tools import summary
 
     loaded = _load(policy, config)
+    warnings, roles, callers = list(of_policy(loaded)), sorted(loaded.roles), sorted(loaded.callers)
     if as_json:
-        print_json({"revision": loaded.revision, "roles": sorted(loaded.roles), "callers": sorted(loaded.callers)})
-        return
-    out.print(f"{policy}: fine. Revision {loaded.revision}, {len(loaded.roles)} roles, {len(loaded.callers)} callers.")
-    for caller in loaded.callers.values():
-        out.print(f"  {summary(caller)}", markup=False)
+        print_json({"revision": loaded.revision, "roles": roles, "callers": callers, "warnings": warnings})
+    else:
+        found = f"Revision {loaded.revision}, {len(roles)} roles, {len(callers)} callers."
+        out.print(f"{policy}: fine. {found}", markup=False)
+        for caller in loaded.callers.values():
+            out.print(f"  {summary(caller)}", markup=False)
+    end_with(warnings, strict=strict, as_json=as_json)
 
 
 @app.command()

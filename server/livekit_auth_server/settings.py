@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,9 +30,15 @@ from livekit_auth_server.adapters.tracing_settings import TracingSettings  # noq
 from livekit_auth_server.adapters.yaml_file import ConfigError, Location, YamlFile, first_mistake
 from livekit_auth_server.core.identity import WorkloadId
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
 _PREFIX = "LIVEKIT_AUTH_SERVER_"
+_CONFIG = "CONFIG"  # LIVEKIT_AUTH_SERVER_CONFIG is the command line's
+# What Kubernetes sets in every pod for a Service whose name is livekit-auth-server, or begins so.
+_SERVICE_LINK = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)\Z")
 _PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}\Z")
 _HIGHEST_PORT = 65535
@@ -286,6 +292,7 @@ def load_settings(path: Path) -> Settings:
     for name in values:  # pydantic-settings takes names such as _env_file as orders to itself
         if not isinstance(name, str) or name.startswith("_"):
             raise file.error((name,), "there is no such field; check its spelling")
+    _check_variables(os.environ)
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -294,6 +301,17 @@ def load_settings(path: Path) -> Settings:
         raise _no_json(error) from None
     settings._base = path.parent  # noqa: SLF001 - this module's own
     return settings
+
+
+def _check_variables(environment: Iterable[str]) -> None:
+    """Refuses a variable that would set nothing: whoever wrote it thinks that it does. Raises ConfigError."""
+    fields = {name.upper() for name in Settings.model_fields} | {_CONFIG}
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or _SERVICE_LINK.search(name):
+            continue
+        if name.removeprefix(_PREFIX).partition("__")[0] not in fields:
+            raise ConfigError(f"${variable}", "there is no such setting; check its spelling (docs/configuration.md)")
 
 
 def _from_environment(error: ValidationError) -> ConfigError | None:

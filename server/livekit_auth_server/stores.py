@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.adapters.acks import MemoryAckStore
+from livekit_auth_server.adapters.extras import require
 from livekit_auth_server.adapters.limiter_memory import MemoryLimits
 from livekit_auth_server.adapters.limiter_metrics import LimitMetrics
 from livekit_auth_server.adapters.yaml_file import ConfigError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prometheus_client import CollectorRegistry
+    from redis.asyncio import Redis
 
     from livekit_auth_server.adapters.limiter_metrics import RedisMetrics
     from livekit_auth_server.adapters.limiter_redis import Odd
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from livekit_auth_server.adapters.redis_settings import RedisSettings
     from livekit_auth_server.service.ports import AckStore, Clock, LimitStore
     from livekit_auth_server.settings import Settings
+
+_PROBE = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +74,57 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
     return Stores(limits, acknowledged, link, required, gauges)
 
 
-async def _open_link(settings: Settings, redis: RedisSettings, gauges: RedisMetrics) -> RedisLink:
-    # Imported here: the library is an extra, and who doesn't use Redis needn't hold it in memory.
+async def probe_redis(settings: Settings) -> str:
+    """Why the configured Redis can't be used now; empty when it can, or none is. Changes nothing in it.
+
+    Raises ConfigError as `open_stores` does.
+    """
+    if settings.redis is None:
+        return ""
+    client = _client(settings, settings.redis)
+    from redis.exceptions import AuthenticationError, RedisError  # noqa: PLC0415
+
+    from livekit_auth_server.adapters.redis_link import problem  # noqa: PLC0415
+
     try:
-        from redis.exceptions import AuthenticationError  # noqa: PLC0415
-    except ImportError:
-        raise ConfigError("redis", "needs more than is installed: pip install 'livekit-auth-server[redis]'") from None
+        async with asyncio.timeout(_PROBE):
+            await client.execute_command("PING")  # type: ignore[no-untyped-call]
+    except AuthenticationError:
+        raise _refused() from None
+    except (RedisError, OSError) as error:
+        return problem(error)
+    finally:
+        await client.aclose()
+    return ""
+
+
+def _client(settings: Settings, redis: RedisSettings) -> Redis:
+    # Imported here: the library is an extra, and who doesn't use Redis needn't hold it in memory.
+    require("redis", "redis")
     from livekit_auth_server.adapters.redis_client import TlsFiles, new_client  # noqa: PLC0415
-    from livekit_auth_server.adapters.redis_link import RedisLink  # noqa: PLC0415
 
     def at(path: Path | None) -> Path | None:
         return settings.at(path) if path is not None else None
 
-    client = new_client(
-        redis.url, at(redis.password_file), TlsFiles(at(redis.ca), at(redis.certificate), at(redis.key))
-    )
+    return new_client(redis.url, at(redis.password_file), TlsFiles(at(redis.ca), at(redis.certificate), at(redis.key)))
+
+
+def _refused() -> ConfigError:
+    return ConfigError("redis", "Redis refuses the user or the password; check url and password_file")
+
+
+async def _open_link(settings: Settings, redis: RedisSettings, gauges: RedisMetrics) -> RedisLink:
+    client = _client(settings, redis)
+    from redis.exceptions import AuthenticationError  # noqa: PLC0415
+
+    from livekit_auth_server.adapters.redis_link import RedisLink  # noqa: PLC0415
+
     link = RedisLink(client, redis.prefix, redis.timeout, lambda up: gauges.changed(up, redis.when_unavailable))
     try:
         await link.open()
     except AuthenticationError:
         await link.close()
-        raise ConfigError("redis", "Redis refuses the user or the password; check url and password_file") from None
+        raise _refused() from None
     return link
 
 

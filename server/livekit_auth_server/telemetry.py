@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from livekit_auth_server.adapters.extras import require
 from livekit_auth_server.adapters.observe import CallerMetrics, Observer, Observers
 from livekit_auth_server.adapters.state_metrics import StateMetrics
 from livekit_auth_server.adapters.tracing_settings import read_headers
@@ -71,10 +72,9 @@ def _open_tracing(settings: Settings, registry: CollectorRegistry) -> Tracing | 
         return None
     headers, ca = read_tracing(settings)
     # Imported here: the libraries are an extra, and who doesn't trace needn't hold them in memory.
-    try:
-        from livekit_auth_server.adapters.tracing import Tracing  # noqa: PLC0415
-    except ImportError:
-        raise ConfigError("tracing", "needs more than is installed: pip install 'livekit-auth-server[otlp]'") from None
+    require("otlp", "tracing")
+    from livekit_auth_server.adapters.tracing import Tracing  # noqa: PLC0415
+
     return Tracing(
         SERVICE,
         configured.endpoint,

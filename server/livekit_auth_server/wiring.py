@@ -30,12 +30,14 @@ from livekit_auth_server.adapters.work_metrics import WebhookMetrics, timed
 from livekit_auth_server.adapters.workload_api import opened
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.core.mint import mint
+from livekit_auth_server.doubts import of_bundles
 from livekit_auth_server.loading import (
     candidate,
     fingerprints,
     load_server_identity,
     load_state,
     parts,
+    warn,
     warn_of_stale_crls,
 )
 from livekit_auth_server.reload import Reloader
@@ -157,6 +159,7 @@ def new_reloader(
     metrics = ReloadMetrics(registry, before)
     metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
     warn_of_stale_crls(state.denied, clock.now())
+    warn([*state.denied.idle, *of_bundles(state.identifier.bundles, clock.now())])
     source = running.source
     kinds = parts(settings, state, running.endpoint, clock, source)
     if settings.shadow_policy is not None:

@@ -151,7 +151,7 @@ def test_many_rapid_changes_end_in_the_last_state(server: Deployment) -> None:
 def test_sighup_reads_everything_again(server: Deployment) -> None:
     assert server.process is not None
     server.process.send_signal(signal.SIGHUP)
-    kinds = ("policy", "keys", "bundles", "revocations", "certificate")
+    kinds = ("policy", "keys", "bundles", "revocations", "crls", "certificate")
     soon(lambda: all(f'"kind":"{kind}"' in server.log for kind in kinds))
     assert server.caller(WEB).GetCaller(WHO).known
 
@@ -175,6 +175,24 @@ def test_a_swap_as_kubernetes_makes_it_counts(tmp_path: Path) -> None:
         soon(lambda: revision(stub) != before)
     finally:
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["policy.yaml", "alpha.yaml", "deny.yaml", "crls.pem", "example.pem", "server.pem"])
+def test_a_pipe_in_a_files_place_delays_neither_its_successor_nor_the_end(server: Deployment, name: str) -> None:
+    """The fixture holds the server to ending on SIGTERM, with the pipe still there."""
+    path, kept = server.directory / name, server.directory / f".{name}"
+    kind = {"policy.yaml": "policy", "alpha.yaml": "keys", "deny.yaml": "revocations", "crls.pem": "crls"}
+    kind |= {"example.pem": "bundles", "server.pem": "certificate"}
+    path.rename(kept)
+    os.mkfifo(path, 0o600)
+    soon(lambda: f"{name}: isn't a plain file" in server.log)
+    assert f'livekit_auth_reload_failed{{kind="{kind[name]}"}} 1.0' in metrics(server)
+    path.unlink()
+    kept.rename(path)
+    soon(lambda: f'livekit_auth_reload_failed{{kind="{kind[name]}"}} 0.0' in metrics(server))
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    soon(lambda: server.log.count(f"{name}: isn't a plain file") == 2)
 
 
 # LiveKit keys
@@ -417,5 +435,56 @@ def test_a_crl_is_checked_again_when_the_bundles_change(server: Deployment) -> N
     stub = server.caller(WEB)
     replace(server.directory / "example.pem", Authority.create("example.org CA 2").leaf_pem)
     soon(lambda: reason(stub) == "IDENTITY_INVALID")
-    soon(lambda: 'livekit_auth_reload_failed{kind="revocations"} 1.0' in metrics(server))
+    soon(lambda: 'livekit_auth_reload_failed{kind="crls"} 1.0' in metrics(server))
     assert "no bundle holds such a CA" in server.log
+
+
+def test_a_crl_that_cant_be_used_doesnt_keep_a_deny_list_from_taking_effect(server: Deployment) -> None:
+    lost = server.example_ca.issue(uris=["spiffe://example.org/admin"])
+    stub, revoked = server.caller(WEB), server.stub(lost)
+    assert (reason(stub), reason(revoked)) == ("", "")
+    replace(server.directory / "crls.pem", server.example_ca.crl(lost))
+    soon(lambda: reason(revoked) == "CERTIFICATE_REVOKED")
+    replace(server.directory / "crls.pem", Authority.create("stranger").crl())
+    soon(lambda: 'livekit_auth_reload_failed{kind="crls"} 1.0' in metrics(server))
+    (server.directory / "deny.yaml").write_text(f"version: 1\ndeny:\n  - {{id: {WEB}}}\n")
+    soon(lambda: reason(stub) == "CERTIFICATE_REVOKED")
+    assert 'livekit_auth_reload_failed{kind="revocations"} 0.0' in metrics(server)
+    assert reason(revoked) == "CERTIFICATE_REVOKED"
+
+
+def test_a_deny_list_that_cant_be_used_doesnt_keep_a_crl_from_taking_effect(server: Deployment) -> None:
+    lost = server.example_ca.issue(uris=["spiffe://example.org/admin"])
+    stub, revoked = server.caller(WEB), server.stub(lost)
+    (server.directory / "deny.yaml").write_text(f"version: 1\ndeny:\n  - {{id: {WEB}}}\n")
+    soon(lambda: reason(stub) == "CERTIFICATE_REVOKED")
+    (server.directory / "deny.yaml").write_text("version: 1\ndeny: [{id: nobody}]\n")
+    soon(lambda: 'livekit_auth_reload_failed{kind="revocations"} 1.0' in metrics(server))
+    replace(server.directory / "crls.pem", server.example_ca.crl(lost))
+    soon(lambda: reason(revoked) == "CERTIFICATE_REVOKED")
+    assert reason(stub) == "CERTIFICATE_REVOKED"
+
+
+def test_a_deny_entry_that_matches_nothing_is_told_in_the_log(server: Deployment) -> None:
+    entries = '  - {id: spiffe://example.org/wed}\n  - {serial: "1", issuer: CN=nobody}\n'
+    (server.directory / "deny.yaml").write_text(f"version: 1\ndeny:\n{entries}")
+    soon(lambda: "deny.yaml:4: deny.1.issuer: matches no CA of the bundles" in server.log)
+    assert "deny.yaml:3: deny.0.id: matches no caller of the policy" in server.log
+
+
+def test_crls_are_added_to_their_folder_without_a_restart(tmp_path: Path) -> None:
+    server, folder = Deployment(tmp_path), tmp_path / "crls"
+    server.write()
+    folder.mkdir()
+    (folder / "example.pem").write_bytes(server.example_ca.crl())
+    settings = tmp_path / "server.yaml"
+    settings.write_text(settings.read_text().replace("dns.pem\n", "dns.pem\n  crls: [crls]\n", 1))
+    server.start()
+    try:
+        lost = server.other_ca.issue(uris=["spiffe://other.org/web"])
+        stub = server.stub(lost)
+        assert reason(stub) == ""
+        replace(folder / "other.pem", server.other_ca.crl(lost))
+        soon(lambda: reason(stub) == "CERTIFICATE_REVOKED")
+    finally:
+        assert server.stop() == 0

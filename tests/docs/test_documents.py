@@ -143,6 +143,13 @@ def test_nobody_is_told_to_install_a_name_that_nothing_is_published_under(path: 
     assert not re.findall(r"pip install [^\n`]*[' ]livekit-auth(?:-server)?(?![\w-])", path.read_text())
 
 
+def test_no_error_tells_to_install_a_name_that_nothing_is_published_under() -> None:
+    code = [path for folder in ("server", "clients/python") for path in (ROOT / folder).rglob("*.py")]
+    assert len(code) > 50
+    for path in code:
+        assert not re.findall(r"pip install ['\"]?(?:livekit-auth|\{)", path.read_text()), path
+
+
 def test_the_make_targets_that_documents_name_exist() -> None:
     known = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in DOCUMENTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from livekit_auth_server.cli import main
-from support.deployment import POLICY, SECRETS
+from support.deployment import SECRETS
+from support.fake_agent import FakeAgent, response
 from support.pki import Authority
 from support.probes import within
 
@@ -205,29 +205,24 @@ def test_misuse_of_the_command_line_exits_with_2(tmp_path: Path) -> None:
 
 
 def test_signals_that_come_while_it_loads_dont_end_it(deployment: Deployment) -> None:
-    """Its policy is a pipe, so that it loads for as long as the test wants."""
-    policy = deployment.directory / "policy.yaml"
-    policy.unlink()
-    os.mkfifo(policy, 0o600)
+    """It waits for the Workload API, so that it loads for as long as the test wants."""
+    agent = FakeAgent(deployment.directory)
+    agent.start()
+    edit("server.yaml", "example.org: example.pem, ", "")(deployment)
+    edit("server.yaml", "dns.pem\n", "dns.pem\n  workload_api: [example.org]\n")(deployment)
+    with (deployment.directory / "server.yaml").open("a") as settings:
+        settings.write(f"workload_api: {{socket: '{agent.socket}', patience: 60}}\n")
     command = deployment.command("serve")
     with (deployment.directory / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            pipe: list[int] = []
-
-            def loading() -> bool:
-                try:
-                    pipe.append(os.open(policy, os.O_WRONLY | os.O_NONBLOCK))
-                except OSError:  # nobody reads
-                    return process.poll() is not None
-                return True
-
-            within(30, loading, "the reading of the policy")
+            within(30, lambda: bool(agent.headers) or process.poll() is not None, "the question to the agent")
             for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP):
                 process.send_signal(number)
             time.sleep(0.2)
             assert process.poll() is None
-            os.write(pipe[0], POLICY.encode())
-            os.close(pipe[0])
+            own = deployment.example_ca.issue(uris=["spiffe://example.org/livekit-auth"])
+            agent.put(response(("spiffe://example.org/livekit-auth", own, deployment.example_ca)))
             within(30, lambda: b'"event":"serving"' in (deployment.directory / "log").read_bytes(), "service")
         finally:
             process.kill()
+            agent.stop()

@@ -15,6 +15,7 @@ from support.pki import Authority
 if TYPE_CHECKING:
     from pathlib import Path
 
+CALLERS = {"spiffe://example.org/web", "dns:legacy.example.org"}
 CA = Authority.create("example.org CA")
 
 
@@ -23,7 +24,7 @@ def load(folder: Path, *entries: str, text: str | None = None) -> DenyList:
     path.write_text(
         text if text is not None else "version: 1\ndeny:\n" + "".join(f"  - {entry}\n" for entry in entries)
     )
-    return load_deny_file(path)
+    return load_deny_file(path, CALLERS, [CA.certificate])
 
 
 def mistake(folder: Path, *entries: str, text: str | None = None) -> ConfigError:
@@ -111,3 +112,33 @@ def test_what_stands_twice_is_an_error(tmp_path: Path, first: str, second: str) 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     assert "should be 1" in str(mistake(tmp_path, text="version: 2\ndeny: []\n"))
+
+
+def test_an_entry_that_matches_nothing_is_told_with_its_line(tmp_path: Path) -> None:
+    own = CA.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    got = load(
+        tmp_path,
+        "{id: spiffe://example.org/web}",
+        "{id: spiffe://example.org/wed}",
+        '{serial: "1", issuer: "CN=Example.org CA"}',
+        '{serial: "1", issuer: "CN=Example.com CA"}',
+        f'{{serial: "1", issuer: "{own.hex()}"}}',
+        '{serial: "1", issuer: "b71c4d05"}',
+    )
+    place, no_caller, no_ca = (
+        f"{tmp_path / 'deny.yaml'}",
+        "matches no caller of the policy",
+        "matches no CA of the bundles",
+    )
+    assert [line.partition(";")[0].partition(", so")[0] for line in got.idle] == [
+        f"{place}:4: deny.1.id: {no_caller}",
+        f"{place}:6: deny.3.issuer: {no_ca}",
+        f"{place}:8: deny.5.issuer: {no_ca}",
+    ]
+    assert len(got.workloads) + len(got.certificates) == 6  # they count all the same
+
+
+def test_of_many_entries_that_match_nothing_some_are_shown_and_all_counted(tmp_path: Path) -> None:
+    got = load(tmp_path, *(f"{{id: spiffe://example.org/gone-{number}}}" for number in range(40)))
+    assert len(got.idle) == 11
+    assert got.idle[-1].endswith("deny.yaml: 30 more entries match nothing")

@@ -87,6 +87,17 @@ def test_an_entry_lapses_at_its_time() -> None:
 
 
 def test_a_crl_is_stale_after_its_next_issue_was_due() -> None:
-    crls = (Crl("a", T0), Crl("b", None), Crl("c", T0 + 10))
+    crls = (Crl("", "a", T0), Crl("", "b", None), Crl("", "c", T0 + 10))
     assert DenyList(crls=crls).stale(T0) == []
     assert [crl.name for crl in DenyList(crls=crls).stale(T0 + 1)] == ["a"]
+
+
+def test_what_a_crl_revokes_is_refused_for_good_whatever_the_list_says() -> None:
+    key = (by_public_key(ROOT.certificate), SERIAL)
+    revoked = DenyList(crls=(Crl("", "a", None, frozenset({key})),), revoked=frozenset({key}))
+    assert denied(revoked, LEAF)
+    assert denied(DenyList().with_crls(revoked), LEAF)
+    assert denied(revoked.with_list(certificates(key, until=T0 - 1)), LEAF)
+    assert not denied(revoked, ROOT.issue(uris=[WEB]))
+    assert not denied(revoked.with_crls(DenyList()), LEAF)
+    assert denied(DenyList(workloads={WEB: NEVER}).with_crls(revoked), ROOT.issue(uris=[WEB]))

@@ -459,3 +459,23 @@ def test_no_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / ".env").write_text("LIVEKIT_AUTH_SERVER_LISTEN=0.0.0.0:1\n")
     monkeypatch.chdir(tmp_path)
     assert load(tmp_path).listen == "127.0.0.1:7443"
+
+
+@pytest.mark.parametrize(
+    "name", ["LISTENN", "LOGS__LEVEL", "LOG_LEVEL", "_LISTEN", "", "PORTS", "SERVICE_HOSTS", "listenn"]
+)
+def test_a_variable_that_would_set_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"LIVEKIT_AUTH_SERVER_{name}", "x")
+    assert mistake(tmp_path).startswith(f"$LIVEKIT_AUTH_SERVER_{name}: there is no such setting; check its spelling")
+
+
+def test_the_command_lines_own_variable_and_those_of_kubernetes_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Service of the name livekit-auth-server gives every pod of its namespace such variables."""
+    links = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC", "PORT", "PORT_7443_TCP", "PORT_7443_TCP_ADDR")
+    for name in ("CONFIG", *links, *(f"CANARY_{link}" for link in links)):
+        monkeypatch.setenv(f"LIVEKIT_AUTH_SERVER_{name}", "tcp://10.0.0.1:7443")
+    assert load(tmp_path).listen == "127.0.0.1:7443"

@@ -138,9 +138,11 @@ def test_mistakes_say_what_to_do(tmp_path, more, message):
 
 
 async def test_redis_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "redis.exceptions", None)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     settings = load(tmp_path, "redis: {url: redis://localhost}\n")
-    with pytest.raises(ConfigError, match=r"redis: needs more than is installed: pip install '.*\[redis\]'"):
+    with pytest.raises(
+        ConfigError, match=r"redis: the extra redis .*: pip install './server\[redis\]' ./clients/python"
+    ):
         await open_stores(settings, SystemClock(), CollectorRegistry())
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
@@ -252,6 +256,46 @@ def test_what_cant_be_read_says_why(tmp_path: Path, read: object) -> None:
         with pytest.raises(ConfigError) as caught:
             read(path)
         assert caught.value.message == why
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_private, YamlFile.read])
+@pytest.mark.parametrize("kind", ["pipe", "pipe with a writer", "socket", "device", "link to a device"])
+def test_what_isnt_a_plain_file_is_refused_without_waiting(tmp_path: Path, kind: str, read: object) -> None:
+    assert callable(read)
+    path, before = tmp_path / "f", len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with contextlib.ExitStack() as closing:
+        if kind.startswith("pipe"):
+            os.mkfifo(path, 0o600)
+        if kind == "pipe with a writer":
+            closing.callback(os.close, os.open(path, os.O_RDWR))
+        if kind == "socket":
+            closing.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        if kind == "device":
+            path = Path("/dev/zero")
+        if kind == "link to a device":
+            path.symlink_to("/dev/zero")
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+    assert caught.value.message == "isn't a plain file"
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_shells_process_substitution_is_read_to_its_end() -> None:
+    """As in `policy diff <(git show HEAD:policy.yaml) policy.yaml`."""
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        os.write(writer, b"first ")
+        os.write(writer, b"second")
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert read_bytes(Path(f"/dev/fd/{reader}")) == b"first second"
+    finally:
+        thread.join()
+        os.close(reader)
 
 
 def test_a_file_too_large_to_be_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
-"""The program `livekit-auth`. Its commands are in livekit_auth._cli, which needs the extra `livekit-auth[cli]`."""
+"""The program `livekit-auth`. Its commands are in livekit_auth._cli, which needs the extra `cli`."""
 
 import os
 import sys
+
+from livekit_auth._extras import missing
 
 
 def main() -> None:
@@ -13,7 +15,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
-        sys.stderr.write("livekit-auth's command line needs the extra: pip install 'livekit-auth[cli]'\n")
+        sys.stderr.write(f"livekit-auth: {missing('cli')}\n")
         sys.exit(2)
     # Python keeps bytes that aren't UTF-8 as lone surrogates, which no message of the contract can carry.
     if not all(_is_utf8(argument) for argument in sys.argv):

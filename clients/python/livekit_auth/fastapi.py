@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
+from livekit_auth._extras import missing
+
 try:
     from fastapi import APIRouter, Depends, Request, Response
     from fastapi.responses import JSONResponse
@@ -16,7 +18,7 @@ try:
     from starlette.exceptions import HTTPException  # FastAPI's is one of these
     from starlette.requests import ClientDisconnect
 except ImportError as _error:  # an extra
-    raise ImportError("livekit_auth.fastapi needs FastAPI: install livekit-auth[fastapi]") from _error
+    raise ImportError(f"livekit_auth.fastapi needs FastAPI: {missing('fastapi')}") from _error
 
 from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
 from livekit_auth._requests import TokenRequest

@@ -1,26 +1,27 @@
-"""Certificate revocation lists (RFC 5280 section 5) from PEM or DER files.
+"""Certificate revocation lists (RFC 5280 section 5) from PEM or DER files, and from folders of them.
 
 Guarantees: a CRL counts only if a CA in the bundles that may sign CRLs signed it; one that says less than it seems (a
 delta, an indirect one, an unknown critical extension) is an error; an overdue one still counts, since what it revokes
-stays revoked.
+stays revoked; a file that can't be used any more leaves in force what it held before, and holds up no other.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes
-from livekit_auth_server.core.revocation import NEVER, Crl, DenyList, by_public_key
+from livekit_auth_server.adapters.yaml_file import ConfigError, files_in, read_bytes
+from livekit_auth_server.core.revocation import Crl, DenyList, by_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from livekit_auth_server.core.revocation import CertificateKey
 
@@ -32,14 +33,54 @@ _UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedG
 
 def load_crls(paths: Iterable[Path], authorities: Sequence[x509.Certificate]) -> DenyList:
     """What the CRLs revoke. Each must be signed by one of these CAs. Raises ConfigError."""
-    certificates: dict[CertificateKey, int] = {}
+    denied, problems = reload_crls(paths, authorities, DenyList())
+    if problems:
+        raise problems[0]
+    return denied
+
+
+def reload_crls(
+    paths: Iterable[Path], authorities: Sequence[x509.Certificate], before: DenyList
+) -> tuple[DenyList, list[ConfigError]]:
+    """What the CRLs revoke, and why some can't be used: those count as they were `before`."""
     crls: list[Crl] = []
+    problems: list[ConfigError] = []
     for path in paths:
-        for crl in _parse(path):
-            certificates |= dict.fromkeys(_revoked(path, crl, authorities), NEVER)
-            due = crl.next_update_utc
-            crls.append(Crl(f"{path} ({_name(crl)})", int(due.timestamp()) if due else None))
-    return DenyList({}, certificates, tuple(crls))
+        try:
+            files = _files(path)
+        except ConfigError as error:
+            problems.append(error)
+            crls += _kept(path, before)
+            continue
+        for file in files:
+            try:
+                crls += _load(file, authorities)
+            except ConfigError as error:
+                problems.append(error)
+                crls += _kept(file, before)
+    return DenyList(crls=tuple(crls), revoked=frozenset().union(*(crl.revoked for crl in crls))), problems
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or what is in the folder. An empty one may be a mount that is missing, so it is an error."""
+    if not os.path.isdir(path):  # noqa: PTH112 - raises nothing
+        return [path]
+    if not (files := files_in(path)):
+        raise ConfigError(path, "holds no CRLs; put one there that revokes nothing, if nothing is revoked")
+    return files
+
+
+def _kept(path: Path, before: DenyList) -> list[Crl]:
+    """What came from this file, or from this folder, before."""
+    return [crl for crl in before.crls if path in (Path(crl.file), Path(crl.file).parent)]
+
+
+def _load(path: Path, authorities: Sequence[x509.Certificate]) -> list[Crl]:
+    loaded = []
+    for crl in _parse(path):
+        revoked, due = frozenset(_revoked(path, crl, authorities)), crl.next_update_utc
+        loaded.append(Crl(str(path), f"{path} ({_name(crl)})", int(due.timestamp()) if due else None, revoked))
+    return loaded
 
 
 def _parse(path: Path) -> list[x509.CertificateRevocationList]:

@@ -23,13 +23,22 @@ from livekit_auth_server.adapters.keys_file import Time  # noqa: TC001 - pydanti
 from livekit_auth_server.adapters.policy_fields import Version  # noqa: TC001
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.identity import WorkloadId
-from livekit_auth_server.core.revocation import NEVER, CertificateKey, DenyList, by_key_id, by_name
+from livekit_auth_server.core.revocation import NEVER, CertificateKey, DenyList, by_key_id, by_name, issuer_names
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
     from pathlib import Path
+
+    from livekit_auth_server.adapters.yaml_file import Location
 
 _HEX = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2})*\Z")
 _SERIAL_DIGITS = 40  # RFC 5280 section 4.1.2.2: 20 bytes
+_IDLE_SHOWN = 10
+_NO_CALLER = "matches no caller of the policy; check the spelling"
+_NO_ISSUER = (
+    "matches no CA of the bundles, so the entry counts only for certificates under an intermediate that clients send; "
+    "check the spelling"
+)
 _LEAST_KEY_ID = 8  # hexadecimal digits
 _SPACED = re.compile(r"(?<!\\)(^|[,+])\s*([A-Za-z]+|[0-9.]+)\s*=\s*")  # "C = CH, O = …", as openssl prints it
 _NAMES = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
@@ -89,20 +98,31 @@ class DenyFile(BaseModel):
     deny: list[Entry]
 
 
-def load_deny_file(path: Path) -> DenyList:
-    """Reads and compiles a deny-list. Raises ConfigError."""
+def load_deny_file(path: Path, callers: Container[str], authorities: Iterable[x509.Certificate]) -> DenyList:
+    """Reads and compiles a deny-list. Raises ConfigError.
+
+    `callers` are the policy's and `authorities` the CAs of the bundles, for saying which entries match nothing.
+    """
     file = YamlFile.read(path)
     workloads: dict[str, int] = {}
     certificates: dict[CertificateKey, int] = {}
+    issuers = frozenset(name for authority in authorities for name in issuer_names(authority))
+    idle: list[tuple[Location, str]] = []
     for index, entry in enumerate(file.validated(DenyFile).deny):
         until = NEVER if entry.expires is None else int(entry.expires.timestamp())
         if entry.id is not None:
             twice = entry.id in workloads
             workloads[entry.id] = until
+            if entry.id not in callers:
+                idle.append((("deny", index, "id"), _NO_CALLER))
         else:
             key = (str(entry.issuer), int(str(entry.serial), 16))
             twice = key in certificates
             certificates[key] = until
+            if key[0] not in issuers:
+                idle.append((("deny", index, "issuer"), _NO_ISSUER))
         if twice:
             raise file.error(("deny", index), "stands twice; keep the one that is meant")
-    return DenyList(workloads, certificates)
+    shown = [str(file.error(*one)) for one in idle[:_IDLE_SHOWN]]  # finding a line takes a reading of the file
+    more = [f"{path}: {len(idle) - len(shown)} more entries match nothing"] if len(idle) > len(shown) else []
+    return DenyList(workloads, certificates, idle=(*shown, *more))

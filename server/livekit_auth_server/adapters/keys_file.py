@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
-from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile, read_private
+from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile, files_in, read_private
 from livekit_auth_server.core.keys import ApiKey, KeyState, Secret
 
 if TYPE_CHECKING:
@@ -85,12 +85,7 @@ def keys_from_environment(variable: str, environment: Mapping[str, str] = os.env
 
 def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
     """The keys of a mounted directory, by name in sorted order; names that start with a dot are the mount's own."""
-    try:
-        files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
-    except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(path, "there is no such directory") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(path, f"can't be read: {getattr(error, 'strerror', error)}") from None
+    files = [file for file in files_in(path) if not file.is_dir()]
     if not files:
         raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
     return tuple(checked_key(path, file.name, read_private(file)) for file in files)

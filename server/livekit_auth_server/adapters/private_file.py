@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.adapters.yaml_file import ConfigError, read_private
+from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes, read_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,8 @@ class PrivateFile:
     def untouched(self) -> bool:
         """Whether the file is known to hold what it held when it was read."""
         try:
-            return self.target.read_bytes() == self.content
-        except OSError:
+            return read_bytes(self.target) == self.content
+        except ConfigError:
             return False
 
     def replace(self, content: bytes) -> None:

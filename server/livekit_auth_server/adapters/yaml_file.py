@@ -6,13 +6,16 @@ names of fields are taken from it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -20,9 +23,6 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 
 from livekit_auth_server.adapters.yaml_fast import Unsure, find_line, parse_plain
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
@@ -34,6 +34,8 @@ _LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
 MOST_REPEATED = 1_000_000  # values that aliases may repeat: a few lines of them could make any number
 _MAX_BYTES = 32 * 1024 * 1024
 _UNKNOWN_FIELD = "extra_forbidden"
+_NOT_PLAIN = "isn't a plain file"
+_DESCRIPTORS = Path("/dev/fd")
 
 # pydantic's kinds of mistakes whose own words speak of Python.
 _WORDS = {
@@ -213,21 +215,58 @@ def read_private(path: Path) -> bytes:
     return _read(path, private=True)
 
 
+def files_in(folder: Path) -> list[Path]:
+    """What a mounted folder holds, by name in sorted order; names that start with a dot are the mount's own.
+
+    Raises ConfigError.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(folder, "there is no such directory") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(folder, f"can't be read: {getattr(error, 'strerror', error)}") from None
+
+
 def _read(path: Path, *, private: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        descriptor = _opened(path)
+        try:
             # Of the open file, so that what was checked is what is read; of a symbolic link that is its target.
-            if private and os.fstat(file.fileno()).st_mode & 0o007:
-                raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
-            if os.fstat(file.fileno()).st_mode & 0o002:
-                raise ConfigError(path, f"can be changed by others; run: chmod o-w {path}")
-            content = file.read(_MAX_BYTES + 1)
+            _check(path, os.fstat(descriptor).st_mode, private=private)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(_MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise ConfigError(path, "there is no such file") from None
     except OSError as error:
-        raise ConfigError(path, f"can't be read: {error.strerror}") from None
+        message = _NOT_PLAIN if error.errno == errno.ENXIO else f"can't be read: {error.strerror}"  # ENXIO: a socket
+        raise ConfigError(path, message) from None
     except ValueError:
         raise ConfigError(path, "isn't a path: it holds a NUL character") from None
     if len(content) > _MAX_BYTES:
         raise ConfigError(path, f"is over {_MAX_BYTES} bytes")
     return content
+
+
+def _opened(path: Path) -> int:
+    """A descriptor, without waiting: a path can become a pipe that nobody writes to, and the wait couldn't be ended."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
+    return os.open(path, flags if _from_shell(path) else flags | os.O_NONBLOCK)
+
+
+def _check(path: Path, mode: int, *, private: bool) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode) and not _from_shell(path):
+        raise ConfigError(path, _NOT_PLAIN)
+    if private and mode & 0o007:
+        raise ConfigError(path, f"can be read by others; run: chmod o= {path}")
+    if mode & 0o002:
+        raise ConfigError(path, f"can be changed by others; run: chmod o-w {path}")
+
+
+def _from_shell(path: Path) -> bool:
+    """Whether it is a descriptor that whoever started the command handed to it, as a shell does for `<(command)`."""
+    return path.parent == _DESCRIPTORS

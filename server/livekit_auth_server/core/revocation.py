@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -61,22 +61,32 @@ def certificate_keys(chain: Sequence[x509.Certificate]) -> frozenset[Certificate
 
 def _issuers(certificate: x509.Certificate, signer: x509.Certificate | None) -> Iterator[str]:
     yield by_name(certificate.issuer)
-    if signer is None:  # the bundle's own CA, whose issuer isn't looked for
-        return
-    yield by_public_key(signer)
-    yield by_key_id(x509.SubjectKeyIdentifier.from_public_key(signer.public_key()).digest)
+    if signer is not None:  # None: the bundle's own CA, whose issuer isn't looked for
+        yield from issuer_names(signer)
+
+
+def issuer_names(issuer: x509.Certificate) -> Iterator[str]:
+    """Every way in which a list may name this issuer."""
+    yield by_name(issuer.subject)
+    yield by_public_key(issuer)
+    yield by_key_id(x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest)
     try:
-        yield by_key_id(signer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest)
+        yield by_key_id(issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest)
     except x509.ExtensionNotFound:
         return
 
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """A CRL that is in force: what to call it, and when its next issue was due, in seconds since the epoch."""
+    """A CRL that is in force: its file, what to call it, what it revokes.
 
+    `next_update` is when its next issue was due, in seconds since the epoch.
+    """
+
+    file: str
     name: str
     next_update: int | None
+    revoked: frozenset[CertificateKey] = frozenset()
 
     def stale(self, now: float) -> bool:
         """Whether the next issue is overdue: then newer revocations are missing."""
@@ -85,17 +95,31 @@ class Crl:
 
 @dataclass(frozen=True, slots=True)
 class DenyList:
-    """Workload ids and certificates that are refused, each until a time in seconds since the epoch."""
+    """Workload ids and certificates that are refused, each until a time in seconds since the epoch.
+
+    `revoked` is what the CRLs revoke, for good. `idle` says which entries match nothing now, for whoever wrote them.
+    """
 
     workloads: Mapping[str, int] = field(default_factory=dict)
     certificates: Mapping[CertificateKey, int] = field(default_factory=dict)
     crls: tuple[Crl, ...] = ()
+    revoked: frozenset[CertificateKey] = frozenset()
+    idle: tuple[str, ...] = ()
+
+    def with_list(self, other: DenyList) -> DenyList:
+        """The same CRLs, with the workloads and certificates that another list names."""
+        return replace(self, workloads=other.workloads, certificates=other.certificates, idle=other.idle)
+
+    def with_crls(self, other: DenyList) -> DenyList:
+        """The same list, with the CRLs of another."""
+        return replace(self, crls=other.crls, revoked=other.revoked)
 
     def check(self, identified: Identified, now: int) -> None:
         """Raises CERTIFICATE_REVOKED when the caller, or a certificate of its chain, is denied now."""
         if now < self.workloads.get(identified.identity.text, 0):
             raise Refusal(Reason.CERTIFICATE_REVOKED, "this workload is on the server's deny-list")
-        if self.certificates and any(now < self.certificates.get(key, 0) for key in identified.certificates):
+        listed = self.certificates and any(now < self.certificates.get(key, 0) for key in identified.certificates)
+        if listed or not self.revoked.isdisjoint(identified.certificates):
             raise Refusal(Reason.CERTIFICATE_REVOKED, "your certificate, or one that it was issued under, is revoked")
 
     def stale(self, now: float) -> list[Crl]:
