@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from livekit_auth import _channel
 from livekit_auth._config import Files
 from livekit_auth._errors import ConfigError
 from livekit_auth._workload_api import WorkloadApi
@@ -65,6 +66,7 @@ class WorkloadCertificates:
     def __init__(self, wanted: FromWorkloadApi, api: WorkloadApi | None = None) -> None:
         """Waits for the first SVID. Raises ConfigError when none comes in time, or no bundle for the server."""
         self._wanted = wanted
+        _channel.process.opened()
         self._api = api or WorkloadApi(wanted.socket)
         try:
             self._seen = self._api.first(wanted.patience)

@@ -1,14 +1,16 @@
 """The errors of a call, told apart by what the caller can do about them.
 
 One function, `to_error`, makes them, from a failed RPC and from the status of a batch's entry alike. A reason that this
-version doesn't know falls back to its gRPC code, as the contract asks.
+version doesn't know falls back to its gRPC code, as the contract asks. Whatever a server sends, an AuthError is what
+comes of it, and its text is one line without control characters.
 """
 # ruff: noqa: N818 - `except Denied` says what happened
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc.code_pb2 import Code
@@ -17,9 +19,9 @@ from google.rpc.status_pb2 import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
 
     import grpc
+    from google.protobuf.duration_pb2 import Duration
 
 DOMAIN = "livekit-auth"
 """The domain of every google.rpc.ErrorInfo that the service sends."""
@@ -39,6 +41,9 @@ VERIFICATION_REASONS = frozenset(
 )
 """The reasons that speak of the token or webhook under examination rather than of the caller."""
 
+MAX_RETRY_AFTER = timedelta(days=366)
+"""A server that names a longer wait, or one below zero, is taken to name none."""
+
 _STATUS_DETAILS = "grpc-status-details-bin"
 _DetailT = TypeVar("_DetailT", bound=Message)
 
@@ -56,6 +61,28 @@ class Violation(NamedTuple):
     """What is wrong with it, for people."""
 
 
+Cause = Literal[
+    "name_not_found",
+    "refused",
+    "unreachable",
+    "not_tls",
+    "server_not_trusted",
+    "server_certificate_expired",
+    "wrong_host_name",
+    "certificate_expired",
+    "certificate_refused",
+]
+"""Why there is no connection. The last two are about the client's own certificate."""
+
+
+class Finding(NamedTuple):
+    """Why there is no connection."""
+
+    cause: Cause
+    message: str
+    """The same for people, with what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What the server said about a failed call."""
@@ -66,12 +93,13 @@ class Failure:
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()
     retry_after: timedelta | None = None
+    cause: Cause | None = None
 
 
 class AuthError(Exception):
     """A call failed. The subclasses say what to do; `reason` says why.
 
-    The message is the server's and fit for a log: it never holds a token or a secret.
+    The message is the server's and never holds a token or a secret; `str` makes one line of it, fit for a log.
     """
 
     def __init__(self, failure: Failure) -> None:
@@ -84,7 +112,7 @@ class AuthError(Exception):
             notes.append(f"decision {self.decision_id}")
         unsaid = [v for v in self.violations if v.description not in self.message]
         details = "".join(f"; {v.field}: {v.description}" for v in unsaid)
-        return f"{self.message}{details} ({', '.join(notes)})"
+        return printable(f"{self.message}{details} ({', '.join(notes)})")
 
     @property
     def message(self) -> str:
@@ -146,6 +174,16 @@ class Unavailable(AuthError):
     """There was no answer in time: server away, overloaded, or no TLS agreement. It was retried already."""
 
 
+class NotConnected(Unavailable):
+    """There is no connection to the server, and `cause` says why. It was retried already."""
+
+    @property
+    def cause(self) -> Cause:
+        """Why, such as "refused", "name_not_found", "server_not_trusted" or "certificate_expired"."""
+        failure: Failure = self.args[0]
+        return failure.cause or "unreachable"
+
+
 class ServerError(AuthError):
     """The server can't do its part, and the request isn't at fault: an operator must look."""
 
@@ -175,6 +213,35 @@ def to_error(source: grpc.RpcError | Status) -> AuthError:
         return InvalidRequest(failure)
     by_code = _BY_CODE.get(failure.code, ServerError)
     return _BY_REASON.get(failure.reason, by_code)(failure)
+
+
+def unusable(what: str) -> ServerError:
+    """The error for an answer that says OK and breaks the contract."""
+    return ServerError(Failure("INTERNAL", f"the server's answer can't be used: {what}"))
+
+
+def not_connected(finding: Finding) -> NotConnected:
+    """The error for a connection that failed, once the cause is known."""
+    return NotConnected(Failure("UNAVAILABLE", finding.message, cause=finding.cause))
+
+
+def with_retry_after(error: AuthError, retry_after: timedelta) -> AuthError:
+    """The same error, with what is left of the wait."""
+    failure: Failure = error.args[0]
+    return type(error)(replace(failure, retry_after=retry_after))
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could steer a terminal or begin a line of a log."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def to_timedelta(duration: Duration) -> timedelta:
+    """A duration, to the microsecond. Raises ServerError beyond what the contract's type can hold."""
+    try:
+        return duration.ToTimedelta()
+    except (OverflowError, ValueError):
+        raise unusable("a duration out of range") from None
 
 
 def _status_of(error: grpc.RpcError) -> Status:
@@ -222,8 +289,16 @@ def _read(status: Status) -> Failure:
         violations=tuple(Violation(v.field, v.description) for v in bad_request.field_violations)
         if bad_request
         else (),
-        retry_after=retry.retry_delay.ToTimedelta() if retry else None,
+        retry_after=_retry_after(retry.retry_delay) if retry else None,
     )
+
+
+def _retry_after(delay: Duration) -> timedelta | None:
+    try:
+        wait = to_timedelta(delay)
+    except ServerError:
+        return None
+    return wait if timedelta(0) <= wait <= MAX_RETRY_AFTER else None
 
 
 def _detail(status: Status, kind: type[_DetailT]) -> _DetailT | None:

@@ -1,21 +1,25 @@
 """What the service answers about tokens and callers, as frozen values with aware datetimes.
 
-Messages of the contract stay messages where a caller may want to hand them on: `Grants` and `RoomConfig`.
+Messages of the contract stay messages where a caller may want to hand them on: `Grants` and `RoomConfig`. An answer
+that breaks the contract raises ServerError.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from livekit_auth._errors import AuthError, ServerError, to_error, to_timedelta, unusable
 from livekit_auth.v1.grants_pb2 import ParticipantKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from livekit_auth._requests import TokenRequest
     from livekit_auth.v1 import auth_service_pb2 as pb
     from livekit_auth.v1.grants_pb2 import Grants
     from livekit_auth.v1.room_config_pb2 import RoomConfig
@@ -139,12 +143,20 @@ class Caller:
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
-    """A timestamp as an aware datetime in UTC."""
-    return timestamp.ToDatetime(tzinfo=UTC)
+    """A timestamp as an aware datetime in UTC. Raises ServerError for one outside of the years 1 to 9999."""
+    try:
+        return timestamp.ToDatetime(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        raise unusable("a time out of range") from None
 
 
-def issued_token(message: pb.IssueTokenResponse) -> IssuedToken:
-    """Reads IssueTokenResponse."""
+def issued_token(message: pb.IssueTokenResponse, *, validate_only: bool = False) -> IssuedToken:
+    """Reads IssueTokenResponse, the answer to a request with or without `validate_only`.
+
+    A token of other than a JWT's characters is refused: it could end a header or a line.
+    """
+    if not (_TOKEN.fullmatch(message.token) or (validate_only and not message.token)):
+        raise unusable("what it has as the token is none")
     return IssuedToken(
         token=message.token,
         url=message.url,
@@ -156,6 +168,26 @@ def issued_token(message: pb.IssueTokenResponse) -> IssuedToken:
         decision_id=message.decision_id,
         project=message.project,
     )
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def batch(message: pb.BatchIssueTokensResponse, requests: Sequence[TokenRequest]) -> list[IssuedToken | AuthError]:
+    """Reads BatchIssueTokensResponse: a result for each request, in their order."""
+    if len(message.results) != len(requests):
+        raise unusable(f"{len(message.results)} results for {len(requests)} requests")
+    return [_result(result, request) for result, request in zip(message.results, requests, strict=True)]
+
+
+def _result(message: pb.IssueTokenResult, request: TokenRequest) -> IssuedToken | AuthError:
+    # An outcome that this version doesn't know reads as an error without a code, never as a token.
+    if not message.HasField("response"):
+        return to_error(message.error)
+    try:
+        return issued_token(message.response, validate_only=request.validate_only)
+    except ServerError as error:
+        return error
 
 
 def verified_token(message: pb.VerifyTokenResponse) -> VerifiedToken:
@@ -201,8 +233,8 @@ def _allow_entry(message: pb.AllowEntry) -> AllowEntry:
         powers=tuple(message.powers),
         rooms=tuple(_matcher(room) for room in message.rooms),
         identities=tuple(_matcher(identity) for identity in message.identities),
-        default_ttl=message.default_ttl.ToTimedelta(),
-        max_ttl=message.max_ttl.ToTimedelta(),
+        default_ttl=to_timedelta(message.default_ttl),
+        max_ttl=to_timedelta(message.max_ttl),
     )
 
 

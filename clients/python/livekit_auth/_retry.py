@@ -1,13 +1,29 @@
-"""Which failures are worth another attempt, and how long to wait before it."""
+"""Which failures are worth another attempt, and when it is made.
+
+A call uses the whole of its time: after a failure it waits for the connection instead of failing without one, pauses
+are short, and the last attempt is kept for the end.
+"""
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 from tenacity import wait_random_exponential
 
-from livekit_auth._errors import Unavailable
+from livekit_auth._errors import AuthError, Unavailable
 
-BACKOFF = wait_random_exponential(multiplier=0.1, max=2.0)
-"""Exponential with full jitter: up to 0.1 s before the second attempt, doubling to 2 s. In seconds."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tenacity import RetryCallState
+
+BACKOFF = wait_random_exponential(multiplier=0.1, max=1.0)
+"""Exponential with full jitter: up to 0.1 s before the second attempt, doubling to 1 s. In seconds."""
+LAST_ATTEMPT_SECONDS = 0.5
+"""What is kept of a call's time for its last attempt; of a short one a fifth."""
+MAX_RETRY_AFTER_SECONDS = 3_600.0
+"""The longest that a server can keep a source of tokens from asking again."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -17,3 +33,41 @@ def is_transient(error: BaseException) -> bool:
     AuthError. A deadline that has passed leaves no time, and a limit (RATE_LIMITED) is the caller's to wait for.
     """
     return isinstance(error, Unavailable) and error.code in {"UNAVAILABLE", "CANCELLED"}
+
+
+class Attempts:
+    """The attempts of one call, within its time."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.began = clock()
+        self._end = self.began + seconds
+        self._reserve = min(LAST_ATTEMPT_SECONDS, seconds / 5)
+        self._failure: AuthError | None = None
+
+    @property
+    def left(self) -> float:
+        """What is left of the call's time, in seconds."""
+        return max(self._end - self._clock(), 0.0)
+
+    @property
+    def again(self) -> bool:
+        """Whether an attempt has failed: the next one waits for a connection, for as long as there is time."""
+        return self._failure is not None
+
+    def failed(self, error: AuthError) -> AuthError:
+        """What an attempt's failure means: one that only ran out of time says less than the one before it."""
+        if error.code == "DEADLINE_EXCEEDED" and self._failure is not None:
+            return self._failure
+        self._failure = error
+        return error
+
+    def pause(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt; not less than the server asks for."""
+        if self._failure is not None and self._failure.retry_after is not None:
+            return max(BACKOFF(state), self._failure.retry_after.total_seconds())
+        return min(BACKOFF(state), max(self.left - self._reserve, 0.0))
+
+    def over(self, state: RetryCallState) -> bool:
+        """Whether the last attempt has been made, or the server's wait leaves no time for another."""
+        return self.left <= max(self._reserve, state.upcoming_sleep)

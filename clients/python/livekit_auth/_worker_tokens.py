@@ -1,7 +1,8 @@
 """The tokens that a worker connects with: a new one for every connection.
 
-Invariants: one request is in flight at most; a service that is away is waited for and never counts as a refusal; the
-workers of a fleet that lost their connections together don't ask together.
+Invariants: one request is in flight at most; a service that is away is waited for and never counts as a refusal, and
+neither do certificate files that are half replaced; the workers of a fleet that lost their connections together don't
+ask together.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import random
 from typing import TYPE_CHECKING
 
 from livekit_auth._clock import steady
-from livekit_auth._errors import AuthError, RateLimited, Unavailable
+from livekit_auth._errors import ConfigError, RateLimited, Unavailable
+from livekit_auth._retry import MAX_RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from livekit_auth._async.token_source import Issuer
+    from livekit_auth._errors import AuthError
     from livekit_auth._requests import TokenRequest
     from livekit_auth._results import IssuedToken
 
@@ -81,7 +84,9 @@ class WorkerTokens:
             asked_at = self._clock()
             try:
                 token = await self._client.issue(self._request)
-            except (RateLimited, Unavailable) as error:
+            except (RateLimited, Unavailable, ConfigError) as error:
+                if self._last is None and isinstance(error, ConfigError):
+                    raise
                 if self._last is not None and self._clock() < self._good_until:
                     _log.warning("No new token for the worker's connection; the last one is used again: %s", error)
                     return self._last
@@ -94,7 +99,9 @@ class WorkerTokens:
                 self._last, self._good_until = token, asked_at + lifetime - LEAST_LIFETIME_SECONDS
                 return token
 
-    def _pause(self, failures: int, error: AuthError) -> float:
+    def _pause(self, failures: int, error: AuthError | ConfigError) -> float:
         """Seconds: full jitter, so that a fleet that waits together doesn't ask together, and never before its time."""
         pause = self._uniform(0, min(0.5 * 2.0 ** min(failures, 10), MAX_PAUSE_SECONDS))
-        return pause if error.retry_after is None else error.retry_after.total_seconds() + pause
+        if isinstance(error, ConfigError) or error.retry_after is None:
+            return pause
+        return min(error.retry_after.total_seconds(), MAX_RETRY_AFTER_SECONDS) + pause

@@ -2,7 +2,8 @@
 
 A thread holds the agent's stream open and keeps what it sent last. Guarantees: an update is taken whole or not at all;
 what was taken stays when the agent goes away, with `problem` saying why nothing newer comes; the stream is opened again
-by itself, on a new connection each time. No key shows in a repr, a log or an error.
+by itself, on a new connection each time; a forked child keeps what was taken and opens a stream of its own when it next
+looks. No key shows in a repr, a log or an error.
 
 Source: SPIFFE_Workload_API.md sections 4 and 5.
 """
@@ -18,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from livekit_auth import _fork
 from livekit_auth._errors import ConfigError
 from livekit_auth._extras import missing
 
@@ -95,15 +97,28 @@ class WorkloadApi:
         self._connect: Callable[[], WorkloadApiClient] = lambda: spiffe.WorkloadApiClient(self.socket)
         self._wanted, self._warn = spiffe_id, warn
         self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")
+        self._closed = False
+        self.forked()
+        _fork.register(self)
+        self._start()
+
+    def forked(self) -> None:
+        """In a forked child, which has none of the parent's threads: another stream is opened at the next look."""
         self._changed = threading.Condition()
         self._ended = threading.Event()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="spiffe-workload-api", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="spiffe-workload-api", daemon=True)
+                self._thread.start()
 
     @property
     def state(self) -> tuple[Issued | None, str]:
         """What was taken last, and why nothing newer comes: "" while the stream is open. The two belong together."""
+        if self._thread is None:
+            self._start()
         return self._state
 
     def first(self, seconds: float) -> Issued:

@@ -7,7 +7,7 @@ from livekit_auth._extras import missing
 
 
 def main() -> None:
-    """Runs the program and exits: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server."""
+    """Runs the program and exits: 0 done, 1 refused, 2 misused, 3 no answer, 4 the output can't be written."""
     # gRPC's core would write its own account of a failed handshake beside the program's.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:

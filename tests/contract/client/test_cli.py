@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import re
 import sys
 from asyncio.subprocess import PIPE
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from google.protobuf.json_format import MessageToJson
@@ -155,6 +158,7 @@ async def test_an_error_is_json_on_stdout_with_json(run, service):
             "metadata": {"decision_id": "dec-9", "max_ttl_seconds": "60"},
             "violations": [{"field": "ttl", "description": "too long"}],
             "retry_after": None,
+            "cause": None,
         }
     }
 
@@ -201,11 +205,140 @@ async def test_misuse_found_by_the_program_is_json_with_json(run):
     assert "can't read /nowhere/client.pem" in error["message"]
 
 
-async def program(*arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("token", "--unknown", "--json"),
+        ("--json", "token"),
+        ("token", "--json"),
+        ("token", "--role", "guest", "--json", "--ttl", "10"),
+        ("token", "--role", "guest", "--timeout", "soon", "--json"),
+        ("webhook", "--json"),
+        ("verify-token", "--token-file", "/nowhere/token", "--json"),
+        ("nonsense", "--json"),
+        ("whoami", "--json", "more"),
+        ("whoami", "--json=1"),
+    ],
+)
+async def test_misuse_of_every_kind_is_one_json_object_with_json(run, service, arguments):
+    result = await run(*arguments)
+    assert result.exit_code == 2
+    if "--json" in arguments:
+        error = json.loads(result.stdout)["error"]
+        assert (error["code"], result.stderr) == ("MISUSE", "")
+        assert error["message"]
+    assert service.requests == []
+
+
+async def test_after_two_dashes_the_option_is_another_programs(run):
+    result = await run("agent-proxy", "--unknown", "--", "worker", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+async def test_a_duration_without_a_unit_asks_for_one(run):
+    result = await run("token", "--role", "guest", "--ttl", "10")
+    assert result.exit_code == 2
+    assert "write 10s or 10m" in result.stderr
+
+
+@pytest.mark.parametrize("command", [(), ("token",), ("webhook",), ("verify-token",), ("whoami",), ("agent-proxy",)])
+async def test_help_is_the_same_by_either_name_and_has_examples(run, command):
+    short, long = await run(*command, "-h"), await run(*command, "--help")
+    assert (short.exit_code, short.stdout) == (0, long.stdout)
+    example = " ".join(("livekit-auth", *(command or ("whoami",))))
+    assert re.search(rf"^    (TOKEN=\$\()?{example}\b", short.stdout, re.MULTILINE)
+    assert not re.search(
+        r"--no-(?!ack)|<bool>|--(json|validate-only|no-ack|allow-simulation|version) [A-Z]", short.stdout
+    )
+
+
+STEERING = "\x1b[31m\x07\u202e\x9b2J\r\n"
+
+
+async def test_nothing_that_could_steer_a_terminal_is_printed(run, service, tmp_path):
+    said = refusal(
+        "PERMISSION_DENIED", f"A{STEERING}", STEERING, metadata={STEERING: STEERING}, violations={STEERING: STEERING}
+    )
+    service.script.append(said)
+    service.url = f"wss://{STEERING}"
+    results = [
+        await run("token", "--role", "guest"),
+        await run("token", "--role", "guest"),
+        await run("token", f"--{STEERING}"),
+        await run(f"no{STEERING}"),
+        await run("token", "--role", "guest", "--attribute", STEERING),
+        await run("verify-token", "--token-file", f"/nowhere/{STEERING}"),
+        await run("whoami", "--cert", f"/nowhere/{STEERING}"),
+        await run("whoami", "--address", f"auth{STEERING}"),
+    ]
+    assert [result.exit_code for result in results] == [1, 0, 2, 2, 2, 2, 2, 2]
+    for result in results:
+        assert all(c.isprintable() or c == "\n" for c in result.output), repr(result.output)
+
+
+async def program(*arguments, stdout=PIPE, stderr=PIPE, **variables):
     command = [sys.executable, "-m", "livekit_auth.cli", *arguments]
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
-    return process.returncode, stdout.decode(), stderr.decode()
+    env = {**os.environ, **variables}
+    process = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr, env=env)
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, (output or b"").decode(), (errors or b"").decode()
+
+
+async def installed(*arguments, **variables):
+    """The program by its installed name, which is what a shell completes."""
+    command = [Path(sys.executable).with_name("livekit-auth"), *arguments]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env={**os.environ, **variables})
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode, output.decode(), errors.decode()
+
+
+def open_full():
+    return Path("/dev/full").open("wb")
+
+
+NOT_WRITTEN = "livekit-auth: the output can't be written: "
+
+
+@pytest.mark.parametrize(
+    "arguments", [("token", "--role", "guest"), ("whoami", "--json"), ("token", "--json"), ("-h",)]
+)
+async def test_a_full_disk_is_not_a_refusal(environment, arguments):
+    with open_full() as full:
+        code, _, stderr = await program(*arguments, stdout=full)
+    assert code == 4
+    assert stderr.splitlines()[-1] == f"{NOT_WRITTEN}No space left on device"
+    assert "Traceback" not in stderr
+    assert "Exception ignored" not in stderr
+
+
+@pytest.mark.parametrize("arguments", [("whoami",), ("whoami", "--json"), ("token", "--help")])
+async def test_a_closed_pipe_is_not_a_refusal(environment, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code, _, stderr = await program(*arguments, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (code, stderr) == (4, f"{NOT_WRITTEN}closed pipe\n")
+
+
+async def test_an_error_that_cannot_be_written_is_told_by_the_exit_code(environment, service):
+    service.script.append(refusal("PERMISSION_DENIED"))
+    with open_full() as full:
+        assert (await program("whoami", stderr=full))[0] == 4
+
+
+async def test_what_the_terminals_encoding_lacks_is_escaped(environment, service):
+    service.script.append(refusal("PERMISSION_DENIED", message="não"))
+    code, _, stderr = await program("whoami", PYTHONIOENCODING="ascii")
+    assert code == 1
+    assert "n\\xe3o" in stderr
+
+
+async def test_a_shell_gets_its_completions(environment):
+    asked = {"_LIVEKIT_AUTH_COMPLETE": "complete_bash", "COMP_WORDS": "livekit-auth tok", "COMP_CWORD": "1"}
+    code, stdout, stderr = await installed(**asked)
+    assert (code, stdout.split(), stderr) == (0, ["token"], "")
 
 
 async def test_the_program_itself_answers(environment):
@@ -214,20 +347,19 @@ async def test_the_program_itself_answers(environment):
     assert json.loads(stdout)["known"]
 
 
-async def test_a_server_that_is_not_trusted_is_unreachable_and_nothing_but_that_is_printed(environment, tmp_path):
+async def test_a_server_that_is_not_trusted_is_unreachable_and_says_what_to_do(environment, tmp_path):
     (tmp_path / "other.pem").write_bytes(Authority.create("another CA").leaf_pem)
-    code, stdout, stderr = await program("whoami", "--ca", str(tmp_path / "other.pem"), "--timeout", "0.5")
+    code, stdout, stderr = await program("whoami", "--ca", str(tmp_path / "other.pem"), "--timeout", "2")
     assert (code, stdout) == (3, "")
-    assert stderr.startswith(
-        "error: can't reach the server, or no TLS agreement with it: check the address, the CA and"
-    )
-    assert "Traceback" not in stderr
+    assert stderr.startswith(f"error: the server's certificate isn't signed by a CA in {tmp_path / 'other.pem'}")
+    assert stderr.splitlines()[1:] == ["  code: UNAVAILABLE", "  cause: server_not_trusted"]
 
 
 async def test_no_server_exits_3(environment):
-    code, stdout, _stderr = await program("whoami", "--address", "localhost:9", "--timeout", "0.3", "--json")
+    code, stdout, _stderr = await program("whoami", "--address", "localhost:9", "--timeout", "2", "--json")
     assert code == 3
-    assert json.loads(stdout)["error"]["code"] == "UNAVAILABLE"
+    error = json.loads(stdout)["error"]
+    assert (error["code"], error["cause"]) == ("UNAVAILABLE", "refused")
 
 
 async def test_a_denials_id_is_shown_once(run, service):

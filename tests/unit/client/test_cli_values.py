@@ -13,15 +13,21 @@ from livekit_auth._cli.output import _text, printable
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("2d", 172_800), ("0", 0)],
+    [("90s", 90), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("2d", 172_800), ("0s", 0)],
 )
 def test_a_duration(text, seconds):
     assert duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5x", "-5m", "m", "1.5h", "5 m", "30m1h", "9" * 30, "\u0665m"])
+@pytest.mark.parametrize("text", ["", "90", "0", "1h30", "5x", "-5m", "m", "1.5h", "5 m", "30m1h", "9" * 30, "\u0665m"])
 def test_not_a_duration(text):
     with pytest.raises(typer.BadParameter):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "10", "600"])
+def test_a_number_without_a_unit_asks_for_one(text):
+    with pytest.raises(typer.BadParameter, match=f"write {text}s or {text}m"):
         duration(text)
 
 

@@ -1,12 +1,13 @@
 """Which failures are tried again, and after how long."""
 
 import asyncio
+import itertools
 
 import pytest
 from tenacity import RetryCallState, Retrying
 
 from livekit_auth._errors import to_error
-from livekit_auth._retry import BACKOFF, is_transient
+from livekit_auth._retry import BACKOFF, LAST_ATTEMPT_SECONDS, Attempts, is_transient
 from support.fake_auth_server import refusal
 
 
@@ -37,11 +38,82 @@ def test_what_is_no_answer_of_the_service_is_not_tried_again(error):
     assert not is_transient(error)
 
 
-@pytest.mark.parametrize(("attempt", "longest"), [(1, 0.1), (2, 0.2), (3, 0.4), (6, 2.0), (50, 2.0)])
-def test_the_backoff_doubles_to_two_seconds_with_full_jitter(attempt, longest):
+@pytest.mark.parametrize(("attempt", "longest"), [(1, 0.1), (2, 0.2), (3, 0.4), (6, 1.0), (50, 1.0)])
+def test_the_backoff_doubles_to_one_second_with_full_jitter(attempt, longest):
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt
     waits = [BACKOFF(state) for _ in range(200)]
     assert all(0 <= wait <= longest for wait in waits)
     assert min(waits) < longest / 4
     assert max(waits) > longest * 3 / 4
+
+
+def state(attempt=50):
+    state = RetryCallState(Retrying(), None, (), {})
+    state.attempt_number = attempt
+    return state
+
+
+class Call:
+    """A call of 5 s whose attempts fail as a test says, by a clock of its own."""
+
+    def __init__(self, seconds=5.0):
+        self.now = 100.0
+        self.attempts = Attempts(seconds, clock=lambda: self.now)
+        self.made = []
+
+    def run(self, error, takes=0.0):
+        while True:
+            self.made.append(round(self.attempts.left, 3))
+            self.now += takes
+            self.attempts.failed(to_error(error))
+            current = state(len(self.made))
+            current.upcoming_sleep = self.attempts.pause(current)
+            if self.attempts.over(current):
+                return self.made
+            self.now += current.upcoming_sleep
+
+
+@pytest.mark.parametrize("seconds", [5.0, 0.5, 30.0])
+def test_the_last_attempt_is_kept_for_the_end_of_a_calls_time(seconds):
+    made = Call(seconds).run(refusal("UNAVAILABLE"), takes=0.001)
+    assert 0 < made[-1] <= min(LAST_ATTEMPT_SECONDS, seconds / 5) + 0.001
+    assert len(made) > 2
+
+
+def test_attempts_are_never_more_than_a_second_apart():
+    made = Call(30.0).run(refusal("UNAVAILABLE"), takes=0.001)
+    assert all(before - after <= 1.002 for before, after in itertools.pairwise(made))
+
+
+def test_the_wait_that_the_server_asks_for_is_kept():
+    made = Call(5.0).run(refusal("UNAVAILABLE", retry_after=2), takes=0.001)
+    assert all(before - after >= 2.0 for before, after in itertools.pairwise(made))
+    assert 2 <= len(made) <= 3
+
+
+def test_a_wait_that_the_server_asks_for_and_that_is_longer_than_the_call_ends_it():
+    assert Call(5.0).run(refusal("UNAVAILABLE", retry_after=60)) == [5.0]
+
+
+def test_attempts_after_a_failure_wait_for_the_connection():
+    attempts = Call().attempts
+    assert not attempts.again
+    attempts.failed(to_error(refusal("UNAVAILABLE")))
+    assert attempts.again
+
+
+def test_an_attempt_that_only_ran_out_of_time_says_what_the_one_before_it_did():
+    attempts = Call().attempts
+    late = to_error(refusal("DEADLINE_EXCEEDED"))
+    assert attempts.failed(late) is late
+    away = to_error(refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE"))
+    attempts = Call().attempts
+    assert attempts.failed(away) is away
+    assert attempts.failed(late) is away
+
+
+def test_no_time_is_left_after_the_end():
+    call = Call(1.0)
+    call.now += 5.0
+    assert call.attempts.left == 0.0

@@ -10,7 +10,17 @@ from datetime import timedelta
 
 import pytest
 
-from livekit_auth import Denied, RateLimited, TokenRequest, TokenSource, Unavailable, _results, sync
+from livekit_auth import (
+    ConfigError,
+    Denied,
+    RateLimited,
+    ServerError,
+    TokenRequest,
+    TokenSource,
+    Unavailable,
+    _results,
+    sync,
+)
 from livekit_auth._errors import to_error
 from support.fake_auth_server import issued, refusal
 
@@ -31,7 +41,8 @@ class FakeClient:
         self.requests.append(request)
         await self.gate.wait()
         if self.script:
-            raise to_error(self.script.pop(0))
+            error = self.script.pop(0)
+            raise error if isinstance(error, Exception) else to_error(error)
         token = _results.issued_token(issued(lifetime=int(self.lifetime)))
         return replace(token, token=f"token-{len(self.requests)}")
 
@@ -69,8 +80,15 @@ def source(client, clock):
 
 
 async def settle():
-    for _ in range(5):
+    for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def looked_at(source):
+    """The token after one call, once what that call may have begun has ended."""
+    await source.token()
+    await settle()
+    return await source.token()
 
 
 async def test_the_first_call_issues_and_the_next_returns_the_same(source, client):
@@ -84,9 +102,9 @@ async def test_a_token_is_renewed_between_two_thirds_and_five_sixths_of_its_life
     source = TokenSource(client, TokenRequest(role="guest"), clock=clock, uniform=dice)
     await source.token()
     clock.now += renewed_at - 0.1
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     clock.now += 0.1
-    assert (await source.token()).token == "token-2"
+    assert (await looked_at(source)).token == "token-2"
 
 
 async def test_renew_ahead_sets_the_earliest_moment(client, clock):
@@ -94,9 +112,9 @@ async def test_renew_ahead_sets_the_earliest_moment(client, clock):
     source = TokenSource(client, TokenRequest(role="guest"), renew_ahead=ahead, clock=clock, uniform=latest)
     await source.token()
     clock.now += LIFETIME - 60.1
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     clock.now += 0.1
-    assert (await source.token()).token == "token-2"
+    assert (await looked_at(source)).token == "token-2"
 
 
 async def test_a_renew_ahead_longer_than_the_life_still_holds_the_token_for_half_of_it(client, clock):
@@ -104,7 +122,7 @@ async def test_a_renew_ahead_longer_than_the_life_still_holds_the_token_for_half
     source = TokenSource(client, TokenRequest(role="guest"), renew_ahead=ahead, clock=clock, uniform=latest)
     await source.token()
     clock.now += LIFETIME / 2 - 0.1
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
 
 
 async def test_a_token_that_has_expired_is_never_returned(source, client, clock):
@@ -168,30 +186,113 @@ async def test_nobody_waits_for_a_renewal_while_the_token_is_valid(source, clien
     await source.token()
     clock.now += 450.0
     client.gate.clear()
-    renewing = asyncio.create_task(source.token())
-    await settle()
-    async with asyncio.timeout(1):
-        assert (await source.token()).token == "token-1"
+    for _ in range(3):
+        async with asyncio.timeout(1):
+            assert (await source.token()).token == "token-1"
     client.gate.set()
-    assert (await renewing).token == "token-2"
+    await settle()
+    assert (await source.token()).token == "token-2"
     assert len(client.requests) == 2
+
+
+async def test_a_caller_that_is_cancelled_loses_neither_the_renewal_nor_the_backoff(source, client, clock):
+    await source.token()
+    clock.now += LIFETIME
+    client.gate.clear()
+    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=60)]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(source.token(), 0.01)
+    client.gate.set()
+    await settle()
+    with pytest.raises(RateLimited):
+        await source.token()
+    assert len(client.requests) == 2
+    clock.now += 60.0
+    client.gate.clear()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(source.token(), 0.01)
+    client.gate.set()
+    await settle()
+    assert (await source.token()).token == "token-3"
+    assert len(client.requests) == 3
+
+
+async def test_without_a_token_nobodys_call_asks_earlier_than_the_server_said(source, client, clock):
+    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=2)] * 9
+
+    async def calls():
+        for _ in range(10):
+            with pytest.raises(RateLimited) as caught:
+                await source.token()
+            assert timedelta(0) <= caught.value.retry_after <= timedelta(seconds=2)
+
+    await asyncio.gather(*(calls() for _ in range(50)))
+    assert len(client.requests) == 1
+    clock.now += 1.5
+    with pytest.raises(RateLimited) as caught:
+        await source.token()
+    assert caught.value.retry_after == timedelta(seconds=0.5)
+    clock.now += 0.5
+    await asyncio.gather(*(calls() for _ in range(50)))
+    assert len(client.requests) == 2
+
+
+async def test_a_server_cannot_keep_a_source_from_asking_for_longer_than_an_hour(source, client, clock):
+    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=300 * 86_400)]
+    with pytest.raises(RateLimited):
+        await source.token()
+    clock.now += 3_600.0
+    assert (await source.token()).token == "token-2"
+
+
+async def test_a_certificate_pair_half_replaced_at_renewal_keeps_the_token(source, client, clock, caplog):
+    await source.token()
+    clock.now += 450.0
+    client.script = [ConfigError("the certificate and the key can't be used together")]
+    assert (await looked_at(source)).token == "token-1"
+    assert "can't be used together" in caplog.text
+    clock.now += 2.0
+    assert (await looked_at(source)).token == "token-3"
+
+
+async def test_without_a_token_unusable_certificates_are_raised(source, client):
+    client.script = [ConfigError("no")]
+    with pytest.raises(ConfigError):
+        await source.token()
+    assert (await source.token()).token == "token-2"
+
+
+@pytest.mark.parametrize("lifetime", [0, -5])
+async def test_a_token_without_a_lifetime_is_the_servers_error(source, client, lifetime):
+    client.lifetime = lifetime
+    with pytest.raises(ServerError, match="lifetime"):
+        await source.token()
 
 
 async def test_a_renewal_that_fails_returns_the_valid_token_and_waits_before_the_next(source, client, clock, caplog):
     await source.token()
     clock.now += 450.0
     client.script = [refusal("UNAVAILABLE"), refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     assert "couldn't be renewed" in caplog.text
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     assert len(client.requests) == 2
     clock.now += 2.0
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     clock.now += 3.9
-    assert (await source.token()).token == "token-1"
+    assert (await looked_at(source)).token == "token-1"
     assert len(client.requests) == 3
     clock.now += 0.1
-    assert (await source.token()).token == "token-4"
+    assert (await looked_at(source)).token == "token-4"
+
+
+async def test_a_pause_after_a_failure_never_outlasts_the_token(source, client, clock):
+    await source.token()
+    clock.now += LIFETIME - 0.5
+    client.script = [refusal("UNAVAILABLE")]
+    assert (await looked_at(source)).token == "token-1"
+    clock.now += 0.5
+    assert (await source.token()).token == "token-3"
 
 
 async def test_the_pause_between_failures_is_bounded(source, client, clock, caplog):
@@ -201,7 +302,7 @@ async def test_the_pause_between_failures_is_bounded(source, client, clock, capl
     clock.now += 140_000
     client.script = [refusal("UNAVAILABLE")] * 1_200
     for sent in range(2, 1_200):
-        await source.token()
+        await looked_at(source)
         assert len(client.requests) == sent
         clock.now += 30.0
 
@@ -210,12 +311,12 @@ async def test_a_limit_is_waited_for(source, client, clock):
     await source.token()
     clock.now += 450.0
     client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=60)]
-    await source.token()
+    await looked_at(source)
     clock.now += 59.9
-    await source.token()
+    await looked_at(source)
     assert len(client.requests) == 2
     clock.now += 0.1
-    assert (await source.token()).token == "token-3"
+    assert (await looked_at(source)).token == "token-3"
 
 
 async def test_a_first_request_that_fails_raises_and_the_next_call_asks_again(source, client):
@@ -258,3 +359,24 @@ def test_threads_share_one_request():
         calls = [pool.submit(source.token) for _ in range(8)]
         Client.gate.set()
         assert {call.result().token for call in calls} == {"token-1"}
+
+
+def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
+    class Client:
+        requests = itertools.count(1)
+        gate = threading.Event()
+
+        def issue(self, _request):
+            if (number := next(self.requests)) > 1:
+                self.gate.wait(5)
+            return replace(_results.issued_token(issued()), token=f"token-{number}")
+
+    clock = Clock()
+    source = sync.TokenSource(Client(), TokenRequest(role="guest"), clock=clock)
+    assert source.token().token == "token-1"
+    clock.now += 550.0
+    assert [source.token().token for _ in range(3)] == ["token-1"] * 3
+    Client.gate.set()
+    source._flight.join(source._renew)
+    assert source.token().token == "token-2"
+    assert next(Client.requests) == 3

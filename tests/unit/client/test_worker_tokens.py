@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from livekit_auth import Denied, TokenRequest, _results
+from livekit_auth import ConfigError, Denied, TokenRequest, _results
 from livekit_auth._errors import to_error
 from livekit_auth._worker_tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
 from support.fake_auth_server import issued, refusal
@@ -28,7 +28,8 @@ class Service:
         await asyncio.sleep(0)
         self.in_flight -= 1
         if self.script:
-            raise to_error(self.script.pop(0))
+            error = self.script.pop(0)
+            raise error if isinstance(error, Exception) else to_error(error)
         self.count += 1
         return replace(_results.issued_token(issued(lifetime=LIFETIME)), token=f"token-{self.count}")
 
@@ -108,6 +109,35 @@ async def test_a_worker_that_is_denied_does_not_use_its_last_token(tokens, servi
     service.script = [refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
     with pytest.raises(Denied):
         await tokens.fresh()
+
+
+HALF_REPLACED = ConfigError("the certificate and the key can't be used together")
+
+
+async def test_with_certificates_half_replaced_the_last_token_is_used_again(tokens, service):
+    await tokens.fresh()
+    service.script = [HALF_REPLACED]
+    assert (await tokens.fresh()).token == "token-1"
+
+
+async def test_without_a_token_left_certificates_half_replaced_are_waited_for(tokens, service, time):
+    await tokens.fresh()
+    time.now += LIFETIME
+    service.script = [HALF_REPLACED]
+    assert (await tokens.fresh()).token == "token-2"
+
+
+async def test_certificates_that_never_worked_are_an_error_at_once(tokens, service, time):
+    service.script = [HALF_REPLACED]
+    with pytest.raises(ConfigError):
+        await tokens.fresh()
+    assert time.slept == []
+
+
+async def test_a_server_cannot_stop_a_worker_for_longer_than_an_hour(tokens, service, time):
+    service.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=300 * 86_400)]
+    await tokens.fresh()
+    assert time.slept == [3_600 + 1]
 
 
 async def test_one_request_is_in_flight_at_most(tokens, service):

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc.aio
-from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay
+from tenacity import AsyncRetrying, retry_if_exception
 
 from livekit_auth import _results
 from livekit_auth._async.connection import Connection
 from livekit_auth._config import DEFAULT_TIMEOUT, Config, check_timeout
-from livekit_auth._errors import AuthError, to_error
+from livekit_auth._errors import AuthError, not_connected, to_error, unusable
 from livekit_auth._requests import TokenRequest, encode
-from livekit_auth._retry import BACKOFF, is_transient
+from livekit_auth._retry import Attempts, is_transient
 from livekit_auth._trace import trace_metadata
 from livekit_auth._webhook import VerifiedWebhook, verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
@@ -130,7 +129,7 @@ class AuthClient:
     async def issue(self, request: TokenRequest, *, timeout: float | None = None) -> IssuedToken:
         """Issues one token: `issue_token` for a request that is at hand as a value."""
         response = await self._call(lambda stub: stub.IssueToken, encode(request), timeout)
-        return _results.issued_token(response)
+        return _results.issued_token(response, validate_only=request.validate_only)
 
     async def issue_tokens(
         self, requests: Sequence[TokenRequest], *, timeout: float | None = None
@@ -144,11 +143,7 @@ class AuthClient:
             return []
         batch = pb.BatchIssueTokensRequest(requests=[encode(request) for request in requests])
         response = await self._call(lambda stub: stub.BatchIssueTokens, batch, timeout)
-        # An outcome that this version doesn't know reads as an error without a code, never as a token.
-        return [
-            _results.issued_token(result.response) if result.HasField("response") else to_error(result.error)
-            for result in response.results
-        ]
+        return _results.batch(response, requests)
 
     async def verify_webhook(
         self, body: bytes, authorization: str, project: str = "", *, timeout: float | None = None
@@ -191,19 +186,29 @@ class AuthClient:
         request: _RequestT,
         timeout: float | None,
     ) -> _ResponseT:
-        """Calls until it succeeds, fails for good, or the next attempt would come too late."""
-        seconds = self._timeout if timeout is None else check_timeout(timeout)
-        deadline = time.monotonic() + seconds
+        """Calls until it succeeds, fails for good, or its time is over."""
+        attempts = Attempts(self._timeout if timeout is None else check_timeout(timeout))
 
         async def attempt() -> _ResponseT:
             async with self._connection.stub() as stub:
                 try:
-                    seconds_left = deadline - time.monotonic()
-                    return await method(stub)(request, timeout=seconds_left, metadata=trace_metadata())
+                    response = await method(stub)(
+                        request, timeout=attempts.left, wait_for_ready=attempts.again, metadata=trace_metadata()
+                    )
                 except grpc.RpcError as error:
-                    raise to_error(error) from error
+                    raise self._explained(attempts.failed(to_error(error)), attempts) from error
+            if response is None:  # what gRPC may make of bytes that don't parse, whatever its types say
+                raise unusable("it isn't the method's response message")
+            return response
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(is_transient), wait=BACKOFF, stop=stop_before_delay(seconds), reraise=True
+            retry=retry_if_exception(is_transient), wait=attempts.pause, stop=attempts.over, reraise=True
         )
         return await retrying(attempt)
+
+    def _explained(self, error: AuthError, attempts: Attempts) -> AuthError:
+        """The same error, with the cause if there was no connection and the cause is known by now."""
+        if error.code != "UNAVAILABLE" or error.reason:
+            return error
+        finding = self._connection.diagnose(attempts.began)
+        return error if finding is None else not_connected(finding)

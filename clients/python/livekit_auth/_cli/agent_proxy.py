@@ -27,7 +27,7 @@ def agent_proxy(  # noqa: PLR0913 - the command's options
         typer.Option(metavar="METHOD", help="A call it may make, as livekit.RoomService/ListParticipants; repeatable."),
     ] = None,
     allow_simulation: Annotated[
-        bool, typer.Option("--allow-simulation", metavar="", help="Let it make up jobs for any room.")
+        bool, typer.Option("--allow-simulation", help="Let it make up jobs for any room.")
     ] = False,
     credentials_file: Annotated[
         Path | None,

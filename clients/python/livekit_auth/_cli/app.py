@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from google.protobuf import json_format
 
 from livekit_auth._cli import options, output
 from livekit_auth._cli.agent_proxy import agent_proxy
-from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout
+from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout, examples
+from livekit_auth._cli.program import Program
 from livekit_auth._config import DEFAULT_TIMEOUT
 from livekit_auth._requests import TokenRequest
 from livekit_auth.v1.grants_pb2 import Grants
@@ -21,38 +23,55 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="livekit-auth",
-    help="LiveKit access tokens and webhook checks from a livekit-auth server.\n\n"
-    "Exit codes: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server.",
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help as plain text, in which examples keep their lines
 )
-app.command()(agent_proxy)
+app.command(epilog=examples("livekit-auth agent-proxy --role agent-worker -- node agent.js start"))(agent_proxy)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
     if asked:
-        typer.echo(f"livekit-auth {version('livekit-auth')}")
+        output.write(f"livekit-auth {version('livekit-auth')}\n", sys.stdout)
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(
+    epilog=examples(
+        "export LIVEKIT_AUTH_ADDRESS=auth.example.org:8443",
+        "export LIVEKIT_AUTH_CA=ca.pem LIVEKIT_AUTH_CERT=client.pem LIVEKIT_AUTH_KEY=client.key",
+        "livekit-auth whoami",
+        title="Where the server is, and which certificate to show it:",
+    )
+    + "\n\n"
+    + examples(
+        "0  done",
+        "1  refused by the server",
+        "2  misused: options, files or settings",
+        "3  no answer from the server",
+        "4  the output can't be written",
+        title="Exit codes:",
+    )
+)
 def root(
     *,
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and exit."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """LiveKit access tokens and webhook checks from a livekit-auth server.
-
-    Exit codes: 0 done, 1 refused by the server, 2 misused, 3 no answer from the server.
-    """
+    """LiveKit access tokens and webhook checks from a livekit-auth server."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "livekit-auth token --role guest --room consult-42 --identity user-7 --ttl 10m",
+        "TOKEN=$(livekit-auth token --role guest --room consult-42 --identity user-7)",
+        "livekit-auth token --role guest --room consult-42 --identity user-7 --validate-only",
+    )
+)
 def token(  # noqa: PLR0913 - the command's options
     *,
     role: Annotated[str | None, typer.Option(metavar="NAME", help="A role of the policy; or --grants-file.")] = None,
@@ -69,9 +88,7 @@ def token(  # noqa: PLR0913 - the command's options
     ttl: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Such as 90s, 5m, 1h30m; the policy's default if not given.")
     ] = None,
-    validate_only: Annotated[
-        bool, typer.Option("--validate-only", metavar="", help="Check everything, issue nothing.")
-    ] = False,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Check everything, issue nothing.")] = False,
     project: Project = "",
     address: Address = None,
     ca: Ca = None,
@@ -102,12 +119,16 @@ def token(  # noqa: PLR0913 - the command's options
         output.show_token(issued.token, title, _fields(issued, without="token"), as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "livekit-auth webhook --body-file body.json --authorization-file header.txt --no-ack",
+    )
+)
 def webhook(  # noqa: PLR0913 - the command's options
     *,
     body_file: Annotated[str, typer.Option(metavar="FILE", help="The request's body, byte for byte; - for stdin.")],
     authorization_file: Annotated[str, typer.Option(metavar="FILE", help="The Authorization header's value.")],
-    no_ack: Annotated[bool, typer.Option("--no-ack", metavar="", help="Don't record that it was handled.")] = False,
+    no_ack: Annotated[bool, typer.Option("--no-ack", help="Don't record that it was handled.")] = False,
     project: Project = "",
     address: Address = None,
     ca: Ca = None,
@@ -131,7 +152,12 @@ def webhook(  # noqa: PLR0913 - the command's options
         output.show("LiveKit signed this webhook", shown, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "livekit-auth verify-token --token-file token.txt",
+        "livekit-auth verify-token --token-file - --json < token.txt",
+    )
+)
 def verify_token(  # noqa: PLR0913 - the command's options
     *,
     token_file: Annotated[str, typer.Option(metavar="FILE", help="The token; - for stdin.")],
@@ -150,7 +176,11 @@ def verify_token(  # noqa: PLR0913 - the command's options
         output.show("The token is valid", _fields(verified), as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "livekit-auth whoami --json",
+    )
+)
 def whoami(  # noqa: PLR0913 - the command's options
     *,
     address: Address = None,

@@ -30,13 +30,13 @@ Key = Annotated[
     typer.Option("--key", metavar="FILE", envvar="LIVEKIT_AUTH_KEY", help="PEM file of its private key."),
 ]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each call, retries included.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object to stdout, for errors too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, for errors too.")]
 Project = Annotated[
     str, typer.Option("--project", metavar="NAME", help="The LiveKit project; may be left out if there is only one.")
 ]
 
 _DURATION = re.compile(
-    r"(?:(?P<days>[0-9]+)d)?(?:(?P<hours>[0-9]+)h)?(?:(?P<minutes>[0-9]+)m)?(?:(?P<seconds>[0-9]+)s?)?"
+    r"(?:(?P<days>[0-9]+)d)?(?:(?P<hours>[0-9]+)h)?(?:(?P<minutes>[0-9]+)m)?(?:(?P<seconds>[0-9]+)s)?"
 )
 
 
@@ -55,8 +55,15 @@ class Connect:
         return AuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key, timeout=self.timeout)
 
 
+def examples(*lines: str, title: str = "Examples:") -> str:
+    """Lines for the end of a command's help, which keep their breaks (typer's mark for that is a backspace)."""
+    return "\n  ".join(("\b", title, *lines)).replace("\b\n  ", "\b\n", 1)
+
+
 def duration(text: str) -> timedelta:
-    """Reads a duration such as "90s", "5m", "1h30m" or plain seconds."""
+    """Reads a duration such as "90s", "5m" or "1h30m"."""
+    if re.fullmatch("[0-9]{1,9}", text):
+        raise typer.BadParameter(f"{text!r} has no unit: write {text}s or {text}m", param_hint="--ttl")
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise typer.BadParameter(f"{text!r} isn't a duration such as 90s, 5m or 1h30m", param_hint="--ttl")

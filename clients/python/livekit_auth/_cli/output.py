@@ -1,8 +1,15 @@
-"""How results and errors are shown: JSON on stdout, or text for people on stderr beside the bare result on stdout."""
+"""How results and errors are shown: JSON on stdout, or text for people on stderr beside the bare result on stdout.
+
+Nothing is printed that could steer a terminal, wherever it comes from. Output that can't be written is an error of its
+own, told apart from everything that the server may say.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,15 +22,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from livekit_auth._errors import AuthError, ConfigError, Denied, RateLimited, Unauthenticated, VerificationFailed
+from livekit_auth._errors import (
+    AuthError,
+    ConfigError,
+    Denied,
+    NotConnected,
+    RateLimited,
+    Unauthenticated,
+    VerificationFailed,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import TextIO
 
+    from rich.console import RenderableType
+
+DONE = 0
 REFUSED = 1
 MISUSED = 2
 NO_ANSWER = 3
 """Unreachable, too late, no TLS agreement, or a fault of the server: it gave no decision."""
+NOT_WRITTEN = 4
+"""The command may have done its work, and what it printed is lost."""
 
 _REFUSALS = frozenset(
     {"PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "INVALID_ARGUMENT"}
@@ -44,6 +66,7 @@ _NO_ERROR: dict[str, object] = {
     "metadata": {},
     "violations": [],
     "retry_after": None,
+    "cause": None,
 }
 
 _NOTHING: tuple[object, ...] = (None, "", [], (), {})
@@ -57,12 +80,62 @@ def errors_shown(*, as_json: bool) -> Iterator[None]:
     except AuthError as error:
         show_error(error_fields(error), hint(error), as_json=as_json)
         raise typer.Exit(REFUSED if error.code in _REFUSALS else NO_ANSWER) from None
-    except (ConfigError, typer.BadParameter) as error:
-        message = error.message if isinstance(error, typer.BadParameter) else str(error)
-        if not as_json and isinstance(error, typer.BadParameter):
-            raise  # typer shows it with the command's usage
-        show_error({**_NO_ERROR, "code": "MISUSE", "message": message}, "", as_json=as_json)
+    except ConfigError as error:
+        show_error({**_NO_ERROR, "code": "MISUSE", "message": str(error)}, "", as_json=as_json)
         raise typer.Exit(MISUSED) from None
+
+
+class NotWrittenError(Exception):
+    """Standard output, or standard error, can't be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__("closed pipe" if error.errno in {None, errno.EPIPE} else error.strerror)
+
+
+def show_misuse(error: typer.BadParameter, *, as_json: bool) -> int:
+    """Shows typer's error about options and arguments, and returns the exit code. `error` is its UsageError."""
+    message, context = error.format_message(), error.ctx
+    if as_json:
+        print_json({"error": {**_NO_ERROR, "code": "MISUSE", "message": message}})
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        write(f"{message}\n", sys.stderr)
+    else:
+        usage = f"{context.get_usage()}\n" if context else ""
+        hint = f"`{context.command_path} --help` shows the options and examples.\n" if context else ""
+        write(f"{usage}error: {printable(message)}\n{hint}", sys.stderr)
+    return MISUSED
+
+
+def show_not_written(error: NotWrittenError) -> int:
+    """Says so on stderr if that can be written, and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # or Python would try again at its end, and say so in its own words
+        with contextlib.suppress(OSError, ValueError):
+            if stream is sys.stderr:
+                stream.write(f"livekit-auth: the output can't be written: {error}\n")
+            stream.flush()
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return NOT_WRITTEN
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Writes text, with what the stream's encoding lacks escaped. Raises NotWrittenError."""
+    encoding = stream.encoding or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        raise NotWrittenError(error) from error
+    except ValueError as error:  # closed
+        raise NotWrittenError(BrokenPipeError()) from error
+
+
+def flush() -> None:
+    """Writes what is still held back. Raises NotWrittenError."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            write("", stream)
 
 
 def error_fields(error: AuthError) -> dict[str, object]:
@@ -75,6 +148,7 @@ def error_fields(error: AuthError) -> dict[str, object]:
         "metadata": dict(error.metadata),
         "violations": [{"field": v.field, "description": v.description} for v in error.violations],
         "retry_after": error.retry_after,
+        "cause": error.cause if isinstance(error, NotConnected) else None,
     }
 
 
@@ -92,16 +166,16 @@ def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> Non
     if as_json:
         print_json({"error": fields})
         return
-    console = _console()
     # The decision's id has a line of its own.
     metadata = {key: value for key, value in cast("dict[str, str]", fields["metadata"]).items() if key != "decision_id"}
     fields = {**fields, "metadata": metadata}
-    console.print(f"error: {printable(str(fields['message']))}", style="bold red", markup=False)
-    for name in ("code", "reason", "decision_id", "metadata", "violations"):
-        if fields[name]:
-            console.print(f"  {name}: {_text(fields[name])}", markup=False)
-    if hint:
-        console.print(hint, markup=False)
+    lines = [Text(f"error: {printable(str(fields['message']))}", style="bold red")]
+    lines += [
+        Text(f"  {name}: {_text(fields[name])}")
+        for name in ("code", "reason", "decision_id", "metadata", "violations", "cause")
+        if fields[name]
+    ]
+    _show(sys.stderr, *lines, *([Text(hint)] if hint else []))
 
 
 def show(title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
@@ -109,7 +183,7 @@ def show(title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
     if as_json:
         print_json(fields)
     else:
-        _console(stderr=False).print(_table(title, fields))
+        _show(sys.stdout, _table(title, fields))
 
 
 def show_token(token: str, title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
@@ -117,23 +191,22 @@ def show_token(token: str, title: str, fields: Mapping[str, object], *, as_json:
     if as_json:
         print_json({"token": token, **fields})
         return
-    _console().print(_table(title, fields))
+    _show(sys.stderr, _table(title, fields))
     if token:
-        typer.echo(token)
+        write(f"{token}\n", sys.stdout)
 
 
 def print_json(fields: Mapping[str, object]) -> None:
     """Prints one JSON object to stdout: times as RFC 3339, durations in seconds, messages by their field names."""
-    typer.echo(json.dumps(fields, default=_plain, indent=2 if sys.stdout.isatty() else None))
+    write(f"{json.dumps(fields, default=_plain, indent=2 if sys.stdout.isatty() else None)}\n", sys.stdout)
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that could steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _console(*, stderr: bool = True) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+def _show(stream: TextIO, *parts: RenderableType) -> None:
+    console = Console(file=stream, highlight=False, soft_wrap=True, emoji=False)
+    with console.capture() as shown:
+        for part in parts:
+            console.print(part)
+    write(shown.get(), stream)
 
 
 def _table(title: str, fields: Mapping[str, object]) -> Table:

@@ -2,7 +2,8 @@
 """The channel to the server: opened at first use, replaced when the certificates were renewed.
 
 A channel that was replaced is closed when its last call has ended, so a renewal never breaks a call. Nothing in here
-waits, apart from closing a channel that has no calls left; the lock is held for look-ups only.
+waits, apart from closing a channel that has no calls left; the lock is held for look-ups only. A forked child opens a
+channel of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from livekit_auth import _channel
+from livekit_auth import _channel, _fork
 from livekit_auth._certificates import open_source
+from livekit_auth._diagnosis import Diagnosis
 from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from livekit_auth._config import Config
+    from livekit_auth._errors import Finding
 
 
 @dataclass(slots=True)
@@ -45,9 +48,17 @@ class Connection:
         """Takes the certificates; raises ConfigError when they can't be used. Connects at the first call."""
         self._address = config.address
         self._source = open_source(config)
+        self._diagnosis = Diagnosis(config)
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._closed = False
+        _fork.register(self)
+
+    def forked(self) -> None:
+        """In a forked child: sets the parent's channel aside. The next call opens another."""
+        self._lock = threading.Lock()
+        _fork.set_aside(self._link)
+        self._link = None
 
     @contextmanager
     def stub(self) -> Iterator[AuthServiceStub]:
@@ -60,6 +71,11 @@ class Connection:
         finally:
             if self._give_back(link):
                 link.channel.close()
+
+    def diagnose(self, began: float) -> Finding | None:
+        """Why a call that began then (time.monotonic) has no connection, if that is known by now. Never waits."""
+        self._diagnosis.begin(self._source.current)
+        return self._diagnosis.finding(began)
 
     def close(self) -> None:
         """Refuses new calls and closes the channel; calls in flight end first, the last of them closing it."""
@@ -95,6 +111,5 @@ class Connection:
             return link.finished
 
     def _open(self) -> _Link:
-        credentials = _channel.credentials(self._source.current)
-        channel = grpc.secure_channel(self._address, credentials, options=_channel.options())
+        channel = _channel.secure(grpc.secure_channel, self._address, self._source.current)
         return _Link(channel, AuthServiceStub(channel))

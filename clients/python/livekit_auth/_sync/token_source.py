@@ -2,7 +2,8 @@
 """A token that renews itself: for whoever needs a valid one again and again.
 
 Invariants: one request is in flight at most; a token that has expired is never returned; while the token held is still
-valid nobody waits for another caller's renewal, and a renewal that fails is nobody's error.
+valid nobody waits for a renewal, and one that fails is nobody's error; a caller that is cancelled cancels no request;
+when the server says how long to wait, nobody's call makes it be asked earlier.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import copy
 import logging
 import random
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from livekit_auth._clock import steady
-from livekit_auth._errors import AuthError
+from livekit_auth._errors import AuthError, unusable, with_retry_after
+from livekit_auth._flight import Flight
+from livekit_auth._retry import MAX_RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from livekit_auth._results import IssuedToken
 
 MAX_BACKOFF_SECONDS = 30.0
-"""The longest pause between renewals that fail."""
+"""The longest pause between renewals that fail, unless the server asks for more."""
 
 _log = logging.getLogger("livekit_auth")
 
@@ -39,15 +41,14 @@ class Issuer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A token and its times, by the source's own clock in seconds."""
+    """A token and its end, by the source's own clock in seconds."""
 
     token: IssuedToken
-    renew_at: float
     expires_at: float
 
 
 class TokenSource:
-    """Gives a valid token for one request, renewing it ahead of its expiry.
+    """Gives a valid token for one request, renewing it in the background ahead of its expiry.
 
     Times are counted from the moment the token was asked for, by a clock that never goes back: neither the
     server's clock nor a change of this machine's matters.
@@ -78,59 +79,79 @@ class TokenSource:
         self._renew_ahead = renew_ahead
         self._clock = clock
         self._uniform = uniform
-        self._lock = threading.Lock()
+        self._flight = Flight()
         self._held: _Held | None = None
-        self._failure: AuthError | None = None
+        self._failure: Exception | None = None
         self._failures = 0
-        self._renewals = 0
+        self._ask_at = clock()
 
     def token(self) -> IssuedToken:
-        """A token that is valid now, renewed if it is time.
+        """A token that is valid now; when it is time to renew it, that begins in the background.
 
         Raises the renewal's AuthError when there is none: the first request failed, or the last token has expired.
+        Until the `retry_after` of that error has passed, it is raised again without a request.
         """
-        held = self._held
-        now = self._clock()
-        if held is not None and now < held.expires_at and (now < held.renew_at or self._lock.locked()):
+        held = self._valid()
+        if held is not None:
+            if self._due():
+                self._flight.start(self._renew)
             return held.token
-        renewals = self._renewals
-        with self._lock:
-            if self._renewals == renewals:  # else one that ended while this caller waited is its answer too
-                self._renew()
-            return self._answer()
+        if self._failure is None or self._due():
+            self._flight.join(self._renew)
+            held = self._valid()
+        if held is None:
+            raise self._reason()
+        return held.token
 
-    def _answer(self) -> IssuedToken:
-        if self._held is not None and self._clock() < self._held.expires_at:
-            return self._held.token
-        if self._failure is None:
-            raise RuntimeError("the server issued a token that has expired already")
-        raise copy.copy(self._failure)  # one instance raised by several callers would mix their tracebacks
+    def _valid(self) -> _Held | None:
+        held = self._held
+        return held if held is not None and self._clock() < held.expires_at else None
+
+    def _due(self) -> bool:
+        return self._clock() >= self._ask_at
+
+    def _reason(self) -> Exception:
+        """Why there is no token, for one caller: an instance raised by several would mix their tracebacks."""
+        failure = self._failure
+        if failure is None:
+            return RuntimeError("the request for a token was cancelled")
+        if not isinstance(failure, AuthError):
+            return failure.with_traceback(None)
+        if failure.retry_after is None:
+            return copy.copy(failure)
+        return with_retry_after(failure, timedelta(seconds=max(self._ask_at - self._clock(), 0.0)))
 
     def _renew(self) -> None:
+        if not self._due():  # a renewal has ended since the caller looked
+            return
         asked_at = self._clock()
         try:
-            token = self._client.issue(self._request)
-        except AuthError as error:
+            self._hold(self._client.issue(self._request), asked_at)
+        except Exception as error:  # noqa: BLE001 - a renewal in the background has nobody to raise it to
             self._failed(error)
-        else:
-            self._failure, self._failures = None, 0
-            self._held = self._hold(token, asked_at)
-        self._renewals += 1
 
-    def _hold(self, token: IssuedToken, asked_at: float) -> _Held:
+    def _hold(self, token: IssuedToken, asked_at: float) -> None:
         lifetime = token.expire_time - token.issue_time
+        if lifetime <= timedelta(0):
+            raise unusable("the token's lifetime isn't above zero")
         ahead = min(self._renew_ahead or lifetime / 3, lifetime / 2).total_seconds()
         expires_at = asked_at + lifetime.total_seconds()
-        return _Held(token, expires_at - self._uniform(ahead / 2, ahead), expires_at)
+        self._ask_at = expires_at - self._uniform(ahead / 2, ahead)
+        self._held = _Held(token, expires_at)
+        self._failure, self._failures = None, 0
 
-    def _failed(self, error: AuthError) -> None:
-        """Notes a failure, and puts the next attempt off while the token held is still good."""
+    def _failed(self, error: Exception) -> None:
+        """Notes a failure, and puts the next attempt off: as the server says, and while the token held is still good.
+
+        Not only AuthError: certificate files that are half replaced are a ConfigError, and pass as well.
+        """
         self._failure = error
         self._failures += 1
-        if self._held is None:
-            return
-        pause = self._uniform(0.5, 1.0) * min(2.0 ** min(self._failures, 10), MAX_BACKOFF_SECONDS)
-        if error.retry_after is not None:
-            pause = max(pause, error.retry_after.total_seconds())
-        self._held = replace(self._held, renew_at=self._clock() + pause)
-        _log.warning("A token couldn't be renewed and stays in use until it expires: %s", error)
+        pause = 0.0
+        if (held := self._valid()) is not None:
+            pause = self._uniform(0.5, 1.0) * min(2.0 ** min(self._failures, 10), MAX_BACKOFF_SECONDS)
+            pause = min(pause, held.expires_at - self._clock())
+            _log.warning("A token couldn't be renewed and stays in use until it expires: %s", error)
+        if isinstance(error, AuthError) and error.retry_after is not None:
+            pause = max(pause, min(error.retry_after.total_seconds(), MAX_RETRY_AFTER_SECONDS))
+        self._ask_at = self._clock() + pause
