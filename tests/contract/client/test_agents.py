@@ -204,20 +204,40 @@ def test_a_secret_among_later_options_is_refused_and_a_key_alone_is_left_out(ser
     assert server._auth_url == "ws://other.example.org"
 
 
-async def test_a_worker_that_the_service_refuses_keeps_asking_as_livekit_agents_does(server, livekit, service):
+async def test_a_worker_that_the_service_refuses_at_its_start_ends_at_once(server, livekit, service):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    async with running(server) as run:
+        with pytest.raises(Denied):
+            await asyncio.wait_for(run, PATIENCE)
+    assert livekit.authorizations == []
+
+
+async def test_a_worker_that_is_refused_later_keeps_asking_as_livekit_agents_does(server, livekit, service, caplog):
     async with running(server):
         await until(lambda: livekit.registered)
-    assert len(service.requests) == 2
+        service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+        await livekit.sockets[0].close()
+        await until(lambda: len(livekit.registered) == 2)
+    assert len(service.requests) == 3
+    assert "The service refuses the worker a token: no (ROLE_NOT_PERMITTED)" in caplog.text
 
 
 async def test_a_worker_whose_attempts_are_used_up_ends_with_an_error(livekit, environment, service):
-    service.script.extend([refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")] * 2)
     server = AgentServer(ws_url=livekit.url, host="127.0.0.1", port=0, max_retry=0)
     server.rtc_session(entrypoint)
     async with running(server) as run:
+        await until(lambda: livekit.registered)
+        service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+        await livekit.sockets[0].close()
         with pytest.raises(RuntimeError, match="failed to connect to livekit"):
             await asyncio.wait_for(run, PATIENCE)
+
+
+async def test_a_limit_at_its_start_is_waited_for(server, livekit, service):
+    service.script.append(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=0))
+    async with running(server):
+        await until(lambda: livekit.registered)
+    assert len(service.requests) == 2
 
 
 async def test_a_refusal_by_livekit_shows_no_token(server, livekit, caplog):
