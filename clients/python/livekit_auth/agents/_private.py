@@ -54,10 +54,11 @@ MODELS = (
     "AdaptiveInterruptionDetector",
     "AvatarSession",
     "DecisionModel",
-    "DuplexModel",
-    "RealtimeModel",
 )
-"""Classes of livekit.agents.inference that take a key and a secret; the last three came with 1.8."""
+"""Classes of livekit.agents.inference that take a key and a secret; the last one came with 1.8."""
+CREDENTIALS = tuple(f"livekit.agents.inference.{name}" for name in ("_utils", "realtime.openai", "realtime.gpt_live"))
+"""Where 1.8 looks for key and secret with `resolve_credentials`. The modules of realtime models are slow to import:
+they take the function of the first when they are, and are looked at here only if they were imported already."""
 
 PLACEHOLDER_KEY = "held-by-livekit-auth"
 """Stands where livekit-agents wants an API key. No LiveKit server has a key of this name."""
@@ -156,19 +157,19 @@ def is_connect(*, devmode: bool, unregistered: bool) -> bool:
 def refuse_inference(why: str) -> None:
     """Has the models of LiveKit Inference say why they have no key, in a ConfigError, where they miss it."""
 
-    def explained(construct: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(construct)
-        def init(self: object, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - livekit-agents' own
+    def explained(own: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(own)
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - livekit-agents' own
             try:
-                construct(self, *arguments, **options)
+                return own(*arguments, **options)
             except ValueError as error:
                 if "api_key is required" in str(error) or "LIVEKIT_API_KEY" in str(error):
                     raise ConfigError(why) from None
                 raise
 
-        return init
+        return call
 
-    _replace_constructors(explained)
+    _replace_in_models(constructor=explained, credentials=explained)
 
 
 def sign_inference_with(access_token: Callable[..., Any]) -> None:
@@ -183,7 +184,10 @@ def sign_inference_with(access_token: Callable[..., Any]) -> None:
 
         return init
 
-    _replace_constructors(keyed)
+    def found(resolve: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda key, secret: resolve(key or PLACEHOLDER_KEY, secret or PLACEHOLDER_KEY)
+
+    _replace_in_models(constructor=keyed, credentials=found)
     _replace(import_module(_INFERENCE), "api", lambda api: _Instead(api, access_token))
 
 
@@ -231,14 +235,15 @@ def stop_recording(tell: Callable[[], None]) -> None:
     _replace(job.JobContext, "init_recording", told)
 
 
-def _replace_constructors(make: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def _replace_in_models(*, constructor: Callable[[Any], Any], credentials: Callable[[Any], Any]) -> None:
     for name in MODELS:
-        try:
-            model = getattr(inference, name)
-        except (AttributeError, ImportError):  # of another version, or without what it needs
-            continue
-        if "api_secret" in inspect.signature(model).parameters:
-            _replace(model, "__init__", make)
+        model = getattr(inference, name, None)
+        if model is not None and "api_secret" in inspect.signature(model).parameters:
+            _replace(model, "__init__", constructor)
+    for name in CREDENTIALS:
+        module = sys.modules.get(name)
+        if hasattr(module, "resolve_credentials"):
+            _replace(module, "resolve_credentials", credentials)
 
 
 def _replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
