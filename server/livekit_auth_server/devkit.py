@@ -33,7 +33,13 @@ roles:
   guest: {{video: {{room_join: true, can_publish: true, can_subscribe: true, can_publish_data: false}}}}
   host: {{video: {{room_join: true, can_publish: true, can_subscribe: true, can_publish_data: true}}}}
   agent-worker: {{video: {{agent: true}}}}
+  # What jobs call LiveKit with, in their room: participants, data, dispatch. delete_room and create_room need
+  # video.room_create and the power room_create, SIP calls need sip.call and the power sip. LiveKit bounds neither to a
+  # room, so they take an entry with rooms: any. docs/agents.md lists the calls.
   agent-api: {{video: {{room_admin: true, can_publish: false, can_subscribe: false, can_publish_data: false}}}}
+  # For LiveKit Cloud: AgentServer(inference_role="agent-inference", observability_role="agent-observability").
+  agent-inference: {{inference: {{perform: true}}}}
+  agent-observability: {{observability: {{write: true}}}}
 callers:
   - id: spiffe://{TRUST_DOMAIN}/web
     allow:
@@ -54,6 +60,11 @@ callers:
         powers: [room_admin]
         rooms: [{{prefix: consult-}}]
         ttl: {{default: 1m, max: 5m}}
+      - projects: [default]
+        roles: [agent-inference, agent-observability]
+        powers: [inference, observability]
+        identities: [{{exact: agent}}]
+        ttl: {{default: 10m, max: 10m}}
   - id: spiffe://{TRUST_DOMAIN}/webhooks
     verify: {{webhooks: [default]}}
 """
@@ -84,6 +95,19 @@ expect:
     caller: spiffe://{TRUST_DOMAIN}/agents
     request: {{role: agent-api, room: consult-1}}
     outcome: permit
+  - name: a job uses LiveKit Inference
+    caller: spiffe://{TRUST_DOMAIN}/agents
+    request: {{role: agent-inference, identity: agent}}
+    outcome: permit
+  - name: a job's session is recorded
+    caller: spiffe://{TRUST_DOMAIN}/agents
+    request: {{role: agent-observability}}
+    outcome: permit
+  - name: web uses no inference
+    caller: spiffe://{TRUST_DOMAIN}/web
+    request: {{role: agent-inference, identity: agent}}
+    outcome: deny
+    reason: ROLE_NOT_PERMITTED
 """
 
 DENY_LIST = """\

@@ -76,7 +76,7 @@ def test_the_server_loads_it(made: Path) -> None:
 
 def test_its_policy_decides_as_it_is_expected_to(made: Path) -> None:
     results = run_expectations(load_state(load_settings(made / "server.yaml")).policy, made / "policy.test.yaml")
-    assert [result.problem for result in results] == [""] * 5
+    assert [result.problem for result in results] == [""] * 8
 
 
 def test_a_policy_without_expectations_says_how_to_name_them(made: Path) -> None:

@@ -20,7 +20,7 @@ from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
 from livekit.protocol.models import Room
 
 from livekit_auth import AuthClient, ConfigError, Denied
-from livekit_auth.agent_proxy import _messages
+from livekit_auth.agent_proxy import _door, _messages
 from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
@@ -33,7 +33,7 @@ PATIENCE = 10  # seconds
 
 
 class LiveKit:
-    """Stands for the project's server. `answer` is the status of a handshake that fails."""
+    """Stands for the project's server. `answer` is the status of a handshake that fails, `ending` how it hangs up."""
 
     def __init__(self):
         self.seen = []
@@ -41,6 +41,8 @@ class LiveKit:
         self.to_say = []
         self.answer = None
         self.elsewhere = None
+        self.ending = None
+        self.ended = asyncio.Queue()
 
     async def handle(self, request):
         self.seen.append((request.method, request.raw_path, request.headers.get("Authorization")))
@@ -54,8 +56,13 @@ class LiveKit:
         await socket.prepare(request)
         for frame in self.to_say:
             await socket.send_bytes(frame)
+        if self.ending == "broken":
+            request.transport.abort()
+        elif self.ending:
+            await socket.close(code=self.ending[0], message=self.ending[1])
         async for frame in socket:
             self.frames.put_nowait(frame.data)
+        self.ended.put_nowait(socket.close_code)
         return socket
 
 
@@ -137,6 +144,30 @@ async def test_messages_pass_both_ways_binary_and_json(http, proxy, livekit):
         await worker.send_str(json_format.MessageToJson(register))
         assert WorkerMessage.FromString(await livekit.frames.get()) == register
         assert json_format.Parse(await livekit.frames.get(), WorkerMessage()) == register
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "reason"),
+    [
+        ((1000, b""), 1000, ""),
+        ((1001, b"draining"), 1001, "draining"),
+        ((1012, b""), 1012, ""),
+        ((4401, b"token revoked"), 4401, "token revoked"),
+        ("broken", 1014, ""),
+    ],
+)
+async def test_the_worker_learns_with_which_code_livekit_hung_up(http, proxy, livekit, *, ending, code, reason):
+    livekit.ending = ending
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        closed = await worker.receive(PATIENCE)
+    assert (closed.type, closed.data, closed.extra) == (aiohttp.WSMsgType.CLOSE, code, reason)
+
+
+async def test_livekit_learns_with_which_code_the_worker_hung_up(http, proxy, livekit):
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        await worker.close(code=4000, message=b"done")
+    async with asyncio.timeout(PATIENCE):
+        assert await livekit.ended.get() == 4000
 
 
 async def test_a_job_joins_at_the_projects_url_and_not_at_the_proxy(http, proxy, livekit):
@@ -396,10 +427,10 @@ async def test_the_worker_reads_its_key_from_a_file_of_its_own(auth, tmp_path, c
     assert not path.exists()
 
 
-async def test_a_credentials_file_that_exists_is_left_alone(auth, tmp_path):
+async def test_a_link_in_place_of_the_credentials_file_is_left_alone(auth, tmp_path):
     path = tmp_path / "credentials"
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="must not exist yet"):
+    with pytest.raises(ConfigError, match="a file of its own, no link"):
         await run(auth, RULES, child(SHOW), path)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -662,3 +693,125 @@ async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_pat
         await process.stdin.drain()
         assert await process.wait() == 0
     assert told.read_text() == "x"
+
+
+@contextlib.asynccontextmanager
+async def strangers(proxy, *said):
+    """Connections that have said something each, and no more."""
+    host, _, port = proxy.address.partition(":")
+    opened = []
+    try:
+        for words in said:
+            opened.append(await asyncio.open_connection(host, int(port)))
+            opened[-1][1].write(words)
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def hung_up(reader):
+    with contextlib.suppress(ConnectionResetError):
+        return not await reader.read()
+    return True
+
+
+async def test_strangers_share_a_few_places_and_the_worker_still_gets_in(http, proxy, livekit):
+    said = [b"GET /agent HTTP/1.1\r\nX-Half: a"] * (_door.MAX_STRANGERS + 20)
+    async with strangers(proxy, *said) as readers, asyncio.timeout(PATIENCE):
+        assert all([await hung_up(reader) for reader in readers[:20]])
+        assert await handshake(http, proxy) == 101
+
+
+async def test_who_shows_no_key_in_time_is_hung_up_on(http, client, livekit, monkeypatch):
+    monkeypatch.setattr(_door, "PROOF_SECONDS", 0.2)
+    register = WorkerMessage()
+    register.register.agent_name = "greeter"
+    async with (
+        serving(client, RULES, f"ws://{livekit.address}") as proxy,
+        http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker,
+        strangers(proxy, b"", b"POST /twirp/x HTTP/1.1\r\nHost: ") as readers,
+        asyncio.timeout(PATIENCE),
+    ):
+        assert all([await hung_up(reader) for reader in readers])
+        await worker.send_bytes(register.SerializeToString())
+        assert await livekit.frames.get() == register.SerializeToString(), "the worker has shown the key"
+
+
+@pytest.mark.parametrize("forged", ["Bearer x.y.z", ""])
+async def test_a_request_without_the_key_ends_its_connection(proxy, forged):
+    lines = ["GET /agent HTTP/1.1", f"Host: {proxy.address}", f"Authorization: {forged}", "", ""]
+    answer = await raw(proxy, "\r\n".join(lines).encode(), PATIENCE)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"connection: close" in answer.lower()
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def test_livekit_is_reached_through_the_proxy_that_the_environment_names(
+    http, client, livekit, no_proxies, monkeypatch
+):
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:hush@{livekit.address}")
+    async with serving(client, RULES, "ws://livekit.example.org:7880") as proxy:
+        assert await handshake(http, proxy) == 101
+        assert await call(http, proxy) == 200
+    assert [path for _, path, _ in livekit.seen] == [
+        "http://livekit.example.org:7880/agent",
+        f"http://livekit.example.org:7880/twirp/{LIST}",
+    ]
+
+
+async def test_livekit_over_tls_is_reached_by_a_tunnel(http, client, no_proxies, monkeypatch):
+    asked = asyncio.Queue()
+
+    async def tunnel(reader, writer):
+        asked.put_nowait(await reader.readline())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    monkeypatch.setenv("HTTPS_PROXY", "http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
+    async with server, serving(client, RULES, "wss://livekit.example.org") as proxy:
+        assert await handshake(http, proxy) == 502
+    assert await asked.get() == b"CONNECT livekit.example.org:443 HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize("exempt", ["example.org", "livekit.example.org:7880", "*"])
+async def test_no_proxy_is_used_where_none_is_wanted(http, client, livekit, *, no_proxies, monkeypatch, exempt):
+    monkeypatch.setenv("HTTP_PROXY", f"http://{livekit.address}")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    async with serving(client, RULES, "ws://livekit.example.org:7880") as proxy:
+        assert proxy._way_out is None
+
+
+async def test_a_livekit_on_this_machine_is_never_reached_through_a_proxy(
+    http, client, livekit, no_proxies, monkeypatch
+):
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    async with serving(client, RULES, f"ws://{livekit.address}") as proxy:
+        assert await handshake(http, proxy) == 101
+
+
+async def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(client, no_proxies, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:hush@proxy.example.org")
+    with pytest.raises(ConfigError, match="of the kind 'socks5'") as refused:
+        Proxy(client, RULES, "wss://livekit.example.org", None)
+    assert "hush" not in str(refused.value)
+
+
+async def test_a_refusal_by_livekits_api_names_the_grant_and_the_power(http, client, livekit, caplog):
+    delete = "livekit.RoomService/DeleteRoom"
+    rules = Rules(role="w", api_role="agent-api", allowed_api=frozenset({delete}))
+    livekit.answer = 403
+    async with serving(client, rules, f"ws://{livekit.address}") as proxy:
+        assert await call(http, proxy, f"/twirp/{delete}") == 403
+    assert "RoomService.DeleteRoom with HTTP status 403: it needs video.room_create" in caplog.text
+    assert "'agent-api'" in caplog.text
+    assert "[room_create]" in caplog.text

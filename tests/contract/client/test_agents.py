@@ -7,11 +7,15 @@ import asyncio
 import contextlib
 import os
 import pickle
+import socket
+import time
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 from aiohttp import web
 from livekit import agents, api
+from livekit.agents.utils import http_context
 from livekit.protocol.agent import ServerMessage, WorkerMessage
 
 from livekit_auth import ConfigError, Denied, TokenRequest, TokenSource
@@ -59,6 +63,8 @@ class LiveKit:
 
     async def twirp(self, request):
         self.calls.append(request.headers.get("Authorization"))
+        if self.refusing:
+            return web.Response(status=self.refusing)
         if self.redirect:
             raise web.HTTPTemporaryRedirect(self.redirect)
         return web.Response(body=api.ListRoomsResponse().SerializeToString())
@@ -204,20 +210,40 @@ def test_a_secret_among_later_options_is_refused_and_a_key_alone_is_left_out(ser
     assert server._auth_url == "ws://other.example.org"
 
 
-async def test_a_worker_that_the_service_refuses_keeps_asking_as_livekit_agents_does(server, livekit, service):
+async def test_a_worker_that_the_service_refuses_at_its_start_ends_at_once(server, livekit, service):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+    async with running(server) as run:
+        with pytest.raises(Denied):
+            await asyncio.wait_for(run, PATIENCE)
+    assert livekit.authorizations == []
+
+
+async def test_a_worker_that_is_refused_later_keeps_asking_as_livekit_agents_does(server, livekit, service, caplog):
     async with running(server):
         await until(lambda: livekit.registered)
-    assert len(service.requests) == 2
+        service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+        await livekit.sockets[0].close()
+        await until(lambda: len(livekit.registered) == 2)
+    assert len(service.requests) == 3
+    assert "The service refuses the worker a token: no (ROLE_NOT_PERMITTED)" in caplog.text
 
 
 async def test_a_worker_whose_attempts_are_used_up_ends_with_an_error(livekit, environment, service):
-    service.script.extend([refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")] * 2)
     server = AgentServer(ws_url=livekit.url, host="127.0.0.1", port=0, max_retry=0)
     server.rtc_session(entrypoint)
     async with running(server) as run:
+        await until(lambda: livekit.registered)
+        service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
+        await livekit.sockets[0].close()
         with pytest.raises(RuntimeError, match="failed to connect to livekit"):
             await asyncio.wait_for(run, PATIENCE)
+
+
+async def test_a_limit_at_its_start_is_waited_for(server, livekit, service):
+    service.script.append(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=0))
+    async with running(server):
+        await until(lambda: livekit.registered)
+    assert len(service.requests) == 2
 
 
 async def test_a_refusal_by_livekit_shows_no_token(server, livekit, caplog):
@@ -325,3 +351,133 @@ async def test_a_jobs_call_that_is_sent_round_in_circles_shows_no_token(client, 
             await livekit_api.room.list_rooms(api.ListRoomsRequest())
     assert set(livekit.calls) == {f"Bearer {TOKEN}"}
     assert TOKEN not in repr(refused.value) + repr(vars(refused.value))
+
+
+def a_job(url, room):
+    return SimpleNamespace(job=SimpleNamespace(room=SimpleNamespace(name=room)), _info=SimpleNamespace(url=url))
+
+
+async def run_job(settings, url, room, function):
+    """A job as its process runs it, with a session that belongs to it."""
+    http_context._new_session_ctx()
+    try:
+        await Entrypoint(function, settings)(a_job(url, room))
+    finally:
+        await http_context._close_http_ctx()
+
+
+async def list_rooms(ctx):
+    await ctx.api.room.list_rooms(api.ListRoomsRequest())
+
+
+async def test_the_jobs_of_a_process_share_one_connection(environment, service, livekit):
+    settings = Settings(role="w", api_role="agent-api", project="shared", address=None, ca=None, cert=None, key=None)
+    rooms = [f"consult-{number}" for number in range(5)]
+    await asyncio.gather(*(run_job(settings, livekit.url, room, list_rooms) for room in rooms))
+    assert sorted(request.room for request in service.requests) == rooms
+    assert len(livekit.calls) == len(rooms)
+    assert len(service.connections) == 1
+
+
+@pytest.fixture
+def hung_agent(tmp_path, environment, monkeypatch):
+    """A SPIFFE agent that takes connections and never says a word."""
+    for name in ("CA", "CERT", "KEY"):
+        monkeypatch.delenv(f"LIVEKIT_AUTH_{name}")
+    path = tmp_path / "agent.sock"
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", f"unix://{path}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def stalls():
+    """The longest time, in seconds, for which the event loop went on with nothing else."""
+    longest = [0.0]
+
+    async def watch():
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest[0] = max(longest[0], time.monotonic() - before)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.05)  # it watches from the beginning
+    try:
+        yield longest
+    finally:
+        await asyncio.sleep(0.05)  # it sees the last one too
+        watching.cancel()
+
+
+async def test_a_hung_spiffe_agent_does_not_stop_a_jobs_event_loop(hung_agent, livekit):
+    settings = Settings(role="w", api_role="agent-api", project="hung", address=None, ca=None, cert=None, key=None)
+    began = time.monotonic()
+    async with stalls() as longest:
+        with pytest.raises(ConfigError, match="no SVID from the Workload API"):
+            await run_job(settings, livekit.url, "consult-1", list_rooms)
+        waited = time.monotonic() - began
+    assert longest[0] < waited / 2, "the loop ran on while the call waited"
+
+
+async def test_a_hung_spiffe_agent_does_not_stop_the_workers_event_loop(hung_agent, server):
+    began = time.monotonic()
+    async with stalls() as longest:
+        with pytest.raises(ConfigError, match="no SVID from the Workload API"):
+            await server.run(devmode=True)
+        waited = time.monotonic() - began
+    assert longest[0] < waited / 2
+
+
+@pytest.mark.parametrize(
+    ("call", "grant", "power"),
+    [
+        ("RoomService/DeleteRoom", "video.room_create", "room_create"),
+        ("RoomService/ListRooms", "video.room_list", "room_list"),
+        ("RoomService/RemoveParticipant", "video.room_admin for that room", "room_admin"),
+        ("RoomService/MoveParticipant", "video.room_admin and video.destination_room", "destination_room, room_admin"),
+        ("AgentDispatchService/CreateDispatch", "video.room_admin for that room", "room_admin"),
+        ("SIP/CreateSIPParticipant", "sip.call", "sip"),
+        ("SIP/ListSIPInboundTrunk", "sip.admin", "sip"),
+        ("Egress/StartEgress", "video.room_record", "room_record"),
+        ("Ingress/CreateIngress", "video.ingress_admin", "ingress_admin"),
+    ],
+)
+async def test_a_call_that_livekit_refuses_says_which_grant_and_power_it_needs(
+    client, livekit, caplog, *, call, grant, power
+):
+    livekit.refusing = 403
+    source = TokenSource(client, TokenRequest(role="agent-api", room="lobby"))
+    async with aiohttp.ClientSession() as session:
+        calls = _http.ApiSession(session, source, role="agent-api")
+        headers = {"Authorization": f"Bearer {_http.STAND_IN}"}
+        url = f"{livekit.url.replace('ws', 'http', 1)}/twirp/livekit.{call}"
+        async with calls.post(url, headers=headers) as answer:
+            assert answer.status == 403
+    assert f"LiveKit refused {call.replace('/', '.')} with HTTP status 403: it needs {grant}" in caplog.text
+    assert f"see that role 'agent-api' has it, and the policy's entry the powers [{power}]" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_a_simulated_job_with_a_token_is_launched_where_livekit_is(server, livekit, monkeypatch):
+    launched = []
+
+    async def launch(job):
+        launched.append(job)
+
+    started = asyncio.Event()
+    server.once("worker_started", started.set)
+    running = asyncio.create_task(server.run(devmode=True, unregistered=True))
+    try:
+        await asyncio.wait_for(started.wait(), PATIENCE)
+        monkeypatch.setattr(server._proc_pool, "launch_job", launch)
+        token = api.AccessToken("APIkey", "s" * 32).with_identity("agent-1").to_jwt()
+        await server.simulate_job("lobby", room_info=api.Room(name="lobby"), token=token)
+    finally:
+        await server.aclose()
+        await running
+    assert [(job.url, job.token, job.accept_arguments.identity) for job in launched] == [
+        (livekit.url, token, "agent-1")
+    ]

@@ -9,6 +9,8 @@ from typing import Any
 import jwt
 
 MAX_TOKEN_BYTES = 16 * 1024
+KEY_PREFIX = "APIproxy"
+"""With which every made-up key begins."""
 
 
 class NotOurTokenError(Exception):
@@ -25,7 +27,7 @@ class LocalKey:
     @classmethod
     def new(cls) -> LocalKey:
         """A random one."""
-        return cls(f"APIproxy{secrets.token_hex(6)}", secrets.token_urlsafe(32))
+        return cls(f"{KEY_PREFIX}{secrets.token_hex(6)}", secrets.token_urlsafe(32))
 
     def claims(self, authorization: str) -> dict[str, Any]:
         """The claims of the token in an Authorization header: HS256, ours, and in time. Raises NotOurTokenError."""

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from livekit_auth import _livekit_calls
 from livekit_auth._async.token_source import Issuer, TokenSource
 from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
 from livekit_auth._requests import TokenRequest
 from livekit_auth._worker_tokens import WorkerTokens
 from livekit_auth.agent_proxy import _messages
+from livekit_auth.agent_proxy._door import Door
 from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
+from livekit_auth.agent_proxy._way_out import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +35,9 @@ CONNECT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
 MAX_ROOMS = 64
 """Rooms whose tokens for API calls are kept."""
+NO_STATUS = 1005
+MAX_REASON_BYTES = 123
+MESSAGES = frozenset({WSMsgType.BINARY, WSMsgType.TEXT})
 BODY_TYPES = frozenset({"application/protobuf", "application/json"})
 
 _log = logging.getLogger("livekit_auth")
@@ -49,11 +55,35 @@ class Rules:
     simulation: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """With what a connection is closed (RFC 6455, 7.4)."""
+
+    code: int = WSCloseCode.GOING_AWAY
+    reason: bytes = b""
+
+    @classmethod
+    def of(cls, last: WSMessage, *, gone: int) -> Ending:
+        """As the side that sent this last frame closed its connection; `gone` when that broke off without a word.
+
+        A close without a code (1005) goes on as a normal one.
+        """
+        if last.type is not WSMsgType.CLOSE:
+            return cls(gone)
+        code = last.data if isinstance(last.data, int) and last.data else WSCloseCode.OK
+        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # they only ever stand for what was received
+            code = gone
+        return cls(code, str(last.extra or "").encode()[:MAX_REASON_BYTES])
+
+
 class Proxy:
     """Answers the worker. `serving` runs it."""
 
     def __init__(self, client: Issuer, rules: Rules, url: str, session: aiohttp.ClientSession) -> None:
-        """`url` is the project's; the session is used for it alone. Raises ConfigError for rules that contradict."""
+        """`url` is the project's; the session is used for it alone.
+
+        Raises ConfigError for rules that contradict, and for a proxy in the environment that can't be used.
+        """
         if rules.allowed_api and rules.api_role is None:
             raise ConfigError("API calls are allowed but no role for them is named: give one too, with --api-role")
         parts = urlsplit(url)
@@ -63,10 +93,12 @@ class Proxy:
         base = f"{parts.netloc}{parts.path.rstrip('/')}"
         self.key = LocalKey.new()
         self.address = ""
+        self.door: Door | None = None
         self._client = client
         self._rules = rules
         self._url = f"{'wss' if secure else 'ws'}://{base}"
         self._http_url = f"{'https' if secure else 'http'}://{base}"
+        self._way_out = proxy_for(self._http_url)
         self._session = session
         self._tokens = WorkerTokens(client, TokenRequest(role=rules.role, project=rules.project))
         self._sources: OrderedDict[str, TokenSource] = OrderedDict()
@@ -78,19 +110,28 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Checks a request, and passes it on if it is one of the two kinds."""
-        # A page in a browser always sends its Origin; a name that was rebound to loopback shows in Host.
-        if "Origin" in request.headers or request.headers.getall("Host", []) != [self.address]:
-            return web.Response(status=403)
-        try:
-            claims = self.key.claims(request.headers.get("Authorization", ""))
-        except NotOurTokenError:
-            return web.Response(status=401)
+        claims = self._claims(request)
+        if isinstance(claims, web.Response):
+            claims.force_close()
+            return claims
+        if self.door is not None:
+            self.door.admit(request)
         path = request.raw_path.partition("?")[0]  # as it was sent: nothing is decoded, nothing is normalised
         if request.method == "GET" and path == "/agent":
             return await self._agent(request, _video(claims))
         if request.method == "POST" and path.removeprefix("/twirp/") in self._rules.allowed_api and "/twirp/" in path:
             return await self._call(request, path, str(_video(claims).get("room") or ""))
         return web.Response(status=404)
+
+    def _claims(self, request: web.BaseRequest) -> dict[str, Any] | web.Response:
+        """What the request's token says, or the answer to one that isn't the worker's."""
+        # A page in a browser always sends its Origin; a name that was rebound to loopback shows in Host.
+        if "Origin" in request.headers or request.headers.getall("Host", []) != [self.address]:
+            return web.Response(status=403)
+        try:
+            return self.key.claims(request.headers.get("Authorization", ""))
+        except NotOurTokenError:
+            return web.Response(status=401)
 
     async def _agent(self, request: web.BaseRequest, video: dict[str, Any]) -> web.StreamResponse:
         if video.get("agent") is not True:
@@ -111,46 +152,53 @@ class Proxy:
         token = await self._tokens.fresh()
         async with asyncio.timeout(CONNECT_SECONDS):
             return await self._session.ws_connect(
-                f"{self._url}/agent",
+                f"{self._http_url}/agent",  # as proxies expect it
                 headers={"Authorization": f"Bearer {token.token}"},
                 heartbeat=HEARTBEAT_SECONDS,
                 max_msg_size=MAX_ANSWER_BYTES,
+                proxy=self._way_out,
             )
 
     async def _relay(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
-        """Passes messages both ways until one side ends."""
+        """Passes messages both ways until one side ends, and tells the other with which code."""
         ways = [
             asyncio.create_task(self._upstream(worker, livekit)),
             asyncio.create_task(self._downstream(worker, livekit)),
         ]
+        ending = Ending()
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
             for ended in await asyncio.gather(*ways, return_exceptions=True):
-                if isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
+                if isinstance(ended, Ending):
+                    ending = ended
+                elif isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
                     _log.error("A connection ended by a fault of the proxy: %s", type(ended).__name__)
-            await worker.close()
+            await worker.close(code=ending.code, message=ending.reason)
+            await livekit.close(code=ending.code, message=ending.reason)
 
-    async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in worker:
+    async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
+        while (frame := await worker.receive()).type in MESSAGES:
             try:
                 passed = _messages.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
             except _messages.UnreadableError:
                 _log.warning("The worker sent something that isn't a message of the worker protocol; it is cut off")
-                return
+                return Ending(WSCloseCode.PROTOCOL_ERROR)
             if passed is None:
                 _log.warning("A message of the worker was dropped: a simulated job, or one that isn't known")
             else:
                 await _send(livekit, passed)
+        return Ending.of(frame, gone=WSCloseCode.GOING_AWAY)
 
-    async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
-        async for frame in livekit:
-            if frame.type not in {WSMsgType.BINARY, WSMsgType.TEXT}:
-                return
+    async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
+        while (frame := await livekit.receive()).type in MESSAGES:
             with contextlib.suppress(_messages.UnreadableError):
                 await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url))
+        ending = Ending.of(frame, gone=WSCloseCode.BAD_GATEWAY)
+        _log.info("The worker's connection to LiveKit ended with code %d", ending.code)
+        return ending
 
     async def _call(self, request: web.BaseRequest, path: str, room: str) -> web.StreamResponse:
         if request.content_type not in BODY_TYPES:
@@ -159,12 +207,15 @@ class Proxy:
             body = await request.read()
             token = await self._source(room).token()
             headers = {"Authorization": f"Bearer {token.token}", "Content-Type": request.content_type}
-            async with self._session.post(f"{self._http_url}{path}", data=body, headers=headers) as answer:
+            url = f"{self._http_url}{path}"
+            async with self._session.post(url, data=body, headers=headers, proxy=self._way_out) as answer:
                 content = await answer.content.read(MAX_ANSWER_BYTES + 1)
                 while len(content) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
                     content += more
                 if len(content) > MAX_ANSWER_BYTES:
                     return web.Response(status=502)
+                if answer.status in _livekit_calls.REFUSED:
+                    _log.warning(_livekit_calls.refusal(path, answer.status, str(self._rules.api_role)))
                 return web.Response(status=answer.status, body=content, content_type=answer.content_type)
         except (AuthError, OSError, TimeoutError, aiohttp.ClientError, _RedirectedError) as error:
             return _failed(error)
@@ -187,8 +238,8 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
         proxy = Proxy(client, rules, url, session)
         # A worker that gave up waiting is forgotten: its requests would queue while the service is away.
-        server = web.Server(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
-        runner = web.ServerRunner(server, shutdown_timeout=1.0)
+        proxy.door = Door(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
+        runner = web.ServerRunner(proxy.door, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, LOOPBACK, 0).start()

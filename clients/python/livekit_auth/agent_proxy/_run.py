@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
-from contextlib import contextmanager
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livekit_auth._config import SECRET_VARIABLES
 from livekit_auth._errors import ConfigError
 from livekit_auth._requests import TokenRequest
-from livekit_auth.agent_proxy._proxy import Rules, serving
+from livekit_auth.agent_proxy import _tether
+from livekit_auth.agent_proxy._credentials import written
+from livekit_auth.agent_proxy._proxy import LOOPBACK, Rules, serving
+from livekit_auth.agent_proxy._way_out import without_a_way_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from livekit_auth._async.client import AuthClient
 
@@ -27,8 +31,9 @@ async def run(client: AuthClient, rules: Rules, command: Sequence[str], credenti
     """Runs the command until it ends; returns its exit code, or 128 and the number of the signal that ended it.
 
     The command gets LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET in its environment, or in the file, which only
-    its owner may read and which is removed at the end. It gets no LIVEKIT_AUTH_* variable. Raises ConfigError when it
-    can't be started or a secret is in the environment, AuthError when the service refuses.
+    its owner may read and which is removed at the end. It gets no LIVEKIT_AUTH_* variable. On Linux it never outlives
+    this process. Raises ConfigError when it can't be started or a secret is in the environment, AuthError when the
+    service refuses.
     """
     for variable in SECRET_VARIABLES:
         if os.environ.get(variable):
@@ -48,15 +53,18 @@ async def run(client: AuthClient, rules: Rules, command: Sequence[str], credenti
             for name, value in os.environ.items()
             if not name.startswith("LIVEKIT_AUTH_") and name not in credentials
         }
+        environment |= without_a_way_back(environment, LOOPBACK)
         if credentials_file is None:
             return await _child(command, {**environment, **credentials})
-        with _written(credentials_file, credentials):
+        with written(credentials_file, credentials):
             return await _child(command, environment)
 
 
 async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
+    if shutil.which(command[0], path=environment.get("PATH")) is None:
+        raise ConfigError(f"can't run {command[0]}: no such program, or it can't be executed")
     try:
-        process = await asyncio.create_subprocess_exec(*command, env=environment)
+        process = await asyncio.create_subprocess_exec(*_tethered(command), env=environment)
     except OSError as error:
         raise ConfigError(f"can't run {command[0]}: {error.strerror}") from None
     loop = asyncio.get_running_loop()
@@ -70,6 +78,14 @@ async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
         if process.returncode is None:
             process.kill()
     return code if code >= 0 else 128 - code
+
+
+def _tethered(command: Sequence[str]) -> list[str]:
+    """The command, in a form that ends with this process even when that is killed, where the system has a way."""
+    if sys.platform != "linux" or not sys.executable:
+        return list(command)
+    # -I and -S keep what is in the worker's environment and site-packages out of this step.
+    return [sys.executable, "-I", "-S", str(Path(_tether.__file__)), str(os.getpid()), *command]
 
 
 def _forward(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
@@ -89,18 +105,3 @@ def _in_the_foreground() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-@contextmanager
-def _written(path: Path, credentials: dict[str, str]) -> Iterator[None]:
-    """Has the credentials in a new file, as lines NAME=VALUE, until the block ends. Raises ConfigError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ConfigError(f"can't write {path}: {error.strerror}; it must not exist yet") from None
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.writelines(f"{name}={value}\n" for name, value in credentials.items())
-        yield
-    finally:
-        path.unlink(missing_ok=True)

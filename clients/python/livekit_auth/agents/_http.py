@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import aiohttp
+
+from livekit_auth import _livekit_calls
+from livekit_auth._errors import AuthError
 
 if TYPE_CHECKING:
     from livekit_auth._results import IssuedToken
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
 
 STAND_IN = "a-token-of-livekit-auth-goes-here"
 """What `ctx.api` is given as its token. Sent as it is, LiveKit would refuse it."""
+
+
+_log = logging.getLogger("livekit_auth")
 
 
 class TokenGiver(Protocol):
@@ -35,7 +42,11 @@ class WorkerSession:
 
     async def ws_connect(self, url: str, *, headers: dict[str, str], **options: Any) -> aiohttp.ClientWebSocketResponse:
         """Connects with a fresh token in place of the one that was passed. Raises AuthError, WorkerRefusedError."""
-        token = await self._tokens.fresh()
+        try:
+            token = await self._tokens.fresh()
+        except AuthError as error:
+            _log.error("The service refuses the worker a token: %s", error)
+            raise
         try:
             headers = {**headers, "Authorization": _bearer(token)}
             return cast(
@@ -57,9 +68,11 @@ class ApiSession:
     another origin, and it stays dropped.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, tokens: TokenGiver) -> None:
+    def __init__(self, session: aiohttp.ClientSession, tokens: TokenGiver, *, role: str | None = None) -> None:
+        """`role` is the tokens' role, for what a refusal by LiveKit's API says."""
         self._session = session
         self._tokens = tokens
+        self._role = role
 
     @property
     def timeout(self) -> aiohttp.ClientTimeout:
@@ -82,9 +95,12 @@ class ApiSession:
             return await handler(request)
         request.headers["Authorization"] = _bearer(await self._tokens.token())
         try:
-            return await handler(request)
+            answer = await handler(request)
         finally:
             request.headers["Authorization"] = stand_in  # it was sent; aiohttp's errors show the headers in their repr
+        if self._role is not None and answer.status in _livekit_calls.REFUSED:
+            _log.warning(_livekit_calls.refusal(request.url.path, answer.status, self._role))
+        return answer
 
 
 def _bearer(token: IssuedToken) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from livekit.agents.utils import http_context
 from livekit.api import LiveKitAPI
 
-from livekit_auth._async.token_source import TokenSource
+from livekit_auth._config import DEFAULT_TIMEOUT
 from livekit_auth._errors import ConfigError
-from livekit_auth._requests import TokenRequest
-from livekit_auth.agents import _private
+from livekit_auth.agents import _cloud, _private
 from livekit_auth.agents._http import STAND_IN, ApiSession
+from livekit_auth.agents._process import process_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,39 +20,40 @@ if TYPE_CHECKING:
     import aiohttp
     from livekit.agents import JobContext
 
-    from livekit_auth._results import IssuedToken
     from livekit_auth.agents._settings import Settings
+
+    Function = Callable[[JobContext], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:
     """The entrypoint of a job as its process gets it, by pickle: the user's function and where tokens come from."""
 
-    function: Callable[[JobContext], Awaitable[None]]
+    function: Function
     settings: Settings
 
     async def __call__(self, ctx: JobContext) -> None:
         """Gives the job its `ctx.api`, and runs the user's function."""
         _private.set_api(ctx, cast("LiveKitAPI", _NoApi()) if self.settings.api_role is None else self._api(ctx))
+        if self.settings.inference_role is not None:
+            await process_tokens(self.settings).inference.ready(DEFAULT_TIMEOUT)
         await self.function(ctx)
 
+    def __reduce__(self) -> tuple[Callable[[Function, Settings], Entrypoint], tuple[Function, Settings]]:
+        return _unpickled, (self.function, self.settings)
+
     def _api(self, ctx: JobContext) -> LiveKitAPI:
-        request = TokenRequest(role=self.settings.api_role, room=ctx.job.room.name, project=self.settings.project)
-        session = ApiSession(http_context.http_session(), TokenSource(_OneCall(self.settings), request))
+        source = process_tokens(self.settings).source(self.settings.api_role, room=ctx.job.room.name)
+        session = ApiSession(http_context.http_session(), source, role=self.settings.api_role)
         return LiveKitAPI.with_token(
             STAND_IN, _private.job_url(ctx) or None, session=cast("aiohttp.ClientSession", session)
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _OneCall:
-    """Issues each token over a connection of its own: a job asks every few minutes, and there are many jobs."""
-
-    settings: Settings
-
-    async def issue(self, request: TokenRequest) -> IssuedToken:
-        async with self.settings.client() as client:
-            return await client.issue(request)
+def _unpickled(function: Function, settings: Settings) -> Entrypoint:
+    """The entrypoint in a job's process, which is set up before livekit-agents does anything for the job."""
+    _cloud.set_up(settings)
+    return Entrypoint(function, settings)
 
 
 class _NoApi:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from livekit import agents
 from livekit_auth._errors import ConfigError
 from livekit_auth._requests import TokenRequest
 from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agents import _private
+from livekit_auth.agents import _cloud, _private
 from livekit_auth.agents._http import WorkerSession
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings, refuse_secrets
@@ -27,12 +29,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("livekit_auth")
 
+_NO_CONNECT = (
+    "`connect` makes up a job with an API key, and this worker has none. Run `dev` and dispatch the agent to the "
+    "room; or call simulate_job(room, room_info=…, token=…) with a token that livekit-auth issued for the room"
+)
+
 
 class AgentServer(agents.AgentServer):
     """A worker that holds a client certificate and no API secret. For the rest it is livekit-agents' own.
 
     Every connection to LiveKit is made with a new token; while the auth service is away it waits, jobs go on, and the
-    attempts that livekit-agents counts aren't used up. Refuses to run where LIVEKIT_API_SECRET is set.
+    attempts that livekit-agents counts aren't used up. Refuses to run where LIVEKIT_API_SECRET is set. Run by
+    livekit-agents' command line, a worker that can't go on ends its process with exit code 1.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of AuthClient, all by keyword
@@ -40,6 +48,8 @@ class AgentServer(agents.AgentServer):
         *,
         role: str = "agent-worker",
         api_role: str | None = None,
+        inference_role: str | None = None,
+        observability_role: str | None = None,
         project: str = "",
         address: str | None = None,
         ca: str | Path | None = None,
@@ -50,9 +60,11 @@ class AgentServer(agents.AgentServer):
         """Takes the settings of AuthClient (from LIVEKIT_AUTH_* if not given), and livekit-agents' own as `options`.
 
         `role` is the role of the policy that registers the worker, one with the grant `agent`; `api_role` the one that
-        `ctx.api` uses, for the job's room; without it `ctx.api` raises ConfigError. `project` may be empty when the
-        worker has exactly one. `ws_url` (LIVEKIT_URL) is the project's own url if not given. Raises ConfigError for an
-        API key or secret, and for a version of livekit-agents that can't work.
+        `ctx.api` uses, for the job's room; without it `ctx.api` raises ConfigError. LiveKit Inference gets tokens of
+        `inference_role` (the grant inference.perform), recording those of `observability_role` (observability.write):
+        without them the models of livekit.agents.inference raise ConfigError, and nothing is recorded. `project` may be
+        empty when the worker has exactly one. `ws_url` (LIVEKIT_URL) is the project's own url if not given. Raises
+        ConfigError for an API key or secret, and for a version of livekit-agents that can't work.
         """
         refuse_secrets(options)
         super().__init__(**options)
@@ -61,6 +73,8 @@ class AgentServer(agents.AgentServer):
         self._auth_settings = Settings(
             role=role,
             api_role=api_role,
+            inference_role=inference_role,
+            observability_role=observability_role,
             project=project,
             address=address,
             ca=_text(ca),
@@ -68,6 +82,7 @@ class AgentServer(agents.AgentServer):
             key=_text(key),
         )
         self._auth_tokens: WorkerTokens | None = None
+        _cloud.set_up(self._auth_settings)
 
     def rtc_session(self, func: Function | None = None, **options: Any) -> Any:
         """As in livekit-agents; `ctx.api` of the jobs is the service's."""
@@ -86,15 +101,38 @@ class AgentServer(agents.AgentServer):
         super().update_options(**options)
 
     async def run(self, *, devmode: bool = False, unregistered: bool = False) -> None:
-        """As in livekit-agents. Raises ConfigError when the service can't be asked, AuthError when it refuses."""
+        """As in livekit-agents. Raises ConfigError when the service can't be asked, AuthError when it refuses.
+
+        Called by the command line of livekit-agents, which would log that and end with exit code 0, it lets running
+        jobs end, as on SIGTERM, and raises SystemExit(1) instead.
+        """
+        try:
+            await self._run(devmode=devmode, unregistered=unregistered)
+        except Exception as error:
+            if not _private.under_the_command_line():
+                raise
+            _log.error("The worker ends, with exit code 1: %s", error)
+            await self._leave(drain=not devmode)
+            raise SystemExit(1) from None
+
+    async def _leave(self, *, drain: bool) -> None:
+        if drain:
+            with contextlib.suppress(TimeoutError):
+                await self.drain()
+        await self.aclose()
+
+    async def _run(self, *, devmode: bool, unregistered: bool) -> None:
         refuse_secrets({})
         _private.take_url(self)
         if self._auth_url:
             os.environ["LIVEKIT_URL"] = self._auth_url
+        if _private.is_connect(devmode=devmode, unregistered=unregistered):
+            raise ConfigError(_NO_CONNECT)
         if unregistered:
             await super().run(devmode=devmode, unregistered=True)
             return
-        async with self._auth_settings.client() as client:
+        # In a thread, because it waits for the first SVID where a SPIFFE agent gives the certificate.
+        async with await asyncio.to_thread(self._auth_settings.client) as client:
             request = TokenRequest(role=self._auth_settings.role, project=self._auth_settings.project)
             self._auth_tokens = WorkerTokens(client, request)
             self.once("worker_started", self._connect)
@@ -108,10 +146,15 @@ class AgentServer(agents.AgentServer):
         _private.connect(self)
 
     async def _connection_task(self) -> None:
-        """Connects to LiveKit again and again, each time with a fresh token."""
+        """Connects to LiveKit again and again, each time with a fresh token.
+
+        The first token is asked for here, so that a worker that the service refuses ends at once; one that is refused
+        later makes livekit-agents' attempts, since it may have jobs.
+        """
         if (tokens := self._auth_tokens) is None:
             raise RuntimeError("the worker isn't running")
-        _private.set_url(self, self._auth_url or await tokens.url())
+        url = await tokens.url()
+        _private.set_url(self, self._auth_url or url)
         _private.set_http_session(self, WorkerSession(_private.http_session(self), tokens))
         _private.set_placeholders(self)
         await super()._connection_task()
@@ -120,6 +163,8 @@ class AgentServer(agents.AgentServer):
         """As in livekit-agents, with a token or as a fake job: a token for any room can't be made here."""
         if not options.get("fake_job") and not options.get("token"):
             raise ConfigError("a simulated job needs a token for its room: get one from livekit-auth and pass token")
+        if options.get("token") and self._auth_url:
+            _private.set_url(self, self._auth_url)
         await super().simulate_job(room, **options)
 
     async def _reload_jobs(self, jobs: list[RunningJobInfo]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from livekit_auth._async.client import AuthClient
 from livekit_auth._config import SECRET_VARIABLES
 from livekit_auth._errors import ConfigError
+from livekit_auth._sync.client import AuthClient as SyncAuthClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ class Settings:
 
     role: str
     api_role: str | None
+    inference_role: str | None = None
+    observability_role: str | None = None
     project: str
     address: str | None
     ca: str | None
@@ -30,8 +33,12 @@ class Settings:
     key: str | None
 
     def client(self) -> AuthClient:
-        """A client with the worker's certificate. Raises ConfigError."""
+        """A client with the worker's certificate. Waits for the first SVID of a SPIFFE agent. Raises ConfigError."""
         return AuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key)
+
+    def sync_client(self) -> SyncAuthClient:
+        """The same for threads."""
+        return SyncAuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key)
 
 
 def refuse_secrets(options: Mapping[str, object]) -> None:

@@ -1,0 +1,131 @@
+"""The tokens of a process's jobs: one client for all of them, and no event loop ever waits for it.
+
+The client is opened and used in threads of its own, since opening it waits for the first SVID where a SPIFFE agent
+gives the certificate. Nothing is opened before the first token is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from livekit_auth._errors import AuthError, ConfigError
+from livekit_auth._requests import TokenRequest
+from livekit_auth._sync.token_source import TokenSource
+
+if TYPE_CHECKING:
+    from livekit_auth._results import IssuedToken
+    from livekit_auth._sync.client import AuthClient
+    from livekit_auth.agents._settings import Settings
+
+THREADS = 8
+"""How many calls to the service a process makes at once."""
+LOOK_SECONDS = 2.0
+"""How often a kept token is looked at: renewals come due by a sixth of the lifetime ahead of the expiry, or more."""
+MAX_PAUSE_SECONDS = 30.0
+"""The longest pause between requests while there is no token."""
+INFERENCE_IDENTITY = "agent"
+"""The identity that livekit-agents' own tokens for LiveKit Inference have."""
+
+_lock = threading.Lock()
+_of_this_process: dict[Settings, ProcessTokens] = {}
+
+
+def process_tokens(settings: Settings) -> ProcessTokens:
+    """The tokens that this process has for the settings of a worker: always the same ones."""
+    with _lock:
+        if settings not in _of_this_process:
+            _of_this_process[settings] = ProcessTokens(settings)
+        return _of_this_process[settings]
+
+
+class ProcessTokens:
+    """Issues the tokens of one process over one client. Safe to use from any thread and any event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens nothing yet."""
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="livekit-auth")
+        self._opening = threading.Lock()
+        self._client: AuthClient | None = None
+        self.inference = KeptToken(self.source(settings.inference_role, identity=INFERENCE_IDENTITY))
+        self.observability = self.source(settings.observability_role)
+
+    def source(self, role: str | None, *, room: str = "", identity: str = "") -> WaitingSource:
+        """A token of a role that renews itself. Asks for nothing yet."""
+        request = TokenRequest(role=role, room=room, identity=identity, project=self._settings.project)
+        return WaitingSource(TokenSource(self, request), self._threads)
+
+    def issue(self, request: TokenRequest) -> IssuedToken:
+        """Issues one token and waits for it: never call this on an event loop. Raises AuthError, ConfigError."""
+        with self._opening:
+            if self._client is None:
+                self._client = self._settings.sync_client()
+        return self._client.issue(request)
+
+
+class WaitingSource:
+    """A token that renews itself, for event loops and for threads."""
+
+    def __init__(self, source: TokenSource, threads: ThreadPoolExecutor) -> None:
+        self._source = source
+        self._threads = threads
+
+    async def token(self) -> IssuedToken:
+        """A token that is valid now; the event loop goes on meanwhile. Raises AuthError, ConfigError."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.token)
+
+    def wait(self) -> IssuedToken:
+        """The same for a thread that may wait."""
+        return self._source.token()
+
+
+class KeptToken:
+    """A token that is at hand at any moment, for code that can't wait. A thread keeps it valid once it was started."""
+
+    def __init__(self, source: WaitingSource) -> None:
+        """Asks for nothing yet."""
+        self._source = source
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._answered = threading.Event()
+        self._answer: IssuedToken | AuthError | ConfigError | None = None
+
+    def start(self) -> None:
+        """Starts the thread, once."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="livekit-auth-kept-token", daemon=True)
+                self._thread.start()
+
+    async def ready(self, seconds: float) -> None:
+        """Starts, and waits until there is a first answer, whichever, at most so long."""
+        self.start()
+        await asyncio.to_thread(self._answered.wait, seconds)
+
+    def now(self) -> IssuedToken | AuthError | ConfigError | None:
+        """The token, or why there is none; None when none was asked for yet. Never waits."""
+        self.start()
+        return self._answer
+
+    def _keep(self) -> None:
+        failures = 0
+        while True:
+            try:
+                self._answer = self._source.wait()
+            except (AuthError, ConfigError) as error:
+                self._answer, failures = error, failures + 1
+            else:
+                failures = 0
+            self._answered.set()
+            threading.Event().wait(self._pause(failures))
+
+    def _pause(self, failures: int) -> float:
+        if not failures:
+            return LOOK_SECONDS
+        pause = random.uniform(0.5, 1.0) * min(2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)  # noqa: S311 - spread
+        told = self._answer.retry_after if isinstance(self._answer, AuthError) else None
+        return max(pause, told.total_seconds()) if told else pause
