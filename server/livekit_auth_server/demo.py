@@ -188,9 +188,7 @@ async def _expect(story: Story, what: str, reason: str, call: Awaitable[object])
     except AuthError as error:
         if error.reason != reason:
             raise DemoError(f"{what}: expected {reason}, got {error.reason}") from error
-        story.step(
-            what, code=error.code, reason=error.reason, decision_id=error.decision_id or "none: nothing to issue"
-        )
+        story.step(what, code=error.code, reason=error.reason, decision_id=error.decision_id or "none")
     else:
         raise DemoError(f"{what}: expected {reason}, and it was permitted")
 
