@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from livekit_auth._extras import how_to_install
 from livekit_auth._results import to_datetime
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class VerifiedWebhook:
         """The whole event, parsed from the bytes that were verified.
 
         Fields that the installed livekit-protocol doesn't know are ignored. A body of 1 MiB takes tens of milliseconds.
-        Raises ImportError without the extra `livekit-auth[livekit]`, and google.protobuf.json_format.ParseError when
+        Raises ImportError without the extra `livekit`, and google.protobuf.json_format.ParseError when
         the JSON isn't shaped like an event.
         """
         from google.protobuf import json_format  # noqa: PLC0415 - for this method alone
@@ -55,7 +56,7 @@ class VerifiedWebhook:
         try:
             from livekit.protocol.webhook import WebhookEvent  # noqa: PLC0415 - an extra
         except ImportError as error:
-            raise ImportError("VerifiedWebhook.parse needs livekit-protocol: install livekit-auth[livekit]") from error
+            raise ImportError(f"VerifiedWebhook.parse needs livekit-protocol: {how_to_install('livekit')}") from error
         return json_format.Parse(self.body, WebhookEvent(), ignore_unknown_fields=True)
 
 

@@ -1,4 +1,4 @@
-"""The program `livekit-auth`. Its commands are in livekit_auth._cli, which needs the extra `livekit-auth[cli]`."""
+"""The program `livekit-auth`. Its commands are in livekit_auth._cli, which needs the extra `cli`."""
 
 import os
 import sys
@@ -13,7 +13,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
-        sys.stderr.write("livekit-auth's command line needs the extra: pip install 'livekit-auth[cli]'\n")
+        from livekit_auth._extras import how_to_install
+
+        sys.stderr.write(f"livekit-auth's command line needs more than is installed: {how_to_install('cli')}\n")
         sys.exit(2)
     # Python keeps bytes that aren't UTF-8 as lone surrogates, which no message of the contract can carry.
     if not all(_is_utf8(argument) for argument in sys.argv):

@@ -19,7 +19,9 @@ try:
     from starlette.requests import ClientDisconnect
     from starlette.types import Message, Receive, Scope, Send
 except ImportError as _error:  # an extra
-    raise ImportError("livekit_auth.fastapi needs FastAPI: install livekit-auth[fastapi]") from _error
+    from livekit_auth._extras import how_to_install
+
+    raise ImportError(f"livekit_auth.fastapi needs FastAPI: {how_to_install('fastapi')}") from _error
 
 from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
 from livekit_auth._requests import TokenRequest
