@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -17,7 +18,19 @@ def test_there_are_snippets() -> None:
 
 @pytest.mark.parametrize(("name", "source"), PYTHON, ids=[name for name, _ in PYTHON])
 def test_no_name_of_a_python_snippet_is_undefined_or_unused(name: str, source: str) -> None:
-    command = ["ruff", "check", "--isolated", "--quiet", "--select", "F", "--stdin-filename", "snippet.py", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--quiet",
+        "--select",
+        "F",
+        "--stdin-filename",
+        "snippet.py",
+        "-",
+    ]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
