@@ -1,5 +1,7 @@
 """A token server behind a login: `uvicorn token_server:app --app-dir examples`, with LIVEKIT_AUTH_* set."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
@@ -28,5 +30,15 @@ def authorize(user: Annotated[str, Depends(signed_in)], asked: Asked) -> Access:
     )
 
 
-app = FastAPI()
-app.include_router(token_router(AuthClient(), authorize=authorize))
+client = AuthClient()
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Closes the connection to the service at the end."""
+    async with client:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+app.include_router(token_router(client, authorize=authorize))

@@ -1,6 +1,8 @@
 """Receives LiveKit's webhooks: `uvicorn webhook_receiver:app --app-dir examples`, with LIVEKIT_AUTH_* set."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -8,8 +10,8 @@ from livekit_auth import AuthClient, VerifiedWebhook
 from livekit_auth.fastapi import webhook_router
 
 log = logging.getLogger("uvicorn.error")
-app = FastAPI()
-hooks = webhook_router(AuthClient())
+client = AuthClient()
+hooks = webhook_router(client)
 
 
 @hooks.on("participant_joined", "participant_left")
@@ -18,4 +20,12 @@ async def came_or_went(event: VerifiedWebhook) -> None:
     log.info("%s: %s in %s", event.type, event.participant_identity, event.room)
 
 
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Closes the connection to the service at the end."""
+    async with client:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 app.include_router(hooks)

@@ -1,5 +1,10 @@
-"""Generates the Python code from the contract and compares it with what is checked in, or writes it with --write."""
+"""Generates from the contract, and compares what is checked in with that or writes it with --write.
 
+The Python code, and the contract without its validation rules: what `protoc`, Go and grpcurl read with nothing else on
+their path. Only what is the validator's is taken out of it, and Go's package is named.
+"""
+
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +13,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("clients/python/livekit_auth/v1")
+PLAIN = Path("protos-plain")
+_GO = 'option go_package = "livekit_auth/v1;livekit_authv1";'
+_PART = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|[\[\]]|[^/"\[\]]+|/')
+_RULE = re.compile(r"^[ \t]*option \(buf\.validate\.[a-z.]+\)[^;]*;\n\n?", re.MULTILINE)
+_ANOTHER_OPTION = re.compile(r"\[(?!\s*\(buf\.validate\.)")
+
+
+def plain(text: str) -> str:
+    """A file of the contract without its rules. Raises ValueError for field options that aren't rules."""
+    kept: list[str] = []
+    depth, options = 0, ""
+    for part in _PART.findall(text):
+        if part == "[":
+            depth += 1
+        if depth:
+            options += part
+        else:
+            kept.append(part)
+        if part == "]":
+            depth -= 1
+            if depth == 0:
+                if _ANOTHER_OPTION.match(options):
+                    raise ValueError(f"an option that isn't a rule: {options[:80]}")
+                kept[-1] = kept[-1].rstrip()
+                options = ""
+    without = _RULE.sub("", "".join(kept)).replace('import "buf/validate/validate.proto";\n', "")
+    return re.sub(
+        r"^(package [^;]+;\n(?:\n(?:import [^\n]+\n)+)?)", rf"\1\n{_GO}\n", without, count=1, flags=re.MULTILINE
+    )
+
+
+def plain_files() -> dict[str, bytes]:
+    """The files under PLAIN, by their paths there: the contract, and the one file of googleapis that it imports."""
+    sources = sorted((ROOT / "protos/livekit_auth/v1").glob("*.proto"))
+    files = {f"livekit_auth/v1/{path.name}": plain(path.read_text()).encode() for path in sources}
+    status = "google/rpc/status.proto"
+    return files | {status: (ROOT / "third_party/protos" / status).read_bytes()}
 
 
 def generate(out: Path) -> dict[str, bytes]:
@@ -17,21 +59,36 @@ def generate(out: Path) -> dict[str, bytes]:
     return {name: text for name, text in files.items() if "_pb2_grpc" not in name or b"Stub" in text}
 
 
+def files_of(folder: Path, pattern: str) -> dict[str, bytes]:
+    """The checked-in files, by their paths in the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(pattern)}
+
+
+def write(folder: Path, fresh: dict[str, bytes], present: dict[str, bytes]) -> None:
+    """Makes the folder hold the fresh files in place of the present ones."""
+    for name in present.keys() - fresh.keys():
+        (folder / name).unlink()
+    for name, text in fresh.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text)
+
+
 def main() -> None:
     """Exits with 1 and the names of the files that differ."""
     with tempfile.TemporaryDirectory() as directory:
-        fresh = generate(Path(directory))
-    present = {path.name: path.read_bytes() for path in (ROOT / PACKAGE).glob("*_pb2*")}
-    if "--write" in sys.argv:
-        for name in present.keys() - fresh.keys():
-            (ROOT / PACKAGE / name).unlink()
-        for name, text in fresh.items():
-            (ROOT / PACKAGE / name).write_bytes(text)
-        shutil.rmtree(ROOT / PACKAGE / "__pycache__", ignore_errors=True)
-        return
-    stale = sorted(name for name in fresh.keys() | present.keys() if fresh.get(name) != present.get(name))
+        code = generate(Path(directory))
+    generated = {PACKAGE: (code, "*_pb2*"), PLAIN: (plain_files(), "*.proto")}
+    stale: list[str] = []
+    for folder, (fresh, pattern) in generated.items():
+        shutil.rmtree(ROOT / folder / "__pycache__", ignore_errors=True)
+        present = files_of(ROOT / folder, pattern)
+        if "--write" in sys.argv:
+            write(ROOT / folder, fresh, present)
+        else:
+            names = fresh.keys() | present.keys()
+            stale += [f"{folder}/{name}" for name in names if fresh.get(name) != present.get(name)]
     if stale:
-        raise SystemExit(f"generated code isn't the contract's: {', '.join(stale)}; run: make proto")
+        raise SystemExit(f"generated files aren't the contract's: {', '.join(sorted(stale))}; run: make proto")
 
 
 if __name__ == "__main__":

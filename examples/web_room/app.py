@@ -21,10 +21,12 @@ from livekit_auth.fastapi import Access, Asked, token_router
 
 HERE = Path(__file__).parent
 SESSION = "session"
-# Narrow connect-src to your LiveKit server.
+# LiveKit's client opens a WebSocket and, when that fails, asks the same server over HTTP why. Without TLS that is for a
+# LiveKit on this machine, on any port. Narrow connect-src to your LiveKit server: wss://HOST https://HOST.
+LIVEKIT = "wss: https: " + " ".join(f"{s}://{host}:*" for s in ("ws", "http") for host in ("127.0.0.1", "localhost"))
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
-    "worker-src 'self' blob:; connect-src 'self' ws: wss: https:; "
+    f"worker-src 'self' blob:; connect-src 'self' {LIVEKIT}; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 

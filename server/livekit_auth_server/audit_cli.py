@@ -16,17 +16,17 @@ import typer
 
 from livekit_auth_server.adapters.yaml_file import read_bytes
 from livekit_auth_server.core.chain import Head, read
-from livekit_auth_server.terminal import REFUSED, Json, err, out, print_json
+from livekit_auth_server.terminal import REFUSED, App, Json, err, out, print_json
 
 if TYPE_CHECKING:
     from livekit_auth_server.audit_tools import Finding
 
-app = typer.Typer(help="Check, search and follow the audit trail's files.", no_args_is_help=True)
+app = App(help="Check, search and follow the audit trail's files.", no_args_is_help=True)
 
 Paths = Annotated[list[Path], typer.Argument(help="Audit files, rotated ones too, or folders of them, in any order.")]
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server audit verify ./audit --head 81f0c2b3a4d5e6f7:120931:9b5e…",))
 def verify(
     paths: Paths,
     head: Annotated[
@@ -59,7 +59,7 @@ def verify(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server audit tail ./audit --follow",))
 def tail(
     path: Annotated[Path, typer.Argument(help="An audit file, or the folder with the workers' files.")],
     count: Annotated[int, typer.Option("-n", min=0, help="How many of the last lines of each file.")] = 10,
@@ -84,7 +84,13 @@ def tail(
             sys.stdout.flush()
 
 
-@app.command()
+@app.command(
+    examples=(
+        "livekit-auth-server audit query ./audit --decision b456d2cd521e1ff5a0c54269",
+        "livekit-auth-server audit query ./audit --caller spiffe://example.org/web --denied --since 2h",
+        "livekit-auth-server audit query ./audit --token-file found.jwt",
+    )
+)
 def query(
     paths: Paths,
     caller: Annotated[str | None, typer.Option(help="Who asked.")] = None,
@@ -100,7 +106,10 @@ def query(
     denied: Annotated[bool, typer.Option("--denied", help="Denials alone.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show decisions by who, what, when or token."""
+    """Show decisions by who, what, when or token.
+
+    Exit code 0 whether or not one matches; when none does, stderr says so.
+    """
     from livekit_auth_server import audit_tools
 
     wanted = audit_tools.Wanted(
@@ -120,10 +129,9 @@ def query(
         return
     for fields in found:
         sys.stdout.write(shown(fields) + "\n")
-    if not found and decision is not None:
-        err.print(
-            "Not found. Denials beyond 10 a second are counted together: look for caller and time, with --denied."
-        )
+    if not found:
+        counted = "Denials beyond 10 per second are counted together: look for caller and time, with --denied."
+        err.print("No decision matches." + f" {counted}" * (decision is not None))
 
 
 def shown(fields: dict[str, Any]) -> str:

@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from livekit_auth_server import audit_cli, keys_cli, policy_cli
+from livekit_auth_server import audit_cli, dev_cli, keys_cli, policy_cli
 from livekit_auth_server.adapters.yaml_file import ConfigError
-from livekit_auth_server.terminal import MISUSE, Json, Strict, end_with, err, out, print_json
+from livekit_auth_server.terminal import MISUSE, App, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     from livekit_auth_server.adapters.control import Control
     from livekit_auth_server.adapters.line_stream import LineStream
     from livekit_auth_server.settings import Settings
 
-app = typer.Typer(
+app = App(
     name="livekit-auth-server",
     help="Holds LiveKit API secrets and issues tokens by policy.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(dev_cli.app, name="dev")
 app.add_typer(policy_cli.app, name="policy")
 app.add_typer(audit_cli.app, name="audit")
 app.add_typer(keys_cli.app, name="keys")
@@ -56,7 +56,12 @@ def root(
     """Holds LiveKit API secrets and issues tokens by policy."""
 
 
-@app.command()
+@app.command(
+    examples=(
+        "livekit-auth-server serve --config server.yaml",
+        "livekit-auth-server serve --config server.yaml --workers 4",
+    )
+)
 def serve(
     config: Config,
     workers: Annotated[
@@ -132,7 +137,7 @@ def _serve(settings: Settings, stream: LineStream, control: Control | None = Non
     uvloop.run(run(settings, stream, control))
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server check --config server.yaml",))
 def check(config: Config, strict: Strict = False, as_json: Json = False) -> None:
     """Load everything as `serve` would, and say what it is. Nothing is served or changed.
 
@@ -154,46 +159,6 @@ def check(config: Config, strict: Strict = False, as_json: Json = False) -> None
         for line in lines(found):
             out.print(f"  {line}", markup=False)
     end_with(found["warnings"], strict=strict, as_json=as_json)
-
-
-@app.command()
-def dev(
-    directory: Annotated[Path, typer.Option("--dir", help="A new or empty folder.")],
-    address: Annotated[str, typer.Option(help="Where the server will listen, HOST:PORT.")] = "127.0.0.1:7443",
-    livekit_url: Annotated[str, typer.Option(help="The LiveKit server that tokens are for.")] = "ws://127.0.0.1:7880",
-    as_json: Json = False,
-) -> None:
-    """Write a throwaway PKI, keys, policy and settings, and say what to run next."""
-    from livekit_auth_server import devkit
-
-    try:
-        devkit.write(directory, address, livekit_url)
-    except OSError as error:
-        raise ConfigError(directory, str(error.strerror or error)) from None
-    files = sorted(path.name for path in directory.iterdir())
-    environment = {
-        "LIVEKIT_AUTH_ADDRESS": address,
-        "LIVEKIT_AUTH_CA": str(directory / "ca.pem"),
-        "LIVEKIT_AUTH_CERT": str(directory / "web.pem"),
-        "LIVEKIT_AUTH_KEY": str(directory / "web.key"),
-    }
-    commands = [
-        f"livekit-auth-server serve --config {directory / 'server.yaml'}",
-        *(f"export {name}={value}" for name, value in environment.items()),
-        "livekit-auth whoami",
-        "livekit-auth token --role guest --room consult-1 --identity user-1 --json",
-    ]
-    if as_json:
-        print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
-        return
-    out.print(
-        f"Wrote {len(files)} files to {directory}. They are for trying things out: the CA's key is thrown away.\n"
-    )
-    out.print("In one terminal:")
-    out.print(f"  {commands[0]}")
-    out.print("In another:")
-    for command in commands[1:]:
-        out.print(f"  {command}")
 
 
 @app.command()

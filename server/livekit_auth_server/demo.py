@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livekit_auth import AuthClient, AuthError
+from livekit_auth._extras import how_to_install
 from livekit_auth_server import devkit
 from livekit_auth_server.terminal import MISUSE, REFUSED, err, out, print_json
 
@@ -69,9 +70,8 @@ def run(*, as_json: bool) -> int:
     try:
         from livekit.api import TokenVerifier  # noqa: F401, PLC0415 - its 0.6 s are the demo's alone
     except ImportError:
-        err.print(
-            "The demo checks tokens with livekit-api: install livekit-auth-server[demo].", style="red", markup=False
-        )
+        message = f"The demo checks tokens with livekit-api: {how_to_install('livekit')}"
+        err.print(message, style="red", markup=False)
         return MISUSE
     story = Story(as_json)
     with tempfile.TemporaryDirectory(prefix="livekit-auth-demo-") as name:
@@ -188,9 +188,7 @@ async def _expect(story: Story, what: str, reason: str, call: Awaitable[object])
     except AuthError as error:
         if error.reason != reason:
             raise DemoError(f"{what}: expected {reason}, got {error.reason}") from error
-        story.step(
-            what, code=error.code, reason=error.reason, decision_id=error.decision_id or "none: nothing to issue"
-        )
+        story.step(what, code=error.code, reason=error.reason, decision_id=error.decision_id or "none")
     else:
         raise DemoError(f"{what}: expected {reason}, and it was permitted")
 

@@ -1,21 +1,25 @@
-"""A throwaway deployment for trying things out: PKI, keys, policy and settings. Never for production."""
+"""A throwaway deployment for trying things out: PKI, keys, policy and settings. Never for production.
+
+The CA's key stays in the folder, so that `add_caller` can issue more certificates: whoever can read it is any caller.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
 import os
+import re
 import secrets
-from dataclasses import dataclass
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.adapters.policy_file import compile_policy, load_policy
+from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile, read_bytes, read_private
+from livekit_auth_server.devkit_pki import Authority, host_names, issue, new_authority
 from livekit_auth_server.settings import client_url, listen_address
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 TRUST_DOMAIN = "dev.example.org"
 CLIENTS = ("web", "agents", "webhooks")
-LIFETIME = dt.timedelta(days=30)
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 POLICY = f"""\
 # Who may have which token. Default deny; one entry must permit a whole request. docs/policy.md explains every field.
@@ -66,7 +70,17 @@ callers:
         identities: [{{exact: agent}}]
         ttl: {{default: 10m, max: 10m}}
   - id: spiffe://{TRUST_DOMAIN}/webhooks
-    verify: {{webhooks: [default]}}
+    verify: {{webhooks: [default], tokens: [default]}}
+"""
+
+ENTRY = """\
+- id: {id}
+  allow:
+    - projects: [default]
+      roles: [guest]
+      rooms: [{{prefix: consult-}}]
+      identities: [{{prefix: user-}}]
+      ttl: {{default: 10m, max: 1h}}
 """
 
 POLICY_TESTS = f"""\
@@ -130,15 +144,10 @@ projects:
     url: "{url}"
     keys: {{file: keys.yaml}}
 audit: {{path: audit}}
+log: {{decisions: true}}  # each decision is a log line too, for people
 # metrics: 127.0.0.1:9464  # /livez, /readyz, /metrics
 reflection: true
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Authority:
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
 
 
 def write(directory: Path, address: str, livekit_url: str) -> None:
@@ -152,13 +161,13 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
     if any(directory.iterdir()):
         raise FileExistsError(f"{directory} isn't empty; name a new folder, so that nothing is overwritten")
     now = dt.datetime.now(dt.UTC)
-    authority = _authority(now)
-    _write(directory / "ca.pem", authority.certificate.public_bytes(Encoding.PEM))
+    authority = new_authority(now)
+    _write_leaf(directory, "ca", (authority.key, authority.certificate))
     host = address.rsplit(":", 1)[0].strip("[]")
-    _write_leaf(directory, "server", _leaf(authority, now, _host_names(host), ExtendedKeyUsageOID.SERVER_AUTH))
+    _write_leaf(directory, "server", issue(authority, now, host_names(host), ExtendedKeyUsageOID.SERVER_AUTH))
     for client in CLIENTS:
         name = x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{client}")
-        _write_leaf(directory, client, _leaf(authority, now, [name], ExtendedKeyUsageOID.CLIENT_AUTH))
+        _write_leaf(directory, client, issue(authority, now, [name], ExtendedKeyUsageOID.CLIENT_AUTH))
     key_id, secret = f"API{secrets.token_hex(6)}", secrets.token_urlsafe(32)
     _write_private(directory / "keys.yaml", f"{key_id}: {secret}\n".encode())
     _write(directory / "policy.yaml", POLICY.encode())
@@ -168,72 +177,74 @@ def write(directory: Path, address: str, livekit_url: str) -> None:
     _write(directory / "server.yaml", settings.encode())
 
 
+def add_caller(directory: Path, name: str) -> tuple[list[Path], str]:
+    """Issues a certificate to one more caller, and lets the policy list it unless it does already.
+
+    Returns the new files and the entry that was added, if one was. Raises ConfigError, and then nothing is written.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(name, "isn't a caller's name: up to 63 small letters, digits and hyphens, a letter first")
+    authority = _kept_authority(directory)
+    files = [directory / f"{name}.pem", directory / f"{name}.key"]
+    if taken := next((path for path in files if os.path.lexists(path)), None):
+        raise ConfigError(taken, "exists already; choose another name")
+    uri = f"spiffe://{TRUST_DOMAIN}/{name}"
+    policy = directory / "policy.yaml"
+    entry = "" if uri in load_policy(policy, None).callers else ENTRY.format(id=uri)
+    text = _with_caller(policy, entry) if entry else b""
+    usage = ExtendedKeyUsageOID.CLIENT_AUTH
+    leaf = issue(authority, dt.datetime.now(dt.UTC), [x509.UniformResourceIdentifier(uri)], usage)
+    try:
+        _write_leaf(directory, name, leaf)
+        if entry:
+            _replace(policy, text)
+    except OSError as error:
+        raise ConfigError(directory, f"can't be written: {error.strerror}") from None
+    return files, entry
+
+
+def _kept_authority(directory: Path) -> Authority:
+    path = directory / "ca.key"
+    try:
+        key = load_pem_private_key(read_private(path), None)
+        certificate = x509.load_pem_x509_certificate(read_bytes(directory / "ca.pem"))
+    except (ValueError, TypeError):
+        raise ConfigError(path, "isn't the key of ca.pem; name a folder that `livekit-auth-server dev` wrote") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ConfigError(path, "isn't the key of ca.pem; name a folder that `livekit-auth-server dev` wrote")
+    if (ends := certificate.not_valid_after_utc) <= dt.datetime.now(dt.UTC):
+        raise ConfigError(directory / "ca.pem", f"expired on {ends:%Y-%m-%d}; make a new deployment")
+    return Authority(key, certificate)
+
+
+def _with_caller(policy: Path, entry: str) -> bytes:
+    """The policy's text with an entry put first under `callers`, and all else as it is. Raises ConfigError."""
+    text = read_bytes(policy).decode()
+    by_hand = ConfigError(policy, f"is written in a way that can only be changed by hand; add this caller:\n{entry}")
+    found = re.search(r"^callers:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*(?=([ \t]*)- )", text, re.MULTILINE)
+    if found is None:
+        raise by_hand
+    content = (text[: found.end()] + indent(entry, found[1]) + text[found.end() :]).encode()
+    try:
+        compile_policy(YamlFile.parse(policy, content), None)
+    except ConfigError:
+        raise by_hand from None
+    return content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Swaps the file's content in one step, so that a running server never reads half of it."""
+    new = path.with_name(f".{path.name}.new")
+    _write(new, content)
+    new.chmod(path.stat().st_mode & 0o777)
+    new.replace(path)
+
+
 def _check(what: str, check: Callable[[object], str], value: str) -> None:
     try:
         check(value)
     except ValueError as error:
         raise ConfigError(what, str(error)) from None
-
-
-def _host_names(host: str) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
-    try:
-        names.append(x509.IPAddress(ipaddress.ip_address(host)))
-    except ValueError:
-        if host != "localhost":
-            names.append(x509.DNSName(host))
-    return names
-
-
-def _authority(now: dt.datetime) -> _Authority:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "livekit-auth throwaway CA")])
-    builder = _builder(now, name, name, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(ca=True), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    return _Authority(key, builder.sign(key, hashes.SHA256()))
-
-
-def _leaf(
-    authority: _Authority, now: dt.datetime, names: list[x509.GeneralName], usage: x509.ObjectIdentifier
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
-    builder = _builder(now, x509.Name([]), authority.certificate.subject, key)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
-    builder = builder.add_extension(_usage(ca=False), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    builder = builder.add_extension(issuer, critical=False)
-    return key, builder.sign(authority.key, hashes.SHA256())
-
-
-def _builder(
-    now: dt.datetime, subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + LIFETIME)
-    )
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _write_leaf(directory: Path, stem: str, leaf: tuple[ec.EllipticCurvePrivateKey, x509.Certificate]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livekit_auth_server.adapters.yaml_file import ConfigError, read_private
-from livekit_auth_server.terminal import MISUSE, REFUSED, Json, Strict, end_with, err, out, print_json
+from livekit_auth_server.terminal import MISUSE, REFUSED, App, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.keys_tools import Change, Listed
 
-app = typer.Typer(help="Rotate the keys of a key file, in one step each.", no_args_is_help=True)
+app = App(help="Rotate the keys of a key file, in one step each.", no_args_is_help=True)
 
 _UNPRINTED = {"allow_extra_args": True}  # so that they can be refused without being repeated
 
@@ -36,7 +36,10 @@ Config = Annotated[
 ]
 
 
-@app.command(context_settings=_UNPRINTED)
+@app.command(
+    context_settings=_UNPRINTED,
+    examples=("livekit-auth-server keys add keys.yaml --config server.yaml --export livekit-keys.yaml",),
+)
 def add(
     context: typer.Context,
     file: File,
@@ -76,7 +79,13 @@ def add(
     _show(change, file, "added", as_json=as_json)
 
 
-@app.command(context_settings=_UNPRINTED)
+@app.command(
+    context_settings=_UNPRINTED,
+    examples=(
+        "livekit-auth-server keys promote keys.yaml APInew",
+        "livekit-auth-server keys promote keys.yaml APInew --revoke APIleaked",
+    ),
+)
 def promote(
     context: typer.Context,
     file: File,
@@ -96,7 +105,13 @@ def promote(
     _show(change, file, "promoted", as_json=as_json)
 
 
-@app.command(context_settings=_UNPRINTED)
+@app.command(
+    context_settings=_UNPRINTED,
+    examples=(
+        "livekit-auth-server keys retire keys.yaml APIold",
+        "livekit-auth-server keys retire keys.yaml APIold --remove",
+    ),
+)
 def retire(
     context: typer.Context,
     file: File,
@@ -114,7 +129,10 @@ def retire(
     _show(change, file, "removed" if remove else "revoked", as_json=as_json)
 
 
-@app.command(context_settings=_UNPRINTED)
+@app.command(
+    context_settings=_UNPRINTED,
+    examples=("livekit-auth-server keys convert keys.yaml",),
+)
 def convert(context: typer.Context, file: File, config: Config = None, as_json: Json = False) -> None:
     """Give states to a file of LiveKit's `key: secret` lines. LiveKit itself can't read the file then."""
     from livekit_auth_server import keys_tools
@@ -125,7 +143,7 @@ def convert(context: typer.Context, file: File, config: Config = None, as_json: 
     _show(change, file, "converted", as_json=as_json)
 
 
-@app.command("list", context_settings=_UNPRINTED)
+@app.command("list", context_settings=_UNPRINTED, examples=("livekit-auth-server keys list keys.yaml",))
 def list_(context: typer.Context, file: File, as_json: Json = False) -> None:
     """Show the keys: id, state, times, and what each does now."""
     from livekit_auth_server import keys_tools
@@ -138,7 +156,10 @@ def list_(context: typer.Context, file: File, as_json: Json = False) -> None:
         _table(keys)
 
 
-@app.command(context_settings=_UNPRINTED)
+@app.command(
+    context_settings=_UNPRINTED,
+    examples=("livekit-auth-server keys check keys.yaml --days 14 --strict",),
+)
 def check(
     context: typer.Context,
     file: File,

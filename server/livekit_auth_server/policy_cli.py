@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from livekit_auth_server.terminal import REFUSED, Json, Strict, end_with, err, out, print_json
+from livekit_auth_server.terminal import REFUSED, App, Json, Strict, end_with, err, out, print_json
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.policy import Policy
 
-app = typer.Typer(help="Check, explain, test and compare policy files, offline.", no_args_is_help=True)
+app = App(help="Check, explain, test and compare policy files, offline.", no_args_is_help=True)
 
 PolicyPath = Annotated[Path, typer.Argument(help="The policy file.")]
 Config = Annotated[
@@ -23,7 +23,7 @@ Config = Annotated[
 ]
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server policy check policy.yaml --config server.yaml",))
 def check(policy: PolicyPath, config: Config = None, strict: Strict = False, as_json: Json = False) -> None:
     """Say whether a policy loads, and what it holds; warn of what is probably not meant."""
     from livekit_auth_server.doubts import of_policy
@@ -41,7 +41,11 @@ def check(policy: PolicyPath, config: Config = None, strict: Strict = False, as_
     end_with(warnings, strict=strict, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    examples=(
+        "livekit-auth-server policy explain policy.yaml --caller spiffe://example.org/web --role guest --room board-1",
+    )
+)
 def explain(
     policy: PolicyPath,
     caller: Annotated[str, typer.Option(help="The workload identity: spiffe://… or dns:….")],
@@ -75,7 +79,9 @@ def explain(
         raise typer.BadParameter(str(error)) from None
     got = policy_tools.explain(_load(policy, config), caller, request)
     if as_json:
-        print_json({**asdict(got), "lacked": {entry: list(lacks) for entry, lacks in got.lacked}})
+        lacked = {entry: list(lacks) for entry, lacks in got.lacked}
+        permits = {entry: asdict(permitted) for entry, permitted in got.permits}
+        print_json({**asdict(got), "lacked": lacked, "permits": permits})
     elif got.permitted:
         out.print(f"permitted by {got.entry} in project {got.project}, for {got.ttl_seconds} s", markup=False)
     else:
@@ -86,7 +92,7 @@ def explain(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server policy test candidate.yaml --expect policy.test.yaml",))
 def test(
     policy: PolicyPath,
     expect: Annotated[Path | None, typer.Option(help="The expectations. Default: NAME.test.yaml beside it.")] = None,
@@ -109,7 +115,7 @@ def test(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server policy diff policy.yaml candidate.yaml",))
 def diff(
     old: Annotated[Path, typer.Argument(help="The policy file as it was.")],
     new: Annotated[Path, typer.Argument(help="The policy file as it will be.")],
@@ -139,7 +145,7 @@ def diff(
         raise typer.Exit(REFUSED)
 
 
-@app.command()
+@app.command(examples=("livekit-auth-server policy schema > policy.schema.json",))
 def schema() -> None:
     """Print the JSON Schema of policy files, for editors."""
     from livekit_auth_server.policy_schema import schema_text

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 from livekit_auth_server.core.grants import Grants, needs
-from livekit_auth_server.policy_tools import limit_texts
+from livekit_auth_server.policy_tools import limit_texts, matcher_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,8 +119,8 @@ def _meaning(entry: AllowEntry, roles: Mapping[str, Grants]) -> tuple[object, ..
         frozenset((name, roles[name]) for name in entry.roles),
         entry.grants,
         entry.powers,
-        frozenset(_rules(entry.rooms)),
-        frozenset(_rules(entry.identities)),
+        frozenset(matcher_rules(entry.rooms)),
+        frozenset(matcher_rules(entry.identities)),
         entry.default_ttl,
         entry.max_ttl,
     )
@@ -137,7 +137,7 @@ def _of_entry(
     for role in sorted(old.roles & new.roles):
         yield from _of_role(name, role, old_roles[role], new_roles[role])
     for what in ("rooms", "identities"):
-        yield from _sets(name, what, _rules(getattr(old, what)), _rules(getattr(new, what)))
+        yield from _sets(name, what, matcher_rules(getattr(old, what)), matcher_rules(getattr(new, what)))
     for what, before, after in (
         ("ttl.default", old.default_ttl, new.default_ttl),
         ("ttl.max", old.max_ttl, new.max_ttl),
@@ -179,19 +179,6 @@ def _sets(entry: str, what: str, old: Iterable[str], new: Iterable[str]) -> Iter
     yield from (Change("gained", entry, what, value) for value in sorted(after - before))
 
 
-def _rules(matcher: Matcher) -> list[str]:
-    """A matcher's rules, as the policy writes them, without those that another one covers."""
-    if matcher.any:
-        return ["any"]
-    prefixes = [
-        prefix
-        for prefix in set(matcher.prefixes)
-        if not any(prefix != other and prefix.startswith(other) for other in matcher.prefixes)
-    ]
-    exact = [value for value in matcher.exact if not value.startswith(tuple(prefixes))]
-    return sorted(f"exact {value}" for value in exact) + sorted(f"prefix {prefix}" for prefix in prefixes)
-
-
 def _whole(kind: Literal["gained", "lost"], caller: CallerPolicy, roles: Mapping[str, Grants]) -> Iterator[Change]:
     """All that a caller has, which is new or gone."""
     yield from (_entry(kind, entry, roles) for entry in caller.entries)
@@ -209,8 +196,8 @@ def _entry(kind: Kind, entry: AllowEntry, roles: Mapping[str, Grants]) -> Change
         "roles": granted,
         "grants": sorted(entry.grants),
         "powers": sorted(entry.powers),
-        "rooms": _rules(entry.rooms),
-        "identities": _rules(entry.identities),
+        "rooms": matcher_rules(entry.rooms),
+        "identities": matcher_rules(entry.identities),
         "ttl": [f"{entry.default_ttl} s", f"at most {entry.max_ttl} s"],
     }
     text = "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items() if values)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from livekit_auth_server.core.limits import Limit
-    from livekit_auth_server.core.policy import Policy
+    from livekit_auth_server.core.policy import AllowEntry, Lack, Matcher, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,33 @@ class Explanation:
     entry: str
     ttl_seconds: int | None
     lacked: tuple[tuple[str, tuple[str, ...]], ...]
+    permits: tuple[tuple[str, Permits], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Permits:
+    """What an entry permits, in words, where a request asked for something else. Lifetimes are in seconds.
+
+    For the operator alone: a caller is never told what others' rooms are called, or how its entry is written.
+    """
+
+    roles: tuple[str, ...]
+    rooms: tuple[str, ...]
+    identities: tuple[str, ...]
+    max_ttl_seconds: int
+
+    def of(self, reason: Reason) -> str:
+        """What would have been permitted in place of what was refused for this reason; empty for other reasons."""
+        named = {
+            Reason.ROLE_NOT_PERMITTED: ("roles", self.roles),
+            Reason.ROOM_NOT_PERMITTED: ("rooms", self.rooms),
+            Reason.IDENTITY_NOT_PERMITTED: ("identities", self.identities),
+            Reason.TTL_NOT_PERMITTED: ("ttl", (f"up to {self.max_ttl_seconds} s",)),
+        }
+        if reason not in named:
+            return ""
+        name, values = named[reason]
+        return f" (permitted {name}: {', '.join(values) or 'none'})"
 
 
 def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Explanation:
@@ -46,7 +73,11 @@ def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Ex
         return _refused(Reason.INVALID_REQUEST, "; ".join(f"{v.field}: {v.description}" for v in found))
     decision = decide(policy, caller, token_request(request))
     if isinstance(decision, Denial):
-        lacked = tuple((entry, tuple(lack.message for lack in lacks)) for entry, lacks in decision.lacked)
+        lacked, permits = [], []
+        for entry, (name, lacks) in zip(caller.entries, decision.lacked, strict=False):  # none, or one for each
+            permitted = _permits(entry, lacks)
+            permits.append((name, permitted))
+            lacked.append((name, tuple(lack.message + permitted.of(lack.reason) for lack in lacks)))
         return Explanation(
             permitted=False,
             reason=decision.reason,
@@ -54,7 +85,8 @@ def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Ex
             project=decision.project,
             entry="",
             ttl_seconds=None,
-            lacked=lacked,
+            lacked=tuple(lacked),
+            permits=tuple(permits),
         )
     return Explanation(
         permitted=True,
@@ -64,6 +96,17 @@ def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Ex
         entry=decision.entry,
         ttl_seconds=decision.ttl,
         lacked=(),
+    )
+
+
+def _permits(entry: AllowEntry, lacks: tuple[Lack, ...]) -> Permits:
+    """What the entry permits; its longest ttl is the one for the grants at hand, where that is what was refused."""
+    longest = [lack.metadata["max_ttl_seconds"] for lack in lacks if lack.reason is Reason.TTL_NOT_PERMITTED]
+    return Permits(
+        roles=tuple(sorted(entry.roles)),
+        rooms=tuple(matcher_rules(entry.rooms)),
+        identities=tuple(matcher_rules(entry.identities)),
+        max_ttl_seconds=int(longest[0]) if longest else entry.max_ttl,
     )
 
 
@@ -154,6 +197,19 @@ def _problem(expectation: Expectation, policy: Policy, request: pb.IssueTokenReq
     if expectation.reason is not None and got.reason != expectation.reason:
         return f"expected {expectation.reason}, got {got.reason}: {got.message}"
     return ""
+
+
+def matcher_rules(matcher: Matcher) -> list[str]:
+    """A matcher's rules, as the policy writes them, without those that another one covers."""
+    if matcher.any:
+        return ["any"]
+    prefixes = [
+        prefix
+        for prefix in set(matcher.prefixes)
+        if not any(prefix != other and prefix.startswith(other) for other in matcher.prefixes)
+    ]
+    exact = [value for value in matcher.exact if not value.startswith(tuple(prefixes))]
+    return sorted(f"exact {value}" for value in exact) + sorted(f"prefix {prefix}" for prefix in prefixes)
 
 
 def limit_texts(limits: Iterable[Limit]) -> list[str]:

@@ -199,10 +199,14 @@ class AuditSettings(_Model):
 
 
 class LogSettings(_Model):
-    """How to log: "json", "console", or "auto" for console on a terminal and JSON elsewhere."""
+    """How to log: "json", "console", or "auto" for console on a terminal and JSON elsewhere.
+
+    `decisions` has each decision logged for people, beside the audit trail.
+    """
 
     format: Format = "auto"
     level: Level = "info"
+    decisions: bool = False
 
 
 class LimitSettings(_Model):

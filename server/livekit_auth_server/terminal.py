@@ -1,4 +1,4 @@
-"""What the commands share: consoles, exit codes, JSON output."""
+"""What the commands share: consoles, exit codes, help as people expect it, JSON output."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 REFUSED, MISUSE = 1, 2
 
@@ -33,3 +34,38 @@ def end_with(warnings: Sequence[str], *, strict: bool, as_json: bool) -> None:
         err.print(f"WARNING {warning}", markup=False, style="yellow")
     if warnings and strict:
         raise typer.Exit(REFUSED)
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's own types
+        """Flags take no value, and their help shows none."""
+        return _flags_shown(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401
+        """Likewise."""
+        return _flags_shown(super().get_params(ctx))
+
+
+def _flags_shown(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
+
+
+class App(typer.Typer):
+    """A group of commands: -h beside --help, flags shown as flags, and examples at the end of a command's help."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's
+        super().__init__(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+
+    def command(self, *names: Any, examples: tuple[str, ...] = (), **settings: Any) -> Callable[..., Any]:  # noqa: ANN401
+        """As typer's; `examples` are lines to copy."""
+        return super().command(*names, cls=_Command, epilog=shown_examples(*examples), **settings)
+
+
+def shown_examples(*lines: str) -> str | None:
+    """The end of a help text."""
+    return "\n\n".join(["Examples:", *lines]) if lines else None

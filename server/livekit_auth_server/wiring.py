@@ -21,6 +21,7 @@ from prometheus_client import (
 from livekit_auth_server.adapters import probe_listener
 from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
+from livekit_auth_server.adapters.decision_log import DecisionLog
 from livekit_auth_server.adapters.probe_listener import ProbeListener
 from livekit_auth_server.adapters.process import accept_signals
 from livekit_auth_server.adapters.readiness import Condition
@@ -116,7 +117,8 @@ async def start(  # noqa: PLR0913 - the composition root
     except ConfigError:
         await stores.close()
         raise
-    issuer = Issuer(audit, new_decision_id, timed(mint, registry))
+    decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
+    issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes, limits.request_bytes // 2, small=_SMALL_REQUEST)
     calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)

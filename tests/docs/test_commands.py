@@ -25,16 +25,16 @@ PROGRAMS = {
 NAME = re.compile(r"(?:^|[\s/])(livekit-auth(?:-server)?)(?=\s+[a-z-])")
 
 
-def commands(path: Path) -> Iterator[str]:
+def commands(path: Path, *, spans: bool = True) -> Iterator[str]:
     """Each call of a program in shell blocks, continued lines joined, up to a pipe; and in code spans."""
     text = path.read_text()
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    for line in [*shell.splitlines(), *(span for span in spans if span.startswith("livekit-auth"))]:
+    found_spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if spans else []
+    for line in [*shell.splitlines(), *(span for span in found_spans if span.startswith("livekit-auth"))]:
         found = list(NAME.finditer(line))
         # Elsewhere it is the name of an image, a unit or a release.
-        if found and not re.match(r"\s*(docker|systemctl|helm|kubectl|install)\b", line):
-            yield re.split(r"\s+[|#]\s|\s+<", line[found[-1].start(1) :])[0]
+        if found and not re.match(r"\s*(docker|systemctl|helm|kubectl|install|spire-server)\b", line):
+            yield re.split(r"\s+(?:\|\|?|&&|[;#])\s|\s+\d?[<>]|(?<=\w)[;)]", line[found[-1].start(1) :])[0]
 
 
 def unknown(command: str) -> str:
@@ -56,6 +56,42 @@ def unknown(command: str) -> str:
 def test_every_command_and_option_that_is_named_exists(path: Path) -> None:
     for command in commands(path):
         assert unknown(command) == "", command
+
+
+def refused(command: str) -> str:
+    """What a program's own parser has against a whole command; nothing if it takes it."""
+    program, *words = shlex.split(command, comments=True)
+    at: Any = PROGRAMS[program]
+    while hasattr(at, "commands") and words and words[0] in at.commands:
+        at = at.commands[words.pop(0)]
+    try:
+        at.make_context(program, words)
+    except (typer.Exit, SystemExit):  # --help, --version
+        return ""
+    except Exception as error:  # noqa: BLE001 - the parser's own kinds of errors
+        return f"{type(error).__name__}: {getattr(error, 'message', '') or error}"
+    return ""
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_shell_block_is_taken_by_its_parser(path: Path) -> None:
+    for command in commands(path, spans=False):
+        assert refused(command) == "", command
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("livekit-auth-server policy check p.yaml", ""),
+        ("livekit-auth-server policy check", "MissingParameter"),
+        ("livekit-auth-server serve", "MissingParameter"),
+        ("livekit-auth-server audit tail x -n many", "BadParameter"),
+        ("livekit-auth-server audit tail x y", "UsageError"),
+        ("livekit-auth-server dev --dri x", "NoSuchOption"),
+    ],
+)
+def test_a_command_that_its_parser_refuses_is_noticed(command: str, problem: str) -> None:
+    assert refused(command).partition(":")[0] == problem
 
 
 def test_commands_are_found_at_all() -> None:

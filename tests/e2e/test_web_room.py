@@ -145,7 +145,7 @@ async def test_a_field_over_livekits_limit_is_explained(arrive):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize("width", [360, 1100, 1920])
 async def test_the_page_can_be_used_by_everybody(arrive, room, width, scheme):
     ada = await arrive("ada", width=width)
     await ada.page.emulate_media(color_scheme=scheme)
@@ -156,6 +156,50 @@ async def test_the_page_can_be_used_by_everybody(arrive, room, width, scheme):
     await ada.join(room)
     assert await ada.focused() == "room-title"
     assert await _faults(ada) == []
+
+
+async def test_a_wide_screen_is_used(arrive, room):
+    ada, bob = await arrive("ada", width=1920, height=1080), await arrive("bob")
+    await ada.join(room)
+    await bob.join(room)
+    await ada.sees("user-bob")
+    boxes = [await ada.page.locator(f"#person-user-{user}").bounding_box() for user in ("ada", "bob")]
+    assert sum(box["width"] for box in boxes) > 0.8 * 1920
+    assert boxes[0]["y"] == boxes[1]["y"]
+    leave = await ada.page.get_by_role("button", name="Leave").bounding_box()
+    assert leave["y"] + leave["height"] <= 1080  # without scrolling
+
+
+@pytest.mark.parametrize(
+    ("answer", "title"),
+    [
+        ({"server_url": "ws://127.0.0.1:1"}, "LiveKit can't be reached"),
+        ({"participant_token": None}, "LiveKit refused your token"),
+    ],
+)
+async def test_a_refused_token_and_an_unreachable_server_are_told_apart(arrive, room, answer, title):
+    """Both by what the browser learns itself, from a LiveKit on another port than the page's."""
+    ada = await arrive("ada")
+
+    async def change(route):
+        response = await route.fetch()
+        body = await response.json()
+        forged = f"{body['participant_token'].rpartition('.')[0]}.{'A' * 43}"
+        changed = {name: value or forged for name, value in answer.items()}
+        await route.fulfill(response=response, json={**body, **changed})
+
+    await ada.page.route("**/livekit/token-source", change)
+    await ada.ask(room)
+    await ada.page.get_by_role("alert").get_by_role("heading", name=title).wait_for()
+    assert not [line for line in ada.console if "Content Security Policy" in line]
+    await ada.page.unroute("**/livekit/token-source")
+
+
+async def test_an_application_that_is_gone_is_no_refusal(arrive, room):
+    ada = await arrive("ada")
+    await ada.page.route("**/livekit/token-source", lambda route: route.abort())
+    await ada.ask(room)
+    await ada.page.get_by_role("heading", name="The application can't be reached").wait_for()
 
 
 async def test_the_page_works_with_the_keyboard_alone(arrive, room):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -67,7 +68,7 @@ class FakeClient:
             project="default",
             duplicate=body in self.acknowledged,
             duplicate_checked=True,
-            body_sha256=b"",
+            body_sha256=hashlib.sha256(body).digest(),
             body=body,
         )
 

@@ -180,3 +180,22 @@ def test_a_single_process_has_no_number(configure: Configure) -> None:
     log, stream = configure("json")
     log.info("serving")
     assert "worker" not in json.loads(stream.text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "terminal", "shown"),
+    [
+        (("auto", "info"), True, False),
+        (("auto", "debug"), True, True),
+        (("auto", "info"), False, True),
+        (("console", "info"), False, True),
+        (("json", "info"), True, True),
+    ],
+)
+def test_heads_of_the_trail_are_logged_but_not_to_a_person(
+    configure: Configure, arguments: tuple[str, str], *, terminal: bool, shown: bool
+) -> None:
+    log, stream = configure(*arguments, terminal=terminal)
+    log.info("audit head", head="c:1:aa")
+    log.info("serving")
+    assert ("audit head" in stream.text, "serving" in stream.text) == (shown, True)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.adapters.shadow_metrics import LINES, SECONDS, ShadowMetrics
+from livekit_auth_server.adapters.few_lines import LINES, SECONDS
+from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
 from livekit_auth_server.core.grants import Grants, VideoGrants
 from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Grant, Matcher, Policy

@@ -1,15 +1,27 @@
-"""What to run where an optional part isn't installed.
+"""How to install what an extra needs: its packages by their own names, whatever this package was installed from.
 
-Nothing is published on the package index: whoever took the name there would be installed. So a checkout is named.
+Never `pip install livekit-auth[…]`: nothing is published under that name, and whoever takes it would be installed.
 """
 
-_CHECKOUTS = {"livekit-auth": "./clients/python", "livekit-auth-server": "./server"}
+from __future__ import annotations
+
+import re
 
 
-def missing(extras: str, dist: str = "livekit-auth") -> str:
-    """The words for a missing extra, or several with commas, of the client or of the server."""
-    client = "" if dist == "livekit-auth" else " ./clients/python"
-    return (
-        f"the extra {extras} of {dist} isn't installed; run in the checkout: "
-        f"pip install '{_CHECKOUTS[dist]}[{extras}]'{client} (or name your wheels in the folders' places)"
-    )
+def how_to_install(*extras: str, dist: str = "livekit-auth") -> str:
+    """The command that adds these extras, with the versions that the installed package asks for."""
+    from importlib import metadata  # noqa: PLC0415 - for a message that is seldom needed
+
+    try:
+        requirements = metadata.requires(dist) or []
+    except metadata.PackageNotFoundError:  # on a path, without what an installer writes
+        requirements = []
+    wanted = [
+        package.strip()
+        for package, _, marker in (requirement.partition(";") for requirement in requirements)
+        if any(re.search(rf"""extra == ['"]{re.escape(extra)}['"]""", marker) for extra in extras)
+    ]
+    if not wanted:
+        named = ",".join(extras)
+        return f"install the checkout or the wheel that you have once more, with [{named}] behind its path"
+    return "pip install " + " ".join(f"'{package}'" for package in dict.fromkeys(wanted))

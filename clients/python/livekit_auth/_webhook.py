@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from livekit_auth._extras import missing
+from livekit_auth._extras import how_to_install
 from livekit_auth._results import to_datetime
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class VerifiedWebhook:
         try:
             from livekit.protocol.webhook import WebhookEvent  # noqa: PLC0415 - an extra
         except ImportError as error:
-            raise ImportError(f"VerifiedWebhook.parse needs livekit-protocol: {missing('livekit')}") from error
+            raise ImportError(f"VerifiedWebhook.parse needs livekit-protocol: {how_to_install('livekit')}") from error
         return json_format.Parse(self.body, WebhookEvent(), ignore_unknown_fields=True)
 
 

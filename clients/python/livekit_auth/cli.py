@@ -3,8 +3,6 @@
 import os
 import sys
 
-from livekit_auth._extras import missing
-
 
 def main() -> None:
     """Runs the program and exits: 0 done, 1 refused, 2 misused, 3 no answer, 4 the output can't be written."""
@@ -15,7 +13,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
-        sys.stderr.write(f"livekit-auth: {missing('cli')}\n")
+        from livekit_auth._extras import how_to_install
+
+        sys.stderr.write(f"livekit-auth's command line needs more than is installed: {how_to_install('cli')}\n")
         sys.exit(2)
     # Python keeps bytes that aren't UTF-8 as lone surrogates, which no message of the contract can carry.
     if not all(_is_utf8(argument) for argument in sys.argv):

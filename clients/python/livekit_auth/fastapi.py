@@ -9,16 +9,19 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol
 
-from livekit_auth._extras import missing
-
 try:
     from fastapi import APIRouter, Depends, Request, Response
     from fastapi.responses import JSONResponse
     from fastapi.routing import APIRoute
+    from pydantic import BaseModel
+    from starlette.datastructures import MutableHeaders
     from starlette.exceptions import HTTPException  # FastAPI's is one of these
     from starlette.requests import ClientDisconnect
+    from starlette.types import Message, Receive, Scope, Send
 except ImportError as _error:  # an extra
-    raise ImportError(f"livekit_auth.fastapi needs FastAPI: {missing('fastapi')}") from _error
+    from livekit_auth._extras import how_to_install
+
+    raise ImportError(f"livekit_auth.fastapi needs FastAPI: {how_to_install('fastapi')}") from _error
 
 from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
 from livekit_auth._requests import TokenRequest
@@ -26,6 +29,7 @@ from livekit_auth._results import IssuedToken
 from livekit_auth._web.answers import Answer, RefusedError, retry_after
 from livekit_auth._web.asked import OLDER, STANDARD, Access, AskedToken, check_asked, check_members, fields_at_fault
 from livekit_auth._web.bodies import read_body, require_json, values
+from livekit_auth._web.documented import REFUSALS, OlderToken, StandardToken, at_fault, request_body
 from livekit_auth._web.strict_json import pairs_to_object, parse_object
 from livekit_auth.webhooks import MAX_BODY, EventType, HandlerT, Verifier, WebhookReceiver
 
@@ -99,54 +103,65 @@ def token_router(
         issued = await _issue(client, access, asked, OLDER)
         return JSONResponse({"token": issued.token, "url": issued.url})
 
-    _add(router, path, standard, "LiveKit's token endpoint", (STANDARD, max_body))
+    title = "LiveKit's token endpoint"
+    _add(router, path, standard, summary=title, shape=(STANDARD, max_body), success=(201, StandardToken))
     if older_path is not None:
-        _add(router, older_path, older, "A LiveKit token and its server's url", (OLDER, max_body))
+        title = "A LiveKit token and its server's url"
+        _add(router, older_path, older, summary=title, shape=(OLDER, max_body), success=(200, OlderToken))
     return router
 
 
-def _add(
+def _add(  # noqa: PLR0913 - what a route is made of
     router: APIRouter,
     path: str,
     endpoint: Callable[..., Any],
+    *,
     summary: str,
     shape: tuple[Mapping[str, str], int],
+    success: tuple[int, type[BaseModel]],
 ) -> None:
     class Route(APIRoute):
-        """Answers refusals itself, so that the application needs no handler for them; nothing may be cached."""
+        """Answers refusals and its own faults itself, and lets nobody keep any answer of this path."""
 
-        def get_route_handler(self) -> Callable[[Request], Any]:
-            handle = super().get_route_handler()
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            scope[_SHAPE] = shape
+            started = False
 
-            async def guarded(request: Request) -> Response:
-                request.scope[_SHAPE] = shape
-                try:
-                    response = await handle(request)
-                except RefusedError as refused:
-                    response = _response(refused.answer)
-                except HTTPException as error:
-                    error.headers = {**(error.headers or {}), "cache-control": "no-store"}
-                    raise
-                response.headers["cache-control"] = "no-store"
-                return response
+            async def send_unkept(message: Message) -> None:
+                nonlocal started
+                if message["type"] == "http.response.start":
+                    started = True
+                    MutableHeaders(raw=message["headers"])["cache-control"] = "no-store"
+                await send(message)
 
-            return guarded
+            try:
+                await super().handle(scope, receive, send_unkept)
+            except RefusedError as refused:
+                await _response(refused.answer)(scope, receive, send_unkept)
+            except HTTPException as error:  # the router's own, for another method
+                error.headers = {**(error.headers or {}), "cache-control": "no-store"}
+                raise
+            except Exception:
+                # Outside the application's middleware a 500 would be made without the header. What failed is raised
+                # all the same, so that the server logs it and whoever watches for exceptions sees it.
+                if not started:
+                    await _response(at_fault().answer)(scope, receive, send_unkept)
+                raise
 
-    properties = {name: {"type": _openapi_type(attribute)} for name, attribute in shape[0].items()}
-    content = {"application/json": {"schema": {"type": "object", "properties": properties}}}
+    status, model = success
     router.add_api_route(
         path,
         endpoint,
         methods=["POST"],
         summary=summary,
+        status_code=status,
+        response_model=model,
+        response_description="The token",
+        responses=REFUSALS,
         route_class_override=Route,
         response_class=JSONResponse,
-        openapi_extra={"requestBody": {"content": content}},
+        openapi_extra={"requestBody": request_body(shape[0])},
     )
-
-
-def _openapi_type(attribute: str) -> str:
-    return "object" if attribute in {"participant_attributes", "room_config"} else "string"
 
 
 async def _issue(client: Issuer, access: object, asked: AskedToken, names: Mapping[str, str]) -> IssuedToken:
@@ -177,7 +192,7 @@ def _refusal(error: AuthError, asked: AskedToken, names: Mapping[str, str]) -> R
             return RefusedError(400, "the request has fields that break LiveKit's limits", fields=fields)
         case _:
             _log.error("no token, and the application or the service is at fault: %s", error)
-            return RefusedError(500, "tokens can't be issued: an operator must look")
+            return at_fault()
 
 
 class WebhookRouter(APIRouter):

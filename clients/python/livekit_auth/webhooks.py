@@ -1,7 +1,8 @@
 """Receives LiveKit's webhooks: an ASGI application that checks each one through the service and runs handlers.
 
 Guarantees: a handler runs only for what LiveKit signed, at least once for each event, and not again for what was
-handled and acknowledged. Handlers must stand being run twice: an event whose acknowledgement was lost comes again.
+handled and acknowledged. Write handlers so that running twice is safe: a delivery that comes again while the first is
+at work, or to another process, runs them again.
 Needs no web framework; `livekit_auth.fastapi.webhook_router` mounts it in FastAPI.
 """
 
@@ -51,6 +52,7 @@ Handler = Callable[[VerifiedWebhook], Awaitable[None] | None]
 """What runs for an event."""
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
+_REMEMBERED = 1024  # events that were handled here and not acknowledged; one that is forgotten may run once more
 _log = logging.getLogger("livekit_auth.webhooks")
 
 
@@ -70,7 +72,8 @@ class WebhookReceiver:
     """An ASGI application for the url that LiveKit posts to.
 
     200 when every handler of the event is done, or it was handled before; 401 or 400 for what LiveKit didn't sign, 413
-    over `max_body` bytes; 503 with Retry-After when a handler or the service failed, so that LiveKit sends it again.
+    over `max_body` bytes; 503 with Retry-After when a handler or the service failed, so that LiveKit sends it again,
+    and once for an event that is handled and couldn't be acknowledged.
     `project` names the only project that may have signed.
     """
 
@@ -80,6 +83,7 @@ class WebhookReceiver:
         self._max_body = max_body
         self._handlers: dict[str, list[Handler]] = {}
         self._any: list[Handler] = []
+        self._unacknowledged: dict[tuple[str, str, bytes], None] = {}
 
     def on(self, *types: EventType) -> Callable[[HandlerT], HandlerT]:
         """Registers a handler, `async` or not, for events of these types; it takes the VerifiedWebhook.
@@ -114,8 +118,7 @@ class WebhookReceiver:
             event = await self._verify(await self._read(headers, chunks), authorization)
             if event.duplicate:
                 return Answer(200, {"detail": "handled before"})
-            handlers = [*self._handlers.get(event.type, ()), *self._any]
-            if handlers:
+            if handlers := [*self._handlers.get(event.type, ()), *self._any]:
                 await self._handle(event, handlers)
         except RefusedError as refused:
             return refused.answer
@@ -140,15 +143,32 @@ class WebhookReceiver:
             raise RefusedError(503, "webhooks can't be verified now", headers=retry_after(error)) from None
 
     async def _handle(self, event: VerifiedWebhook, handlers: list[Handler]) -> None:
-        """Runs every handler, also after one has failed, and acknowledges when none has."""
-        results = [await _attempt(handler, event) for handler in handlers]
-        if not all(results):
-            raise RefusedError(503, "the event can't be handled now", headers=retry_after())
+        """Runs every handler, also after one has failed, and acknowledges when none has.
+
+        An acknowledgement that fails is tried once more, when LiveKit sends the event again: then the handlers don't
+        run, and whatever comes of it LiveKit isn't asked a second time.
+        """
+        key = (event.project, event.event_id, event.body_sha256)
+        asked_again = key in self._unacknowledged
+        if not asked_again:
+            results = [await _attempt(handler, event) for handler in handlers]
+            if not all(results):
+                raise RefusedError(503, "the event can't be handled now", headers=retry_after())
         try:
             await self._client.ack_webhook(event)
         except AuthError as error:
-            # It is handled: asking LiveKit to send it again would only have it handled twice.
-            _log.warning("handled %s %s and can't acknowledge it: %s", event.type, event.event_id, error)
+            _log.error("handled %s %s and can't acknowledge it: %s", event.type, event.event_id, error)
+            self._remember(key)
+            if not asked_again:
+                detail = "the event is handled; send it again so that this can be recorded"
+                raise RefusedError(503, detail, headers=retry_after(error)) from None
+        else:
+            self._unacknowledged.pop(key, None)
+
+    def _remember(self, key: tuple[str, str, bytes]) -> None:
+        self._unacknowledged[key] = None
+        if len(self._unacknowledged) > _REMEMBERED:
+            del self._unacknowledged[next(iter(self._unacknowledged))]
 
     async def __call__(
         self,

@@ -1,6 +1,6 @@
 // The page: sign in, get a token from the application's own endpoint, join, see who is there.
 // Tokens stay in livekit-client's TokenSource: never in the url, in storage or in the console.
-import { ConnectionState, Room, RoomEvent, TokenSource, Track } from "livekit-client";
+import { ConnectionErrorReason, ConnectionState, Room, RoomEvent, TokenSource, Track } from "livekit-client";
 
 const at = (id) => document.getElementById(id);
 const source = TokenSource.endpoint("/livekit/token-source", { credentials: "same-origin" });
@@ -39,6 +39,7 @@ const TITLES = {
 // livekit-client puts the endpoint's answer into the error's text: "… received 403 / {…}".
 function tokenProblem(error) {
   const [, status, body] = /received (\d{3}) \/ (.*)$/s.exec(error.message) ?? [];
+  if (!status) return problem("The application can't be reached", "Check your connection, then try again.");
   let answer = {};
   try {
     answer = JSON.parse(body);
@@ -144,9 +145,9 @@ async function connect({ serverUrl, participantToken }) {
   room.on(RoomEvent.Disconnected, left);
   try {
     await room.connect(serverUrl, participantToken);
-  } catch {
+  } catch (error) {
     room = null;
-    return problem("LiveKit didn't let you in", "Your token was refused or the server can't be reached. Try again.");
+    return connectProblem(error, new URL(serverUrl).host);
   }
   at("room-title").textContent = `Room ${room.name}`;
   show("room");
@@ -154,6 +155,15 @@ async function connect({ serverUrl, participantToken }) {
   draw();
   at("room-title").focus();
   await Promise.all([turn("microphone", true), turn("camera", true)]);
+}
+
+// livekit-client asks the server why, when it didn't let the page in.
+function connectProblem({ reason }, host) {
+  if (reason === ConnectionErrorReason.NotAllowed) {
+    return problem("LiveKit refused your token", "It doesn't know the key that signed it, or the token has expired.");
+  }
+  if (reason === ConnectionErrorReason.Cancelled) return say("");
+  problem("LiveKit can't be reached", `There is no answer from ${host}. Try again in a moment.`);
 }
 
 function left() {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from livekit_auth._extras import missing
+from livekit_auth._extras import how_to_install
 from livekit_auth_server.adapters.yaml_file import ConfigError
 
+DIST = "livekit-auth-server"
 _MODULES = {"redis": "redis.asyncio", "otlp": "opentelemetry.exporter.otlp.proto.http.trace_exporter"}
 
 
@@ -15,4 +16,4 @@ def require(extra: str, setting: str) -> None:
     try:
         import_module(_MODULES[extra])
     except ImportError:
-        raise ConfigError(setting, missing(extra, "livekit-auth-server")) from None
+        raise ConfigError(setting, f"needs the extra {extra}: {how_to_install(extra, dist=DIST)}") from None

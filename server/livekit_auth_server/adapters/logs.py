@@ -35,6 +35,8 @@ def configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if console and sys.stderr.isatty() and level != "debug":
+        processors.append(_without_heads)
     if console:
         plain, colors = structlog.dev.plain_traceback, sys.stderr.isatty()
         processors += [_escaped, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
@@ -58,6 +60,13 @@ def _numbered(worker: int) -> structlog.typing.Processor:
         return event
 
     return add
+
+
+def _without_heads(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Heads of the audit trail are for whoever collects the log: nobody compares one with what scrolled by."""
+    if event["event"] == "audit head":
+        raise structlog.DropEvent
+    return event
 
 
 class _Text:

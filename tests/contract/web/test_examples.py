@@ -1,14 +1,18 @@
 """The examples, as people run them: a uvicorn process each, in front of a real server."""
 
+import asyncio
+import importlib
 import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import jwt
+import pytest
+from fastapi.testclient import TestClient
 
 from support.deployment import SECRETS
 from support.ports import free_port
@@ -18,18 +22,22 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 PATIENCE = 30  # seconds
 
 
-@contextmanager
-def running(server, folder, application, caller):
-    """Runs an example with a caller's certificate; gives its url and the path of its log."""
+def settings(server, folder, caller):
+    """The environment's variables of a client with a caller's certificate."""
     cert, key = server.example_ca.issue(uris=[f"spiffe://example.org/{caller}"]).write(folder, "client")
     (folder / "ca.pem").write_bytes(server.server_ca.leaf_pem)
-    env = {
-        **os.environ,
+    return {
         "LIVEKIT_AUTH_ADDRESS": f"localhost:{server.port}",
         "LIVEKIT_AUTH_CA": str(folder / "ca.pem"),
         "LIVEKIT_AUTH_CERT": str(cert),
         "LIVEKIT_AUTH_KEY": str(key),
     }
+
+
+@contextmanager
+def running(server, folder, application, caller):
+    """Runs an example with a caller's certificate; gives its url and the path of its log."""
+    env = {**os.environ, **settings(server, folder, caller)}
     port, log = free_port(), folder / "uvicorn.log"
     command = [sys.executable, "-m", "uvicorn", application, "--app-dir", EXAMPLES, "--port", str(port)]
     with log.open("wb") as stream:
@@ -76,3 +84,48 @@ def test_the_webhook_receiver_handles_what_livekit_signed(server, tmp_path):
         forged = httpx.post(f"{url}/livekit/webhook", content=body + b" ", headers=signed).status_code
         assert (answers, forged) == ([200, 200], 401)
         assert log.read_text().count("participant_joined: user-1 in consult-1") == 1
+
+
+@pytest.fixture
+def under_test(server, tmp_path, monkeypatch):
+    """Imports an example afresh with a caller's certificate and runs it under FastAPI's TestClient, as its users do."""
+    with ExitStack() as stack:
+
+        def start(name, caller):
+            for variable, value in settings(server, tmp_path, caller).items():
+                monkeypatch.setenv(variable, value)
+            monkeypatch.syspath_prepend(EXAMPLES)
+            for module in [module for module in sys.modules if module.partition(".")[0] == name.partition(".")[0]]:
+                monkeypatch.delitem(sys.modules, module)
+            example = importlib.import_module(name)
+            return stack.enter_context(TestClient(example.app)), example
+
+        yield start
+
+
+def test_the_token_server_passes_under_testclient(under_test):
+    http, example = under_test("token_server", "web")
+    ada = {"authorization": "Bearer session-of-ada"}
+    answers = [http.post("/livekit/token-source", json={"room_name": "consult-7"}, headers=ada) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201] * 3
+    assert http.post("/livekit/token-source", json={"room_name": "board-1"}, headers=ada).status_code == 403
+    http.__exit__()
+    with pytest.raises(RuntimeError, match="closed"):  # by the lifespan
+        asyncio.run(example.client.get_caller())
+
+
+def test_the_webhook_receiver_passes_under_testclient(under_test):
+    http, _ = under_test("webhook_receiver", "hooks")
+    body = event(id=f"EV_{time.time_ns()}")
+    signed = {"authorization": webhook_token(body)}
+    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled"}
+    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled before"}
+    assert http.post("/livekit/webhook", content=body + b" ", headers=signed).status_code == 401
+
+
+def test_the_browser_room_passes_under_testclient(under_test):
+    (EXAMPLES / "web_room/build").mkdir(exist_ok=True)  # made by npm, and not needed here
+    http, _ = under_test("web_room.app", "web")
+    assert http.post("/livekit/token-source", json={"room_name": "consult-1"}).status_code == 401
+    assert http.post("/sign-in", json={"user": "ada"}).status_code == 200
+    assert http.post("/livekit/token-source", json={"room_name": "consult-1"}).status_code == 201

@@ -3,7 +3,6 @@
 import re
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -19,18 +18,10 @@ DOCUMENT = (Path(__file__).parents[3] / "docs" / "web.md").read_text()
 ENDPOINT, HOOKS, BEFORE, AFTER, MATRIX = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 
 
-@dataclass
-class User:
-    """A user of the application that the document imports from."""
-
-    id: str = "7"
-    name: str = "Ada"
-    consultation: str = "42"
-    rooms: tuple[str, ...] = ("consult-42",)
-
-
-def signed_in():
-    return User()
+def signed_in_app(names):
+    """A document's application, with a login in the place of the one that it says to replace."""
+    names["app"].dependency_overrides[names["signed_in"]] = lambda: "7"
+    return names["app"]
 
 
 @pytest.fixture
@@ -53,9 +44,6 @@ def run(server, tmp_path, monkeypatch):
         exec(compile(source, "web.md", "exec"), vars(module))  # noqa: S102 - the project's own text
         return vars(module)
 
-    application = ModuleType("my_app")
-    application.User, application.signed_in = User, signed_in
-    monkeypatch.setitem(sys.modules, "my_app", application)
     return run
 
 
@@ -69,7 +57,10 @@ def test_the_first_examples_are_short(source, most):
 
 
 async def test_the_token_endpoint(run):
-    async with calling(run(ENDPOINT, "web")["app"]) as http:
+    names = run(ENDPOINT, "web")
+    async with calling(names["app"]) as http:
+        assert (await http.post("/livekit/token-source", json={})).status_code == 401  # until the login is replaced
+    async with calling(signed_in_app(names)) as http:
         answer = await http.post("/livekit/token-source", json={"room_name": "consult-42"})
         refused = await http.post("/livekit/token-source", json={"room_name": "consult-43"})
     assert (answer.status_code, refused.status_code) == (201, 403)
@@ -89,7 +80,7 @@ async def test_the_quick_start_before_and_after(run, monkeypatch):
     monkeypatch.setenv("LIVEKIT_API_KEY", "APIalpha")
     monkeypatch.setenv("LIVEKIT_API_SECRET", SECRETS["APIalpha"])
     monkeypatch.setenv("LIVEKIT_URL", "wss://alpha.example.org")
-    before, after = run(BEFORE, "web")["app"], run(AFTER, "web")["app"]
+    before, after = run(BEFORE, "web")["app"], signed_in_app(run(AFTER, "web"))
     asked = {"user_id": "7", "room": "consult-42"}
     async with calling(before) as old, calling(after) as new:
         then, now = (await old.post("/livekit/token", params=asked)), (await new.post("/livekit/token", params=asked))

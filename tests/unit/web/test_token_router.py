@@ -4,8 +4,10 @@ import logging
 from datetime import timedelta
 from typing import Annotated
 
+import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from livekit_auth import TokenRequest
@@ -134,6 +136,23 @@ async def test_the_endpoint_is_described(http):
         "participant_attributes",
         "room_config",
     }
+
+
+async def test_the_token_and_every_refusal_are_described(http):
+    document = (await http.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+
+    def answers(path):
+        """The names of the members of each answer's body, by status."""
+        found = document["paths"][path]["post"]["responses"]
+        refs = {status: answer["content"]["application/json"]["schema"]["$ref"] for status, answer in found.items()}
+        return {status: {*schemas[ref.rpartition("/")[2]]["properties"]} for status, ref in refs.items()}
+
+    refusal = {"detail", "fields", "decision_id"}
+    refusals = dict.fromkeys(("400", "403", "408", "413", "415", "429", "500", "503"), refusal)
+    framework = {"422": {"detail"}}  # of what `authorize` takes, as FastAPI describes it
+    assert answers(STANDARD) == {"201": {"server_url", "participant_token"}, **refusals, **framework}
+    assert answers(OLDER) == {"200": {"token", "url"}, **refusals, **framework}
 
 
 # --- who decides ---
@@ -393,6 +412,53 @@ async def test_why_goes_to_the_log_and_the_token_does_not(http, service, caplog)
 async def test_answers_are_not_stored(http):
     for body in ({}, {"no": 1}):
         assert (await http.post(STANDARD, json=body)).headers["cache-control"] == "no-store"
+
+
+def invalid(number: int) -> Access:
+    raise AssertionError
+
+
+def broken() -> Access:
+    raise RuntimeError("a fault of the application")
+
+
+def mistaken() -> str:
+    return "no Access"
+
+
+@pytest.mark.parametrize("path", [STANDARD, OLDER])
+@pytest.mark.parametrize(("fault", "status"), [(invalid, 422), (broken, 500), (mistaken, 500)])
+async def test_answers_that_the_framework_makes_are_not_stored(service, fault, status, path):
+    app = FastAPI()
+    app.include_router(token_router(service, authorize=fault))
+    async with calling(app) as http:
+        answer = await http.post(path, json={})
+    assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
+    assert "fault of the application" not in answer.text
+
+
+@pytest.mark.parametrize("path", [STANDARD, OLDER])
+async def test_answers_to_other_methods_are_not_stored(http, path):
+    answer = await http.get(path)
+    assert (answer.status_code, answer.headers["cache-control"]) == (405, "no-store")
+
+
+async def test_a_fault_of_the_application_still_reaches_who_watches_for_it(service):
+    app = FastAPI()
+    app.include_router(token_router(service, authorize=broken))
+    transport = httpx.ASGITransport(app)  # raises what the application raises, as middleware sees it
+    async with httpx.AsyncClient(transport=transport, base_url="https://app.example.org") as http:
+        with pytest.raises(RuntimeError, match="a fault of the application"):
+            await http.post(STANDARD, json={})
+
+
+async def test_the_applications_own_handler_of_an_exception_answers_and_nothing_is_stored(service):
+    app = FastAPI()
+    app.include_router(token_router(service, authorize=broken))
+    app.add_exception_handler(RuntimeError, lambda _request, _error: JSONResponse({"mine": True}, 418))
+    async with calling(app) as http:
+        answer = await http.post(STANDARD, json={})
+    assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (418, {"mine": True}, "no-store")
 
 
 async def test_refusals_of_the_applications_framework_are_not_stored_either(service):

@@ -185,11 +185,52 @@ async def test_a_service_that_cannot_check_is_no_fault_of_livekits(http, service
     assert "internal" not in answer.text
 
 
-async def test_an_acknowledgement_that_is_lost_does_not_undo_the_work(http, service, seen, caplog):
+async def test_a_failed_acknowledgement_is_repeated_once_without_the_handlers(http, service, seen, caplog):
     service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
-    assert (await deliver(http)).status_code == 200
+    answer = await deliver(http)
+    assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
+    assert [record.levelname for record in caplog.records if "can't acknowledge" in record.message] == ["ERROR"]
+    service.ack_failure = None
+    assert [(await deliver(http)).status_code for _ in range(2)] == [200, 200]
+    assert (seen, service.acknowledged) == (["consult-1"], {BODY})
+
+
+async def test_livekit_is_asked_once_only_while_acknowledgements_keep_failing(http, service, seen):
+    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    assert [(await deliver(http)).status_code for _ in range(4)] == [503, 200, 200, 200]
     assert seen == ["consult-1"]
-    assert "can't acknowledge" in caplog.text
+
+
+async def test_other_bytes_under_the_id_are_handled_though_an_acknowledgement_failed(http, service, seen):
+    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    assert [(await deliver(http, body)).status_code for body in (BODY, BODY + b" ")] == [503, 503]
+    assert seen == ["consult-1"] * 2
+
+
+async def test_a_handler_that_failed_runs_again_though_it_never_came_to_an_acknowledgement(http, hooks, service):
+    runs = []
+
+    @hooks.on("participant_joined")
+    async def failing_first(event):
+        runs.append(event.event_id)
+        if len(runs) == 1:
+            raise RuntimeError
+
+    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    assert [(await deliver(http)).status_code for _ in range(3)] == [503, 503, 200]
+    assert len(runs) == 2
+
+
+async def test_what_is_remembered_of_failed_acknowledgements_is_bounded(service):
+    receiver = WebhookReceiver(service)
+    receiver.on_any(lambda _event: None)
+    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    app = Starlette(routes=[Route(PATH, receiver)])
+    async with calling(app) as http:
+        for number in range(1100):
+            await deliver(http, b"%d" % number)
+        assert len(receiver._unacknowledged) == 1024
+        assert (await deliver(http, b"1099")).status_code == 200
 
 
 # --- forgeries ---

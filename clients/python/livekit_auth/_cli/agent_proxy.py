@@ -12,7 +12,7 @@ from livekit_auth._cli import output
 from livekit_auth._cli.options import Address, Ca, Cert, Key, Project, Timeout
 from livekit_auth._config import DEFAULT_TIMEOUT
 from livekit_auth._errors import ConfigError
-from livekit_auth._extras import missing
+from livekit_auth._extras import how_to_install
 
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*/[A-Za-z][A-Za-z0-9_]*")
 
@@ -48,7 +48,8 @@ def agent_proxy(  # noqa: PLR0913 - the command's options
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("livekit_auth"):
                 raise
-            raise ConfigError(missing("cli,livekit")) from None
+            message = f"agent-proxy needs more than is installed: {how_to_install('cli', 'livekit')}"
+            raise ConfigError(message) from None
         for method in allow_api or []:
             if not _METHOD.fullmatch(method):
                 message = f"{method!r} isn't a method such as livekit.RoomService/ListParticipants"
