@@ -794,7 +794,8 @@ async def test_livekit_over_tls_is_reached_by_a_tunnel(http, client, no_proxies,
     monkeypatch.setenv("HTTPS_PROXY", "http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
     async with server, serving(client, RULES, "wss://livekit.example.org") as proxy:
         assert await handshake(http, proxy) == 502
-    assert await asked.get() == b"CONNECT livekit.example.org:443 HTTP/1.1\r\n"
+    async with asyncio.timeout(PATIENCE):
+        assert await asked.get() == b"CONNECT livekit.example.org:443 HTTP/1.1\r\n"
 
 
 @pytest.mark.parametrize("exempt", ["example.org", "livekit.example.org:7880", "*"])
