@@ -97,7 +97,7 @@ AGENTS_BEFORE := 1.7.1
 compat-agents: setup ## The worker without a secret on the release line of livekit-agents before the locked one
 	@$(UV) pip install --quiet --python .venv/bin/python --target .cache/livekit-agents-$(AGENTS_BEFORE) "livekit-agents==$(AGENTS_BEFORE)"
 	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) python -c 'import livekit.agents.version as v; assert v.__version__ == "$(AGENTS_BEFORE)", v.__version__'
-	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) pytest tests/contract/client/test_agents.py tests/contract/client/test_agents_cloud.py --quiet
+	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) pytest tests/unit/client/test_agents_tokens.py tests/contract/client/test_agents.py tests/contract/client/test_agents_cloud.py --quiet
 
 .PHONY: bench
 bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)

@@ -177,6 +177,20 @@ async def test_a_job_joins_at_the_projects_url_and_not_at_the_proxy(http, proxy,
     assert (assignment.url, assignment.token) == (f"ws://{livekit.address}", "job")
 
 
+async def test_a_job_that_would_be_recorded_is_not_and_that_is_said_once(http, proxy, livekit, caplog):
+    """The worker would sign its uploads with the made-up key."""
+    offer, assigned = ServerMessage(), ServerMessage()
+    for job in (offer.availability.job, assigned.assignment.job):
+        job.id, job.enable_recording = "AJ_1", True
+    livekit.to_say = [offer.SerializeToString(), assigned.SerializeToString()]
+    async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
+        offered = ServerMessage.FromString(await worker.receive_bytes()).availability
+        given = ServerMessage.FromString(await worker.receive_bytes()).assignment
+    assert (offered.job.id, offered.job.enable_recording) == ("AJ_1", False)
+    assert (given.job.id, given.job.enable_recording, given.url) == ("AJ_1", False, f"ws://{livekit.address}")
+    assert caplog.text.count("run unrecorded") == 1
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_a_simulated_job_is_dropped(http, proxy, livekit, as_json):
     simulate = WorkerMessage()
@@ -780,7 +794,8 @@ async def test_livekit_over_tls_is_reached_by_a_tunnel(http, client, no_proxies,
     monkeypatch.setenv("HTTPS_PROXY", "http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
     async with server, serving(client, RULES, "wss://livekit.example.org") as proxy:
         assert await handshake(http, proxy) == 502
-    assert await asked.get() == b"CONNECT livekit.example.org:443 HTTP/1.1\r\n"
+    async with asyncio.timeout(PATIENCE):
+        assert await asked.get() == b"CONNECT livekit.example.org:443 HTTP/1.1\r\n"
 
 
 @pytest.mark.parametrize("exempt", ["example.org", "livekit.example.org:7880", "*"])

@@ -6,10 +6,15 @@ than was checked here. Kinds of messages that this version doesn't know don't pa
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import WSMsgType
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol.agent import ServerMessage, WorkerMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Frame = bytes | str
 
@@ -32,13 +37,25 @@ def from_worker(kind: WSMsgType, data: Frame, *, simulation: bool) -> Frame | No
     return _write(kind, message)
 
 
-def from_livekit(kind: WSMsgType, data: Frame, url: str) -> Frame:
-    """The frame to hand on. A job without a url gets the project's: the worker would take its own, the proxy's."""
+def from_livekit(kind: WSMsgType, data: Frame, url: str, unrecorded: Callable[[], None]) -> Frame:
+    """The frame to hand on. Raises UnreadableError.
+
+    A job without a url gets the project's: the worker would take its own, the proxy's. A job that is to be recorded
+    isn't, and `unrecorded` is called: the worker would sign its uploads with the made-up key.
+    """
     message = ServerMessage()
     _parse(kind, data, message)
-    if message.WhichOneof("message") != "assignment" or message.assignment.url:
+    what = message.WhichOneof("message")
+    if what not in {"availability", "assignment"}:
         return data
-    message.assignment.url = url
+    job = message.availability.job if what == "availability" else message.assignment.job
+    if job.enable_recording:
+        job.enable_recording = False
+        unrecorded()
+    elif what == "availability" or message.assignment.url:
+        return data
+    if what == "assignment" and not message.assignment.url:
+        message.assignment.url = url
     return _write(kind, message)
 
 

@@ -101,6 +101,7 @@ class Proxy:
         self._way_out = proxy_for(self._http_url)
         self._session = session
         self._tokens = WorkerTokens(client, TokenRequest(role=rules.role, project=rules.project))
+        self._told_of_recording = False
         self._sources: OrderedDict[str, TokenSource] = OrderedDict()
 
     @property
@@ -195,10 +196,15 @@ class Proxy:
     async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
         while (frame := await livekit.receive()).type in MESSAGES:
             with contextlib.suppress(_messages.UnreadableError):
-                await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url))
+                await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
         ending = Ending.of(frame, gone=WSCloseCode.BAD_GATEWAY)
         _log.info("The worker's connection to LiveKit ended with code %d", ending.code)
         return ending
+
+    def _unrecorded(self) -> None:
+        if not self._told_of_recording:
+            self._told_of_recording = True
+            _log.warning("Jobs that LiveKit would record run unrecorded: agent-proxy has no tokens for recording")
 
     async def _call(self, request: web.BaseRequest, path: str, room: str) -> web.StreamResponse:
         if request.content_type not in BODY_TYPES:

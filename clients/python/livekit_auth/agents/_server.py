@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit import agents
 
-from livekit_auth._errors import ConfigError
+from livekit_auth._errors import AuthError, ConfigError
 from livekit_auth._requests import TokenRequest
 from livekit_auth._worker_tokens import WorkerTokens
 from livekit_auth.agents import _cloud, _private
@@ -111,7 +111,8 @@ class AgentServer(agents.AgentServer):
         except Exception as error:
             if not _private.under_the_command_line():
                 raise
-            _log.error("The worker ends, with exit code 1: %s", error)
+            told = isinstance(error, (AuthError, ConfigError, RuntimeError))
+            _log.error("The worker ends, with exit code 1: %s", error, exc_info=None if told else error)
             await self._leave(drain=not devmode)
             raise SystemExit(1) from None
 
