@@ -104,16 +104,16 @@ def test_silent_sockets_keep_neither_a_revocation_nor_probes_nor_rotation_out(
         for one in crowd:
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", deployment.port))
-        within(10, lambda: server.num_fds() >= FEW - RESERVE, "the crowd")
-        assert server.num_fds() < FEW
+        within(30, lambda: server.num_fds() > 60, "the crowd")  # more than the soft limit leaves
         (folder / "audit" / "audit.0.jsonl").rename(folder / "audit" / "audit.0.jsonl.1")
         assert caller.IssueToken(ASK, timeout=10).token  # in a new file
         assert probes.ready()
         (folder / "deny.new").write_text(f"version: 1\ndeny: [{{id: {WEB}}}]\n")
         (folder / "deny.new").rename(folder / "deny.yaml")
-        within(5, lambda: refused(caller), "the revocation")
+        within(20, lambda: refused(caller), "the revocation")
         assert refusal(lambda: caller.IssueToken(ASK, timeout=10)).reason == "CERTIFICATE_REVOKED"
         assert probes.get("/livez")[0] == 200
+        assert FEW - RESERVE < server.num_fds() < FEW
         assert "can't be read" not in deployment.log
     finally:
         for one in crowd:

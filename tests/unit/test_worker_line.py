@@ -273,7 +273,7 @@ class Line:
         self.theirs.close()
 
     async def heard(self, name: str) -> object:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while name not in (message := json.loads(await self.reader.readline())):
                 pass
             return message[name]
@@ -294,25 +294,26 @@ async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor
         return ["disk"]
 
     reloads: list[int] = []
-    async with Line() as line:
-        control, condition = Control(line.theirs.fileno(), 0), Condition("serving", problems=[reasons])
-        running = asyncio.create_task(control.run(condition, page, {"reload": lambda: reloads.append(1)}))
-        line.writer.write(b"metrics\nreload\n")
-        async with asyncio.timeout(3):
-            while not reloads:  # noqa: ASYNC110 - a test
-                await asyncio.sleep(0.01)
-        told = {"ready": False, "reasons": ["readiness can't be told; the log has the details"], "warnings": []}
-        assert await line.heard("state") == told
-        broken.clear()
-        line.writer.write(b"metrics\n")
-        assert await line.heard("metrics") == "# page"
-        while await line.heard("state") == told:
-            pass
-        assert await line.heard("state") == {"ready": False, "reasons": ["disk"], "warnings": []}
-        line.theirs.close()
-        line.writer.close()
-        await asyncio.wait_for(running, 3)
-        assert control.gone
+    with capture_logs():
+        async with Line() as line:
+            control, condition = Control(line.theirs.fileno(), 0), Condition("serving", problems=[reasons])
+            running = asyncio.create_task(control.run(condition, page, {"reload": lambda: reloads.append(1)}))
+            line.writer.write(b"metrics\nreload\n")
+            async with asyncio.timeout(15):
+                while not reloads:  # noqa: ASYNC110 - a test
+                    await asyncio.sleep(0.01)
+            told = {"ready": False, "reasons": ["readiness can't be told; the log has the details"], "warnings": []}
+            assert await line.heard("state") == told
+            broken.clear()
+            line.writer.write(b"metrics\n")
+            assert await line.heard("metrics") == "# page"
+            while await line.heard("state") == told:
+                pass
+            assert await line.heard("state") == {"ready": False, "reasons": ["disk"], "warnings": []}
+            line.theirs.close()
+            line.writer.close()
+            await asyncio.wait_for(running, 3)
+            assert control.gone
 
 
 @pytest.fixture
@@ -331,7 +332,7 @@ async def test_while_it_loads_it_says_so_though_no_event_loop_runs(unbound: list
         for _ in range(3):
             assert await line.heard("phase") == "starting"
         running = asyncio.create_task(control.run(Condition("serving"), lambda: b"", {}))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while await line.heard("phase") != "serving":
                 pass
         for _ in range(3):
@@ -375,7 +376,7 @@ async def test_orders_that_a_worker_doesnt_know_are_left_out() -> None:
             control.run(Condition("serving"), lambda: b"", {"reload": lambda: reloads.append(1)})
         )
         line.writer.write(b"\xff\nrelod\n\nreload\n")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             while not reloads:  # noqa: ASYNC110 - a test
                 await asyncio.sleep(0.01)
         assert not running.done()
