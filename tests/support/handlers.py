@@ -148,7 +148,7 @@ def state_of(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, ke
 def listed(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, keys: KeySet | None = None) -> ListedCaller:
     """The caller as a handler gets it. Without entries it may do everything."""
     policy, caller = policy_of(*(entries or (EVERYTHING,)), roles=roles)
-    return ListedCaller(IDENTIFIED, caller, policy, keys or keys_of(KEY), NOW, "", again=lambda caller: caller)
+    return ListedCaller(IDENTIFIED, caller, policy, keys or keys_of(KEY), NOW, "", None, 0, lambda caller: caller)
 
 
 def issuer(audit: AuditTrail) -> Issuer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from base64 import b64encode
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,13 @@ import jwt
 import pytest
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.adapters.acks import MemoryAckStore
 from livekit_auth_server.core.identity import Identified, WorkloadId
 from livekit_auth_server.core.keys import KeySet, KeyState
 from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.revocation import NEVER, DenyList
+from livekit_auth_server.core.tokens import MAX_UNSIGNED
 from livekit_auth_server.service import batches as batches_module
 from livekit_auth_server.service.calls import CallContext, Calls, Method, State
 from livekit_auth_server.service.limits import RateLimits
@@ -26,6 +28,7 @@ from livekit_auth_server.service.webhooks import Webhooks
 from support.handlers import (
     KEY,
     NOW,
+    SECRET,
     AuditTrail,
     CallLog,
     FakeClock,
@@ -34,6 +37,7 @@ from support.handlers import (
     key,
     keys_of,
 )
+from support.jws import sign
 from support.policies import ANY, CALLER, JOIN, policy_of
 
 if TYPE_CHECKING:
@@ -94,6 +98,21 @@ class SlowStore:
         return None
 
 
+@dataclass
+class SlowAcks:
+    """Knows no acknowledgement, once its gate is open."""
+
+    gate: Gate | None = None
+
+    async def is_acknowledged(self, *_: object) -> bool:
+        if self.gate is not None:
+            await self.gate.passed()
+        return False
+
+    async def acknowledge(self, *_: object) -> int:
+        return 0
+
+
 class Deaf:
     def limited(self, _method: str) -> None:
         """Hears nothing."""
@@ -109,13 +128,15 @@ class World:
         made = issuer(self.audit)
         self.calls = Calls(self.state, self.clock, CallLog(), rates, made.deny_unlisted)
         self.turns = Turns(self.clock)
-        hooks = Webhooks(MemoryAckStore(self.clock, 60, 100), 1024)
+        self.acknowledged = SlowAcks()
+        hooks = Webhooks(self.acknowledged, 1024)
         self.methods = {method.name: method for method in methods(made, hooks, self.turns)}
 
     @staticmethod
     def policy(*entries: AllowEntry, limits: tuple[Limit, ...] = ()) -> Any:
         policy, caller = policy_of(*entries, roles={"guest": JOIN})
-        caller = replace(caller, limits=limits)
+        default = frozenset({"default"})
+        caller = replace(caller, limits=limits, verify_webhooks=default, verify_tokens=default)
         callers = {CALLER: caller, OTHER.identity.text: replace(caller, id=OTHER.identity.text)}
         return replace(policy, callers=callers, revision="r2")
 
@@ -128,6 +149,17 @@ class World:
         sent = b"".join(b"\x0a" + bytes([len(entry)]) + entry for entry in entries)
         data = await self.calls.run(self.methods["BatchIssueTokens"], CONTEXT, sent)
         return pb.BatchIssueTokensResponse.FromString(data)
+
+    async def verify(self, token: str) -> pb.VerifyTokenResponse:
+        data = pb.VerifyTokenRequest(token=token).SerializeToString()
+        return pb.VerifyTokenResponse.FromString(await self.calls.run(self.methods["VerifyToken"], CONTEXT, data))
+
+    async def webhook(self) -> pb.VerifyWebhookResponse:
+        body = b'{"id":"EV_1"}'
+        digest = b64encode(hashlib.sha256(body).digest()).decode()
+        hook = sign({"iss": KEY.id, "exp": NOW + 300, "sha256": digest}, SECRET.encode())
+        data = pb.VerifyWebhookRequest(body=body, authorization=hook).SerializeToString()
+        return pb.VerifyWebhookResponse.FromString(await self.calls.run(self.methods["VerifyWebhook"], CONTEXT, data))
 
     def deny(self) -> None:
         self.state.denied = DenyList({CALLER: NEVER})
@@ -388,6 +420,59 @@ async def test_a_key_that_is_revoked_between_the_entries_signs_none_that_leaves(
     answer = await asyncio.wait_for(world.batch(ASKED, denied, *[ASKED] * 300), 5)
     await changing
     assert set(issuers(*(result.response for result in answer.results if result.response.token))) == {"APInext"}
+
+
+# Verifications
+
+
+REVOKED_TOO = {**REVOKED, World.revoke_key: Reason.KEY_UNKNOWN}
+
+
+@pytest.mark.parametrize("change", REVOKED_TOO, ids=lambda change: change.__name__)
+async def test_a_webhook_is_not_verified_for_what_is_revoked_while_the_store_is_asked(change):
+    world = World()
+    world.acknowledged.gate = gate = Gate()
+    task = asyncio.create_task(world.webhook())
+    await asyncio.wait_for(gate.reached.wait(), 5)
+    change(world)
+    gate.open()
+    assert (await refusal(task)).reason is REVOKED_TOO[change]
+
+
+async def test_a_webhook_is_verified_when_nothing_changes_or_the_new_state_permits_it():
+    world = World()
+    assert (await world.webhook()).key_id == KEY.id
+    world.acknowledged.gate = gate = Gate()
+    task = asyncio.create_task(world.webhook())
+    await asyncio.wait_for(gate.reached.wait(), 5)
+    world.state.keys, world.clock.time = keys_of(KEY, key("APInext")), NOW + 2
+    gate.open()
+    assert (await task).key_id == KEY.id
+
+
+def token_of(size: int) -> str:
+    """A token of so many characters or a few more."""
+    claims = {"sub": "user-1", "iss": KEY.id, "exp": NOW + 300}
+    return sign({"metadata": "x" * (size * 3 // 4), **claims}, SECRET.encode())
+
+
+@pytest.mark.parametrize("change", REVOKED_TOO, ids=lambda change: change.__name__)
+async def test_a_large_token_is_verified_in_turns_with_the_state_of_its_own(change):
+    world = World()
+    async with world.turns.of(CALLER):
+        task = asyncio.create_task(world.verify(token_of(MAX_UNSIGNED)))
+        assert (await asyncio.wait_for(world.verify(token_of(100)), 5)).identity == "user-1"
+        assert not task.done()
+        change(world)
+    assert (await refusal(task)).reason is REVOKED_TOO[change]
+
+
+async def test_a_large_token_is_verified_as_a_small_one():
+    answers = [await World().verify(token_of(size)) for size in (100, MAX_UNSIGNED)]
+    assert [len(answer.metadata) for answer in answers] == [75, MAX_UNSIGNED * 3 // 4]
+    for answer in answers:
+        answer.metadata = ""
+    assert answers[0] == answers[1]
 
 
 # Reading

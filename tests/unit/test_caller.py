@@ -30,7 +30,7 @@ LISTED = CallerPolicy(CALLER, (ENTRY,), frozenset({"b", "a"}), frozenset({"c"}))
 async def asked(listed: CallerPolicy | None) -> pb.GetCallerResponse:
     policy = Policy("r1", {}, {listed.id: listed} if listed else {})
     return await get_caller(
-        Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, "", again=lambda caller: caller), pb.GetCallerRequest()
+        Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, "", None, 0, lambda caller: caller), pb.GetCallerRequest()
     )
 
 

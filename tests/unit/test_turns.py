@@ -129,7 +129,8 @@ async def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next(pieces: 
         else:
             pieces._ends["a1"].set()
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            assert pieces.turns._open == {"a"}, "a2 has the turn"
+            assert pieces.begun[-1] == "a1", "and doesn't know it yet"
             pieces.tasks[-2].cancel()
         await settled()
         assert pieces.begun[-1] == "a3"

@@ -111,16 +111,17 @@ class Caller:
     keys: KeySet
     now: int
     trace_id: str
-    shadow: Shadow | None = None
-    version: int = field(default=0, kw_only=True)
-    again: Callable[[Caller], Caller] = field(kw_only=True, compare=False, repr=False)
+    shadow: Shadow | None
+    version: int
+    again: Callable[[Caller], Caller] = field(compare=False, repr=False)
 
     def renewed(self) -> Self:
         """The caller as of this moment; itself if nothing was replaced and no second has passed.
 
         Raises what its next call would meet: CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, CALLER_NOT_LISTED and so on.
         """
-        return cast("Self", self.again(self))
+        caller: Any = self.again(self)
+        return caller  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +297,11 @@ class Calls:
         listed = state.policy.callers.get(identified.identity.text)
         finished.listed = listed is not None
         again = partial(self._again, method, context, finished, admitted)
-        parts = state.policy, state.keys, now, finished.trace_id, state.shadow
-        if listed is None:
-            return Caller(identified, None, *parts, version=state.version, again=again)
-        return ListedCaller(identified, listed, *parts, version=state.version, again=again)
+        made: type[Any] = Caller if listed is None else ListedCaller
+        caller: Caller | ListedCaller = made(
+            identified, listed, state.policy, state.keys, now, finished.trace_id, state.shadow, state.version, again
+        )
+        return caller
 
     def _again(
         self,
@@ -318,17 +320,19 @@ class Calls:
 
     async def _read(self, method: Method[Q, R] | OpenMethod[Q, R], caller: Caller, data: bytes) -> Q:
         """The request, charged to its caller if the policy lists it, which one that can't be read is too."""
-        charge = partial(self._charge, method.name)
+        request: Any
         try:
             if method.queued:
                 check_size(data, method.max_bytes)
-                return cast("Q", Undecoded(data, charge))
+                request = Undecoded(data, partial(self._charge, method.name))
+                return request  # type: ignore[no-any-return]
             request = decoded(method.request, data, method.max_bytes)
         except Refusal:
-            await charge(caller, None)
+            await self._charge(method.name, caller, None)
             raise
-        await charge(caller, request)
-        return cast("Q", request)
+        if self.limits is not None and caller.policy is not None:
+            await self.limits.charge(caller.policy, method.name, request)
+        return request  # type: ignore[no-any-return]
 
     async def _charge(self, method: str, caller: Caller, request: Any) -> None:  # noqa: ANN401 - by the method's name
         if self.limits is not None and caller.policy is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
@@ -29,8 +29,7 @@ _REST_OF_RESPONSE = 2 * KIB  # the most that a response holds beside token, url 
 _REPLACED = "policy or keys were replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """A token that may leave once its record is written, if it `stands` then. `version` is the state's."""
 
     record: AuditRecord

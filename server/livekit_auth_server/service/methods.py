@@ -9,7 +9,7 @@ from livekit_auth_server.service.batches import Batches
 from livekit_auth_server.service.caller import get_caller
 from livekit_auth_server.service.calls import Method, OpenMethod
 from livekit_auth_server.service.issue import MAX_ISSUE_REQUEST
-from livekit_auth_server.service.tokens import verify_token
+from livekit_auth_server.service.tokens import Tokens
 from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
@@ -30,6 +30,6 @@ def methods(issuer: Issuer, webhooks: Webhooks, turns: Turns) -> tuple[Method[An
         ),
         Method("VerifyWebhook", pb.VerifyWebhookRequest, webhooks.verify, 4 * KIB * KIB),
         Method("AckWebhook", pb.AckWebhookRequest, webhooks.acknowledge, 4 * KIB),
-        Method("VerifyToken", pb.VerifyTokenRequest, verify_token, 4 * KIB * KIB),
+        Method("VerifyToken", pb.VerifyTokenRequest, Tokens(turns).verify, 4 * KIB * KIB),
         OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 4 * KIB),
     )

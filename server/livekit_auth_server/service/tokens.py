@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.core.tokens import verify_access_token
+from livekit_auth_server.core.tokens import MAX_UNSIGNED, verify_access_token
 from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message
 from livekit_auth_server.service.webhooks import permitted_to_verify
 
 if TYPE_CHECKING:
     from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.turns import Turns
 
 _OTHER_CLAIMS = 32
 _OTHER_CLAIM_CHARACTERS = 64
 
 
-async def verify_token(caller: ListedCaller, request: pb.VerifyTokenRequest) -> pb.VerifyTokenResponse:
-    """VerifyToken."""
-    require_valid(request)
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Verifies tokens; large ones, which take the worker milliseconds, in turns."""
+
+    turns: Turns
+
+    async def verify(self, caller: ListedCaller, request: pb.VerifyTokenRequest) -> pb.VerifyTokenResponse:
+        """VerifyToken."""
+        require_valid(request)
+        if len(request.token) <= MAX_UNSIGNED:
+            return _verified(caller, request.token)
+        answers: list[pb.VerifyTokenResponse] = []
+        async with self.turns.of(caller.policy.id):
+            await self.turns.each((request.token,), lambda token: answers.append(_verified(caller.renewed(), token)))
+        return answers[0]
+
+
+def _verified(caller: ListedCaller, text: str) -> pb.VerifyTokenResponse:
     projects = permitted_to_verify(caller, "VerifyToken", "verify_tokens", "")
-    token = verify_access_token(request.token, caller.keys, projects, caller.now)
+    token = verify_access_token(text, caller.keys, projects, caller.now)
     signed = token.signed
     response = pb.VerifyTokenResponse(
         grants=grants_message(token.grants),

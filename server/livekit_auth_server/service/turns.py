@@ -25,6 +25,7 @@ T = TypeVar("T")
 PLACES = 32
 OPEN = 4
 SLICE = 0.001  # seconds
+_LATER = 1.0  # seconds: what a caller without a place is told to wait
 _IDLE = 0.00002  # seconds: the event loop comes round faster than that only when it has nothing to do
 
 
@@ -44,7 +45,7 @@ class Turns:
         places = self._places.get(caller, 0)
         if places >= PLACES:
             message = f"{places} of your requests wait for their turn, the most that one caller may have"
-            raise Refusal(Reason.RATE_LIMITED, message)
+            raise Refusal(Reason.RATE_LIMITED, message, retry_after=_LATER)
         self._places[caller] = places + 1
         try:
             await self._turn(caller)

@@ -39,9 +39,11 @@ class Webhooks:
             limit = {"max_body_bytes": str(self.max_body)}
             raise Refusal(Reason.BODY_TOO_LARGE, f"a body may have {self.max_body} bytes here", limit)
         require_valid(request)
-        projects = permitted_to_verify(caller, "VerifyWebhook", "verify_webhooks", request.project)
-        event = verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
+        event = _verified(caller, request)
         duplicate = await self._is_duplicate(caller, event)
+        now = caller.renewed()
+        if now.version != caller.version:  # something was replaced while the store was asked
+            event = _verified(now, request)
         if self.observer is not None:
             self.observer.checked(duplicate)
         return pb.VerifyWebhookResponse(
@@ -72,6 +74,11 @@ class Webhooks:
             return await self.acknowledged.is_acknowledged(caller.policy.id, event.project, event.id, event.body_sha256)
         except StoreUnavailable:
             return None
+
+
+def _verified(caller: ListedCaller, request: pb.VerifyWebhookRequest) -> VerifiedEvent:
+    projects = permitted_to_verify(caller, "VerifyWebhook", "verify_webhooks", request.project)
+    return verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
 
 
 def permitted_to_verify(caller: ListedCaller, method: str, permission: Permission, project: str) -> frozenset[str]:
