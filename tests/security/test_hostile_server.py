@@ -197,7 +197,7 @@ async def test_a_failure_of_any_shape_is_an_autherror(trailers, authority, files
         Answer(headers=[(b":status", b"xyz")], trailers=None),
         Answer([], trailers=((STATUS, b"0"),)),
         Answer([b"", b""]),
-        Answer([b"x" * 20_000], trailers=None),
+        Answer([b"x" * 16_000], trailers=None),
     ],
     ids=["html", "a proxy's 502", "no status", "OK without a message", "two messages", "no trailers"],
 )

@@ -67,30 +67,32 @@ def threads_in_a_call() -> bool:
 
 def asyncio_unused() -> bool:
     client = livekit_auth.AuthClient()
+    return forked(*[lambda: asyncio.run(call(client))] * CHILDREN)
 
-    async def call() -> str:
-        return (await client.get_caller()).workload_id
 
-    return forked(*[lambda: asyncio.run(call())] * CHILDREN)
+async def call(client: livekit_auth.AuthClient) -> str:
+    return (await client.get_caller()).workload_id
+
+
+async def open_while_forking(child: Callable[[livekit_auth.AuthClient], object], count: int = 1) -> bool:
+    async with livekit_auth.AuthClient() as client:
+        await call(client)
+        good = forked(*[lambda: child(client)] * count)
+        workload_id = await call(client)
+        report("parent", lambda: workload_id)
+        return good
 
 
 def asyncio_open() -> bool:
-    async def call(client: livekit_auth.AuthClient) -> str:
-        return (await client.get_caller()).workload_id
-
     def child(client: livekit_auth.AuthClient) -> str:
         asyncio._set_running_loop(None)  # the child inherits the mark of the loop that it was forked in
         return asyncio.run(call(client))
 
-    async def parent() -> bool:
-        async with livekit_auth.AuthClient() as client:
-            await call(client)
-            good = forked(lambda: child(client))
-            workload_id = await call(client)
-            report("parent", lambda: workload_id)
-            return good
+    return asyncio.run(open_while_forking(child))
 
-    return asyncio.run(parent())
+
+def asyncio_open_threads_after() -> bool:
+    return asyncio.run(open_while_forking(lambda _: sync.AuthClient().get_caller().workload_id, CHILDREN))
 
 
 def source_renewing() -> bool:

@@ -53,23 +53,30 @@ class Flight:
         self._lock = threading.Lock()
         self._ended: threading.Event | None = None
 
-    def start(self, work: Callable[[], None]) -> threading.Event:
-        """Starts the work unless it is going on, and returns at once. The work must not raise."""
+    def start(self, work: Callable[[], None]) -> threading.Event | None:
+        """Starts the work unless it is going on, and returns at once what is set at its end. The work must not raise.
+
+        Starts nothing and returns None where there is no thread to be had, as when the interpreter is ending.
+        """
         with self._lock:
             if self._ended is None or self._ended.is_set():
-                ended = self._ended = threading.Event()
+                ended = threading.Event()
                 context = contextvars.copy_context()
                 thread = threading.Thread(target=context.run, args=(_run, work, ended), daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # no more threads, or the interpreter is ending
-                    ended.set()
-                    raise
+                except RuntimeError:
+                    return None
+                self._ended = ended
             return self._ended
 
     def join(self, work: Callable[[], None]) -> None:
         """Starts the work unless it is going on, and waits for its end."""
-        self.start(work).wait()
+        ended = self.start(work)
+        if ended is None:
+            work()
+        else:
+            ended.wait()
 
 
 def _run(work: Callable[[], None], ended: threading.Event) -> None:

@@ -22,8 +22,8 @@ def start(environment):
 
     async def start(pattern, **variables):
         command = [sys.executable, "-X", "faulthandler", support.forking.__file__, pattern]
-        path = str(Path(support.forking.__file__).parents[1])
-        env = {**os.environ, "PYTHONPATH": path, **variables}
+        path = [os.environ.get("PYTHONPATH", ""), str(Path(support.forking.__file__).parents[1])]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **variables}
         return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env)
 
     return start
@@ -77,6 +77,13 @@ async def test_a_child_of_an_open_asyncio_client_gets_an_error_and_never_hangs(s
     assert said["parent"] == [WORKLOAD]
     assert "RuntimeError: gRPC can't be used in this forked process: a client for asyncio was open" in said["child"][0]
     assert len(service.connections) == 1
+
+
+@pytest.mark.slow
+async def test_a_child_of_an_open_asyncio_client_can_use_the_client_for_threads(start, service):
+    said = await results(await start("asyncio_open_threads_after"))
+    assert said == {"parent": [WORKLOAD], "child": [WORKLOAD] * 3}
+    assert len(service.connections) == 1 + 3
 
 
 async def test_without_grpcs_fork_support_a_child_gets_an_error_and_never_hangs(start):

@@ -104,6 +104,74 @@ def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
     assert not files.renewed()
 
 
+def while_reading(monkeypatch, change):
+    """Has `change` happen once, when the files have been read and not yet been looked at again."""
+    check, changes = CertificateFiles._check, [change]
+
+    def checked(files):
+        check(files)
+        if changes:
+            changes.pop()()
+
+    monkeypatch.setattr(CertificateFiles, "_check", checked)
+
+
+def test_files_that_change_while_they_are_read_are_not_used_half_old_and_half_new(config, authority, monkeypatch):
+    renewed = authority.issue(uris=["spiffe://example.org/web"])
+    while_reading(monkeypatch, lambda: renewed.write(config.identity.cert.parent, "client"))
+    with pytest.raises(ConfigError, match="changed while they were read"):
+        CertificateFiles(config.identity)
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+def test_a_renewal_during_a_renewal_is_taken_whole_at_the_next_look(config, authority, monkeypatch, name):
+    now = 0.0
+    files = CertificateFiles(config.identity, clock=lambda: now)
+    before = files.current
+    directory = config.identity.cert.parent
+    second, third = (authority.issue(uris=["spiffe://example.org/web"]) for _ in range(2))
+    second.write(directory, "client")
+    path = getattr(config.identity, name)
+
+    def again():
+        if name == "ca":
+            path.write_bytes(authority.leaf_pem * 2)
+        else:
+            third.write(directory, "client")
+
+    while_reading(monkeypatch, again)
+    now = 1.0
+    assert not files.renewed()
+    assert files.current == before
+    now = 2.0
+    assert files.renewed()
+    expected = second if name == "ca" else third
+    assert (files.current.cert, files.current.key) == (expected.cert_pem, expected.key_pem)
+
+
+def test_files_that_could_not_be_read_are_read_again_without_another_change(config, authority, monkeypatch):
+    now = 0.0
+    files = CertificateFiles(config.identity, clock=lambda: now)
+    authority.issue(uris=["spiffe://example.org/web"]).write(config.identity.cert.parent, "client")
+    with monkeypatch.context() as broken:
+        broken.setattr(CertificateFiles, "_check", lambda _: (_ for _ in ()).throw(ConfigError("busy")))
+        now = 1.0
+        assert not files.renewed()
+    now = 1.9
+    assert not files.renewed()
+    now = 2.0
+    assert files.renewed()
+
+
+def test_a_ca_that_is_replaced_alone_is_noticed(config):
+    now = 0.0
+    files = CertificateFiles(config.identity, clock=lambda: now)
+    config.identity.ca.write_bytes(Authority.create("the next CA").leaf_pem)
+    now = 1.0
+    assert files.renewed()
+    assert files.current.ca == config.identity.ca.read_bytes()
+
+
 def test_the_key_shows_in_no_repr(config):
     certificates = CertificateFiles(config.identity).current
     assert b"PRIVATE KEY" in certificates.key

@@ -14,13 +14,14 @@ from livekit_auth import (
     AuthError,
     Denied,
     InvalidRequest,
+    NotConnected,
     RateLimited,
     ServerError,
     Unauthenticated,
     Unavailable,
     VerificationFailed,
 )
-from livekit_auth._errors import VERIFICATION_REASONS, to_error
+from livekit_auth._errors import MAX_RETRY_AFTER, Finding, not_connected, printable, to_error, with_retry_after
 from livekit_auth.v1.errors_pb2 import ErrorReason
 from support.fake_auth_server import refusal
 
@@ -57,14 +58,60 @@ def test_a_code_without_a_reason_tells_the_kind(code, kind):
     )
 
 
-@pytest.mark.parametrize("reason", sorted(VERIFICATION_REASONS))
+OF_THE_TOKEN_OR_WEBHOOK = {
+    "TOKEN_MALFORMED",
+    "KEY_UNKNOWN",
+    "SIGNATURE_INVALID",
+    "TOKEN_EXPIRED",
+    "NOT_A_WEBHOOK_TOKEN",
+    "NOT_AN_ACCESS_TOKEN",
+    "BODY_ALTERED",
+    "BODY_TOO_LARGE",
+    "BODY_NOT_JSON",
+}
+OF_THE_CALLER_OR_SERVER = {
+    "UNSPECIFIED",
+    "IDENTITY_INVALID",
+    "CERTIFICATE_EXPIRED",
+    "CALLER_NOT_LISTED",
+    "MALFORMED_REQUEST",
+    "UNKNOWN_FIELD",
+    "INVALID_REQUEST",
+    "PROJECT_REQUIRED",
+    "PROJECT_NOT_PERMITTED",
+    "ROLE_NOT_PERMITTED",
+    "GRANTS_NOT_PERMITTED",
+    "POWER_NOT_PERMITTED",
+    "ROOM_NOT_PERMITTED",
+    "IDENTITY_NOT_PERMITTED",
+    "TTL_NOT_PERMITTED",
+    "NO_SIGNING_KEY",
+    "RESPONSE_TOO_LARGE",
+    "RATE_LIMITED",
+    "AUDIT_UNAVAILABLE",
+    "ACK_STORE_UNAVAILABLE",
+    "INTERNAL",
+    "TLS_VERSION",
+    "LIMITS_UNAVAILABLE",
+    "CERTIFICATE_REVOKED",
+}
+
+
+@pytest.mark.parametrize("reason", sorted(OF_THE_TOKEN_OR_WEBHOOK))
 @pytest.mark.parametrize("code", ["UNAUTHENTICATED", "INVALID_ARGUMENT"])
 def test_a_token_or_webhook_that_fails_is_told_apart_from_a_caller_that_does(code, reason):
     assert type(to_error(refusal(code, reason))) is VerificationFailed
 
 
-def test_every_verification_reason_is_one_of_the_contracts():
-    assert {f"ERROR_REASON_{reason}" for reason in VERIFICATION_REASONS} <= set(ErrorReason.keys())
+@pytest.mark.parametrize("reason", sorted(OF_THE_CALLER_OR_SERVER - {"RESPONSE_TOO_LARGE"}))
+def test_every_other_reason_leaves_the_kind_to_the_code(reason):
+    assert type(to_error(refusal("UNAUTHENTICATED", reason))) is Unauthenticated
+    assert type(to_error(refusal("PERMISSION_DENIED", reason))) is Denied
+
+
+def test_every_reason_of_the_contract_is_of_one_kind_or_the_other():
+    known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum's wrapper
+    assert known == OF_THE_TOKEN_OR_WEBHOOK | OF_THE_CALLER_OR_SERVER
 
 
 def test_an_answer_that_is_too_large_is_no_limit_to_wait_for():
@@ -166,3 +213,49 @@ def test_an_error_survives_copying_and_pickling(twin):
     assert type(again) is Denied
     assert str(again) == str(error)
     assert isinstance(again, AuthError)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kept"),
+    [
+        (0, True),
+        (1, True),
+        (MAX_RETRY_AFTER.days * 86_400, True),
+        (MAX_RETRY_AFTER.days * 86_400 + 1, False),
+        (-1, False),
+        (2**62, False),
+        (-(2**62), False),
+    ],
+)
+def test_a_wait_that_makes_no_sense_counts_as_none(seconds, kept):
+    wait = to_error(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=seconds)).retry_after
+    assert wait == (timedelta(seconds=seconds) if kept else None)
+
+
+def test_what_is_left_of_a_wait_is_put_in_its_place_and_nothing_else_changes():
+    error = to_error(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", "20 a second", retry_after=3))
+    later = with_retry_after(error, timedelta(seconds=1))
+    assert type(later) is RateLimited
+    assert (later.retry_after, later.reason, later.message) == (timedelta(seconds=1), "RATE_LIMITED", "20 a second")
+    assert error.retry_after == timedelta(seconds=3)
+
+
+def test_the_text_of_an_error_is_one_line_and_its_parts_are_the_servers():
+    error = to_error(refusal("PERMISSION_DENIED", "A\nB", "no\x1b[31m\n", metadata={"decision_id": "\u202e"}))
+    assert str(error) == "no\\x1b[31m\\n (A\\nB, decision \\u202e)"
+    assert (error.message, error.reason) == ("no\x1b[31m\n", "A\nB")
+
+
+def test_printable_text_stays_as_it_is():
+    assert printable("não 漢字 ~") == "não 漢字 ~"
+
+
+def test_a_lost_connection_with_a_cause_is_unavailable_and_survives_pickling():
+    error = not_connected(Finding("refused", "nothing listens there"))
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert isinstance(error, Unavailable)
+    assert (type(again), again.cause, str(again)) == (
+        NotConnected,
+        "refused",
+        "nothing listens there (UNAVAILABLE)",
+    )

@@ -380,3 +380,23 @@ def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
     source._flight.join(source._renew)
     assert source.token().token == "token-2"
     assert next(Client.requests) == 3
+
+
+def test_without_a_thread_to_be_had_the_token_held_is_returned_and_a_missing_one_asked_for(monkeypatch):
+    class Client:
+        requests = itertools.count(1)
+
+        def issue(self, _request):
+            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    clock = Clock()
+    source = sync.TokenSource(Client(), TokenRequest(role="guest"), clock=clock)
+    assert source.token().token == "token-1"
+    clock.now += 550.0
+    assert source.token().token == "token-1"
+    clock.now += 50.0
+    assert source.token().token == "token-2"

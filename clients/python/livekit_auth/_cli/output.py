@@ -47,6 +47,8 @@ NO_ANSWER = 3
 NOT_WRITTEN = 4
 """The command may have done its work, and what it printed is lost."""
 
+CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
 _REFUSALS = frozenset(
     {"PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "INVALID_ARGUMENT"}
 )

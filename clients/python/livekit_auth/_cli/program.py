@@ -51,5 +51,7 @@ class Program(TyperGroup):
             if not end.code:  # it printed a completion script
                 return output.DONE
             raise output.NotWrittenError(BrokenPipeError()) from end  # typer's own end of a closed pipe, in its help
-        except OSError as error:  # help again: whatever else a command may find in files is a BadParameter
+        except OSError as error:  # help again, which typer prints
+            if error.errno not in output.CANNOT_WRITE:
+                raise
             raise output.NotWrittenError(error) from error
