@@ -163,7 +163,10 @@ function connectProblem({ reason }, host) {
     return problem("LiveKit refused your token", "It doesn't know the key that signed it, or the token has expired.");
   }
   if (reason === ConnectionErrorReason.Cancelled) return say("");
-  problem("LiveKit can't be reached", `There is no answer from ${host}. Try again in a moment.`);
+  if ([ConnectionErrorReason.ServerUnreachable, ConnectionErrorReason.Timeout].includes(reason)) {
+    return problem("LiveKit can't be reached", `There is no answer from ${host}. Try again in a moment.`);
+  }
+  problem("LiveKit didn't take the connection", `${host} answers, but not as it should. Try again in a moment.`);
 }
 
 function left() {
