@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -549,3 +551,11 @@ def test_tail_and_follow_leave_out_what_does_not_follow(tmp_path: Path) -> None:
 
 def ids(lines: Iterable[bytes]) -> list[str]:
     return [json.loads(line).get("decision_id", "segment") for line in lines]
+
+
+@pytest.mark.parametrize("command", ["verify", "query", "tail"])
+def test_output_on_a_full_disk_says_that_it_is_full(trail: tuple[list[Path], Head], command: str) -> None:
+    arguments = [sys.executable, "-m", "livekit_auth_server.cli", "audit", command, str(trail[0][0].parent)]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "livekit-auth-server: the output can't be written: the disk is full\n")

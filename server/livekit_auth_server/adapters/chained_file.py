@@ -173,13 +173,14 @@ class ChainedFile:
             self._segment = f"after a failure: {reason(error)}"
 
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+"""What the system's errors about a disk without room are called."""
 
 
 def reason(error: BaseException) -> str:
     """What went wrong, without a path."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return _FULL[error.errno]
+    if isinstance(error, OSError) and error.errno in FULL:
+        return FULL[error.errno]
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
