@@ -19,7 +19,7 @@ from livekit_auth_server.core.chain import Head, read
 from livekit_auth_server.terminal import REFUSED, App, Json, err, out, print_json
 
 if TYPE_CHECKING:
-    from livekit_auth_server.audit_tools import Finding
+    from livekit_auth_server.audit_files import Finding
 
 app = App(help="Check, search and follow the audit trail's files.", no_args_is_help=True)
 
@@ -66,22 +66,26 @@ def tail(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines, through rotation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the last lines, readable or as they are (--json), and new ones as they come."""
-    from livekit_auth_server import audit_tools
+    """Show the last lines that verify, readable or as they are (--json), and new ones as they come."""
+    from livekit_auth_server import audit_files, audit_tools
 
     files = audit_tools.trail_files([path])
     if path.is_dir():
-        files = [file for file in files if file.suffix == ".jsonl"]
+        files = [file for file in files if audit_files.live(file)]
     if follow:
-        lines = audit_tools.follow(files, count)
+        lines = audit_files.follow(files, count, _say_left_out)
     else:
-        lines = (line for file in files for line in audit_tools.last_lines(file, count))
+        lines = (line for file in files for line in audit_files.tail(file, count, _say_left_out))
     with contextlib.suppress(KeyboardInterrupt):
         for line in lines:
             checked = read(line)
             text = line.decode("ascii", "backslashreplace") if as_json or checked is None else shown(checked.fields)
             sys.stdout.write(_printable(text) + "\n")
             sys.stdout.flush()
+
+
+def _say_left_out(finding: Finding) -> None:
+    err.print(f"left out: {_placed(finding)}", markup=False, style="red")
 
 
 @app.command(
@@ -106,7 +110,7 @@ def query(
     denied: Annotated[bool, typer.Option("--denied", help="Denials alone.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show decisions by who, what, when or token.
+    """Show decisions by who, what, when or token, of lines that verify.
 
     Exit code 0 whether or not one matches; when none does, stderr says so.
     """
@@ -123,9 +127,12 @@ def query(
         until=_time(until, "--until") if until is not None else None,
         denied=denied,
     )
-    found = audit_tools.query(paths, wanted)
+    left = audit_tools.LeftOut()
+    found = audit_tools.query(paths, wanted, left)
+    for finding in left.findings():
+        _say_left_out(finding)
     if as_json:
-        print_json({"records": found})
+        print_json({"records": found, "left_out": [asdict(finding) for finding in left.findings()]})
         return
     for fields in found:
         sys.stdout.write(shown(fields) + "\n")
@@ -164,7 +171,7 @@ def _printable(text: str) -> str:
 
 def _placed(finding: Finding) -> str:
     place = f"{finding.file}:{finding.line}" if finding.line else finding.file
-    return f"{place}: {finding.what}" if place else finding.what
+    return _printable(f"{place}: {finding.what}" if place else finding.what)
 
 
 def _limits(heads: list[Head]) -> str:

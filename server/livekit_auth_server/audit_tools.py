@@ -1,33 +1,22 @@
-"""Reads audit files: are their chains whole, what was decided, what is new. For people and programs, offline."""
+"""Checks audit files and searches them: are their chains whole, what was decided. For people and programs, offline."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import os
-import time
-from collections import deque
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.audit_files import Damaged, Finding, lines, live, verified
 from livekit_auth_server.core.chain import Checked, Head, Problem, check, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-_BLOCK = 64 * 1024
+_MOST = 100  # findings that a file gets, however much is wrong with it
+_SEARCHED = 1_000  # lines in which a file must have one of the trail
 _Exported = dict[tuple[str, int], set[str]]  # hashes that were exported, by chain and number
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong: the file, the line in it (0 for the file as a whole) and what."""
-
-    file: str
-    line: int
-    what: str
 
 
 @dataclass(slots=True)
@@ -68,8 +57,10 @@ def verify(paths: Iterable[Path], heads: Sequence[Head] = ()) -> Verdict:
     verdict, exported = Verdict(), _Exported()
     for head in heads:
         exported.setdefault((head.chain, head.sequence), set()).add(head.digest)
+    files = _in_order(trail_files(paths), verdict)
+    following = [*(first.head.chain for _, first in files[1:]), ""]
     chain: Chain | None = None
-    for path, first in _in_order(trail_files(paths), verdict):
+    for (path, first), next_chain in zip(files, following, strict=False):
         if chain is None or chain.chain != first.head.chain:
             chain = Chain(first.head.chain, first=first.head.sequence)
             verdict.chains.append(chain)
@@ -78,7 +69,8 @@ def verify(paths: Iterable[Path], heads: Sequence[Head] = ()) -> Verdict:
                 verdict.notes.append(Finding(str(path), 1, note))
             elif first.before != Head(first.head.chain):
                 verdict.problems.append(Finding(str(path), 1, "the chain's first line names a line before it"))
-        _verify_file(path, chain, verdict, exported)
+        written = live(path) and next_chain != chain.chain
+        _File(path, chain, verdict, exported).verify(written=written)
     verdict.problems += [_missing(*place, verdict.chains) for place in sorted(exported)]
     return verdict
 
@@ -87,40 +79,81 @@ def _in_order(paths: list[Path], verdict: Verdict) -> list[tuple[Path, Checked]]
     """The files by chain and sequence, each with its first line that can be read."""
     firsts = []
     for path in paths:
-        first = next((checked for line, _ in _lines(path) if (checked := read(line)) is not None), None)
+        first, empty = None, True
+        try:
+            for line, _ in islice(lines(path), _SEARCHED):
+                empty = False
+                if (first := read(line)) is not None:
+                    break
+        except Damaged as damaged:
+            verdict.problems.append(Finding(str(path), damaged.line, damaged.what))
+            continue
         if first is not None:
             firsts.append((path, first))
-        elif any(True for _ in _lines(path)):
-            verdict.problems.append(Finding(str(path), 1, "isn't an audit file"))
-        else:
+        elif empty:
             verdict.notes.append(Finding(str(path), 0, "is empty"))
+        else:
+            verdict.problems.append(Finding(str(path), 1, "isn't an audit file"))
     return sorted(firsts, key=lambda pair: (pair[1].head.chain, pair[1].head.sequence, str(pair[0])))
 
 
-def _verify_file(path: Path, chain: Chain, verdict: Verdict, exported: _Exported) -> None:
-    chain.files.append(str(path))
-    half: list[int] = []
+@dataclass(slots=True)
+class _File:
+    """A file that is held against its chain. `written` is whether a server may be writing it."""
 
-    def whole_lines() -> Iterator[bytes]:
-        for number, (line, whole) in enumerate(_lines(path), 1):
-            if whole:
-                yield line
-            else:
-                half.append(number)
+    path: Path
+    chain: Chain
+    verdict: Verdict
+    exported: _Exported
+    half: tuple[int, bytes] | None = None
+    damaged: Damaged | None = None
+    found: int = 0
 
-    for found in check(whole_lines(), chain.head):
-        if isinstance(found, Problem):
-            verdict.problems.append(Finding(str(path), found.line, found.what))
-            continue
-        chain.lines += 1
-        chain.head = found.head
-        digests = exported.pop((chain.chain, found.head.sequence), None)
-        if digests is not None and digests != {found.head.digest}:
+    def verify(self, *, written: bool) -> None:
+        self.chain.files.append(str(self.path))
+        for found in check(self._whole_lines(), self.chain.head):
+            if isinstance(found, Checked):
+                self._line(found)
+            elif not self._problem(found):
+                return
+        if self.damaged is not None:
+            self._problem(Problem(self.damaged.line, self.damaged.what))
+        elif self.half is not None:
+            self._half_line(*self.half, written=written)
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        try:
+            for number, (line, whole) in enumerate(lines(self.path), 1):
+                if whole:
+                    yield line
+                else:
+                    self.half = number, line
+        except Damaged as damaged:
+            self.damaged = damaged
+
+    def _line(self, line: Checked) -> None:
+        self.chain.lines += 1
+        self.chain.head = line.head
+        digests = self.exported.pop((self.chain.chain, line.head.sequence), None)
+        if digests is not None and digests != {line.head.digest}:
             what = "isn't the line whose hash was exported: it was altered, or the chain rewritten"
-            verdict.problems.append(Finding(str(path), found.line, what))
-    for number in half:
-        note = "the last line has no end: it is being written, or was when the server crashed"
-        verdict.notes.append(Finding(str(path), number, note))
+            self._problem(Problem(line.line, what))
+
+    def _half_line(self, number: int, half: bytes, *, written: bool) -> None:
+        """At the end of a file that may be written it is a remark, as far as it is the chain's next line."""
+        start = self.chain.head.next_start if self.chain.head is not None else b""
+        if written and start and (start.startswith(half) or half.startswith(start)):
+            note = "the last line has no end: it is being written, or was when the server crashed"
+            self.verdict.notes.append(Finding(str(self.path), number, note))
+        else:
+            self._problem(Problem(number, "has no end: something was cut off or added after the last whole line"))
+
+    def _problem(self, problem: Problem) -> bool:
+        """Notes it; False when there are so many that the file isn't checked further."""
+        self.found += 1
+        what = problem.what if self.found < _MOST else f"{problem.what}; the file isn't checked further"
+        self.verdict.problems.append(Finding(str(self.path), problem.line, what))
+        return self.found < _MOST
 
 
 def _missing(chain_id: str, sequence: int, chains: list[Chain]) -> Finding:
@@ -166,90 +199,42 @@ class Wanted:
         return (self.since is None or ended >= self.since) and (self.until is None or began <= self.until)
 
 
-def query(paths: Iterable[Path], wanted: Wanted) -> list[dict[str, Any]]:
+@dataclass(slots=True)
+class LeftOut:
+    """What a search passed over: of each file the first place, and how many more there are."""
+
+    places: dict[str, tuple[Finding, int]] = field(default_factory=dict)
+
+    def add(self, finding: Finding) -> None:
+        """Counts one more."""
+        first, more = self.places.get(finding.file, (finding, -1))
+        self.places[finding.file] = first, more + 1
+
+    def findings(self) -> list[Finding]:
+        """One for each file."""
+        return [
+            Finding(first.file, first.line, first.what + (f"; and {more} more in this file" if more else ""))
+            for first, more in self.places.values()
+        ]
+
+
+def query(paths: Iterable[Path], wanted: Wanted, left: LeftOut | None = None) -> list[dict[str, Any]]:
     """The lines looked for, by time; a decision whose token was withheld is followed by the line that says so.
 
-    Lines that can't be read are passed over: `verify` names them. Raises ConfigError.
+    Lines that don't verify are passed over, which `left` hears. Raises ConfigError.
     """
+    left = left if left is not None else LeftOut()
     found: list[dict[str, Any]] = []
     decisions: set[str] = set()
-    files = _in_order(trail_files(paths), Verdict())
-    for path, _ in files:
-        for line, _whole in _lines(path):
-            fields = checked.fields if (checked := read(line)) is not None else {}
-            kind = fields.get("kind")
-            if kind in ("decision", "denials") and wanted.matches(fields):
-                found.append(fields)
-                decisions.add(fields.get("decision_id", ""))
-            elif kind == "withheld" and fields.get("decision_id") in decisions:
-                found.append(fields)
+    verdict = Verdict()
+    files = _in_order(trail_files(paths), verdict)
+    for problem in verdict.problems:
+        left.add(problem)
+    for checked in verified(files, left.add):
+        fields, kind = checked.fields, checked.fields.get("kind")
+        if kind in ("decision", "denials") and wanted.matches(fields):
+            found.append(fields)
+            decisions.add(fields.get("decision_id", ""))
+        elif kind == "withheld" and fields.get("decision_id") in decisions:
+            found.append(fields)
     return sorted(found, key=lambda fields: int(fields.get("time", 0)))
-
-
-def last_lines(path: Path, count: int) -> list[bytes]:
-    """The last whole lines of a file. Raises ConfigError."""
-    if path.suffix == ".gz":
-        return list(deque((line for line, whole in _lines(path) if whole), count))
-    with _open(path) as file:
-        return _last_of(file, count)
-
-
-def _last_of(file: IO[bytes], count: int) -> list[bytes]:
-    """The last whole lines; leaves the file at the end that it had."""
-    position = end = file.seek(0, os.SEEK_END)
-    data = b""
-    while position > 0 and data.count(b"\n") <= count:
-        step = min(_BLOCK, position)
-        position -= step
-        file.seek(position)
-        data = file.read(step) + data
-    file.seek(end)
-    lines = data.split(b"\n")[:-1]
-    return lines[-count:] if count else []
-
-
-def follow(
-    paths: Sequence[Path], count: int, sleep: Callable[[float], None] = time.sleep, turns: int | None = None
-) -> Iterator[bytes]:
-    """The last lines of each file, then new ones as they come, through rotation. Ends after `turns` looks, if given."""
-    with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(_open(path)) for path in paths}
-        rests = dict.fromkeys(paths, b"")
-        for file in files.values():
-            yield from _last_of(file, count)
-        while turns is None or turns > 0:
-            for path, file in files.items():
-                replaced = _replaced(path, file)  # asked first: what is read then is all that the old file ever gets
-                *lines, rests[path] = (rests[path] + file.read()).split(b"\n")
-                yield from lines
-                if replaced:
-                    file.close()
-                    files[path], rests[path] = stack.enter_context(_open(path)), b""
-            turns = turns - 1 if turns is not None else None
-            sleep(0.2)
-
-
-def _replaced(path: Path, file: IO[bytes]) -> bool:
-    try:
-        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:  # renamed, and the next one hasn't begun
-        return False
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
-    """The lines without their line breaks, and whether each has one. Reads .gz files too. Raises ConfigError."""
-    with _open(path) as file:
-        try:
-            for line in file:
-                yield line.removesuffix(b"\n"), line.endswith(b"\n")
-        except (OSError, EOFError) as error:
-            raise ConfigError(path, f"can't be read: {error}") from None
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
-    except FileNotFoundError:
-        raise ConfigError(path, "there is no such file") from None
-    except OSError as error:
-        raise ConfigError(path, f"can't be read: {error.strerror}") from None

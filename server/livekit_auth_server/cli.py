@@ -5,6 +5,7 @@ Heavy imports stand inside the commands: gRPC must not be imported before TLS is
 
 from __future__ import annotations
 
+import os
 import sys
 
 from livekit_auth_server.adapters import process
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from livekit_auth_server import audit_cli, dev_cli, keys_cli, policy_cli
+from livekit_auth_server.adapters.chained_file import FULL
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.terminal import MISUSE, App, Json, Strict, end_with, err, out, print_json
 
@@ -175,6 +177,13 @@ def main() -> None:
         app()
     except ConfigError as error:
         err.print(f"livekit-auth-server: {error}", markup=False, style="red")
+        sys.exit(MISUSE)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at exit
+        place = error.filename or "the output can't be written"
+        err.print(f"livekit-auth-server: {place}: {FULL[error.errno]}", markup=False, style="red")
         sys.exit(MISUSE)
 
 

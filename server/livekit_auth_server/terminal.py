@@ -24,8 +24,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - JSON
-    """Prints a value as indented JSON."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    """Prints a value as indented JSON in printable ASCII."""
+    sys.stdout.write(json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
 def end_with(warnings: Sequence[str], *, strict: bool, as_json: bool) -> None:

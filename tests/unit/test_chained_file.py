@@ -8,18 +8,18 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from livekit_auth_server import audit_tools
 from livekit_auth_server.adapters.chained_file import ChainedFile, SinkError, reason
+from livekit_auth_server.core.chain import MAX_LINE
 from support.handlers import FakeClock
 from support.mounts import small_disk
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from livekit_auth_server.core.chain import Head
 
 ONE = '"kind":"decision","n":1'
@@ -127,6 +127,44 @@ def test_a_half_line_of_a_crash_is_cut_off_at_start(path: Path, half: bytes, lin
     file(path).open()
     assert_whole(path)
     assert len(lines(path)) == (lines_before + 2 if lines_before else 1)
+
+
+LONG = f'"kind":"decision","padding":"{"x" * 900}"'
+
+
+@pytest.mark.parametrize("half", [b"", b'{"chain":"0123'])
+def test_a_restart_goes_on_in_a_file_that_is_longer_than_what_is_looked_at(path: Path, half: bytes) -> None:
+    first = file(path)
+    first.open()
+    head = first.append([LONG] * 2500)
+    first.close()
+    size = path.stat().st_size
+    assert size > 2 * MAX_LINE
+    with path.open("ab") as stream:
+        stream.write(half)
+    second = file(path)
+    second.open()
+    head_after = second.append([ONE])
+    second.append([ONE])
+    assert (head_after.chain, head_after.sequence) == (head.chain, head.sequence + 2)
+    assert path.read_bytes()[size:].count(b"\n") == 3
+    assert_whole(path, head=head)
+
+
+def test_the_name_of_a_new_file_is_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sink = file(path)
+    sink.open()
+    assert synced == [str(path.parent)]
+    sink.append([ONE])
+    path.rename(path.with_name("audit.0.jsonl.1"))
+    sink.append([ONE])
+    assert synced == [str(path.parent)] * 2, "once for each file, and none for a line"
 
 
 @pytest.mark.parametrize("content", [b"root:x:0:0\n", b"no line break", b"\0" * 100, b"x" * 2_000_000, b"{}\n"])

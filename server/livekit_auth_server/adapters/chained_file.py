@@ -20,15 +20,13 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.core.chain import Head, read
+from livekit_auth_server.core.chain import MAX_LINE, Head, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from livekit_auth_server.service.ports import Clock
-
-_TAIL = 1024 * 1024  # bytes: no line is longer
 
 
 class SinkError(Exception):
@@ -175,13 +173,14 @@ class ChainedFile:
             self._segment = f"after a failure: {reason(error)}"
 
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+"""What the system's errors about a disk without room are called."""
 
 
 def reason(error: BaseException) -> str:
     """What went wrong, without a path."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return _FULL[error.errno]
+    if isinstance(error, OSError) and error.errno in FULL:
+        return FULL[error.errno]
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -213,8 +212,8 @@ def _locked(descriptor: int, path: Path) -> os.stat_result:
 
 def _last(descriptor: int, size: int) -> tuple[Head | None, int]:
     """The head that the file ends with and where; a half line, as a crash leaves it, is cut off. Raises SinkError."""
-    start = max(0, size - _TAIL)
-    tail = os.pread(descriptor, _TAIL, start)
+    start = max(0, size - MAX_LINE)
+    tail = os.pread(descriptor, MAX_LINE, start)
     whole = tail.rfind(b"\n") + 1
     if whole == 0 and start > 0:
         raise SinkError("the file isn't an audit trail; move it away")

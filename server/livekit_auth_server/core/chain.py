@@ -13,9 +13,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+import orjson
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+MAX_LINE = 1024 * 1024  # bytes with the line break: no line is longer
 NOTHING = "0" * 64  # what the first line of a chain names as the hash before it
 
 _CHAIN, _DIGEST = re.compile(r"[0-9a-f]{16}\Z"), re.compile(r"[0-9a-f]{64}\Z")
@@ -41,11 +44,15 @@ class Head:
             raise ValueError("a head is CHAIN:SEQUENCE:SHA256, as the log has it")
         return cls(match["chain"], int(match["sequence"]), match["digest"])
 
+    @property
+    def next_start(self) -> bytes:
+        """How the next line starts, whatever it says."""
+        return f'{{"chain":"{self.chain}","seq":{self.sequence + 1},"prev":"{self.digest}",'.encode("ascii")
+
     def append(self, members: str) -> tuple[bytes, Head]:
         """The next line, with its line break, and the head that it makes. `members` are JSON members in ASCII."""
-        sequence = self.sequence + 1
-        line = f'{{"chain":"{self.chain}","seq":{sequence},"prev":"{self.digest}",{members}}}'.encode("ascii")
-        return line + b"\n", Head(self.chain, sequence, hashlib.sha256(line).hexdigest())
+        line = self.next_start + f"{members}}}".encode("ascii")
+        return line + b"\n", Head(self.chain, self.sequence + 1, hashlib.sha256(line).hexdigest())
 
     def segment(self, why: str, time: int) -> tuple[bytes, Head]:
         """The line with which a writer starts, or goes on in another file or after a failure."""
@@ -84,6 +91,8 @@ def check(lines: Iterable[bytes], after: Head | None = None) -> Iterator[Checked
             continue
         if head is not None and checked.before != head:
             yield Problem(number, difference(head, checked.before))
+        if name := odd(checked.fields):
+            yield Problem(number, f"has a value that no line of the trail has: {name}")
         head = checked.head
         yield checked
 
@@ -102,15 +111,65 @@ def difference(expected: Head, found: Head) -> str:
 def read(line: bytes, number: int = 1) -> Checked | None:
     """The line by itself, None when it isn't one of a chain."""
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
+        fields = orjson.loads(line)
+    except ValueError:
         return None
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict) or not line.isascii():
         return None
     chain, sequence, previous = fields.get("chain"), fields.get("seq"), fields.get("prev")
-    if not (isinstance(chain, str) and isinstance(previous, str) and type(sequence) is int and sequence >= 1):
+    if not (isinstance(chain, str) and isinstance(previous, str) and type(sequence) is int and 1 <= sequence < _MOST):
         return None
     if not (_CHAIN.match(chain) and _DIGEST.match(previous)):
         return None
-    head = Head(chain, sequence, hashlib.sha256(line).hexdigest())
-    return Checked(number, fields, Head(chain, sequence - 1, previous), head)
+    before = Head(chain, sequence - 1, previous)
+    if not line.startswith(before.next_start):
+        return None
+    return Checked(number, fields, before, Head(chain, sequence, hashlib.sha256(line).hexdigest()))
+
+
+def odd(fields: dict[str, Any]) -> str:
+    """The first field whose value no writer gives it, so that readers may rely on the rest; empty when there is none.
+
+    Fields that this version doesn't know may have any value without further levels in it.
+    """
+    return next((ascii(name)[:100] for name, value in fields.items() if not _FIELDS.get(name, _is_flat)(value)), "")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_time(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _LAST_SECOND
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_count(count) for count in value.values())
+
+
+def _is_flat(value: object) -> bool:
+    values = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+    return not any(isinstance(one, list | dict) for one in values)
+
+
+_MOST = 10**18  # a Head's number has 18 digits at most
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+_TEXTS = """kind why decision_id caller certificate_serial method project access room identity entry reason key_id
+token_sha256 policy_revision trace_id participant_kind powers room_preset"""
+_FIELDS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(_TEXTS.split(), _is_text),
+    **dict.fromkeys(("time", "from"), _is_time),
+    **dict.fromkeys(("count", "denials"), _is_count),
+    **dict.fromkeys(("permitted", "dry_run", "listed"), _is_flag),
+    **dict.fromkeys(("methods", "reasons"), _is_counts),
+    "ttl": lambda value: value is None or _is_count(value),
+    "callers": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
