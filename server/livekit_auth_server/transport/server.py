@@ -17,7 +17,7 @@ from livekit_auth_server.transport.gate import Gate
 from livekit_auth_server.transport.standard import HEALTH, REFLECTION, Health, Reflection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import grpc
 
@@ -72,7 +72,7 @@ class Limits:
 class Server:
     """Serves the methods on one address until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what wiring knows
         self,
         methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]],
         calls: Calls,
@@ -80,8 +80,11 @@ class Server:
         *,
         reflect: bool,
         share_port: bool = False,
+        accepted: Callable[[], int] = lambda: 0,
+        tell: Callable[[str, int], None] = lambda _event, _count: None,
     ) -> None:
-        self._connections = Connections(limits.connections, limits.first_call)
+        """`accepted` is how many handshakes began so far; `tell` is told what became of how many connections."""
+        self._connections = Connections(limits.connections, limits.first_call, accepted, tell)
         edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, limits.message)
         self._health = Health((SERVICE,))
         handlers = edge.methods(SERVICE, methods) | self._health.handlers(edge)
