@@ -53,7 +53,6 @@ class Limits:
             ("grpc.max_allowed_incoming_connections", self.connections),
             ("grpc.http2.bdp_probe", 0),  # the windows stay as they are
             ("grpc.http2.lookahead_bytes", _WINDOW),
-            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a message is as large as it came
             ("grpc.max_concurrent_streams", self.streams_per_connection),
             # Without it, clients that queue behind the bound on streams get RST_STREAM and UNAVAILABLE.
             ("grpc.http2.max_deallocating_streams", self.streams_per_connection),
