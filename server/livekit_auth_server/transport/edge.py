@@ -124,7 +124,7 @@ class Edge:
             self.connections.called(about.peer, admitted.owner)
             return about, admitted, self.gate.enter(admitted.owner)
         except Refusal as refusal:
-            if admitted is None:
+            if admitted is None and refusal.reason is not Reason.RATE_LIMITED:
                 self.connections.refused(about.peer)
             self.calls.turned_away(name, about, refusal, admitted)
             raise
