@@ -27,6 +27,7 @@ from livekit_auth_server.adapters.process import accept_signals
 from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
 from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
+from livekit_auth_server.adapters.tallies import Counts
 from livekit_auth_server.adapters.work_metrics import WebhookMetrics, timed
 from livekit_auth_server.adapters.workload_api import opened
 from livekit_auth_server.adapters.yaml_file import ConfigError
@@ -50,6 +51,7 @@ from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores import Stores, open_stores
 from livekit_auth_server.telemetry import Telemetry, open_telemetry
+from livekit_auth_server.transport.connections import EVENTS as CONNECTION_EVENTS
 from livekit_auth_server.transport.server import Limits, Server
 from livekit_auth_server.transport.tls import Endpoint
 
@@ -119,6 +121,10 @@ async def start(  # noqa: PLR0913 - the composition root
         raise
     decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
     issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
+    text = "Connections by what became of them."
+    connections = Counts("livekit_auth_connections", text, ("event",), registry)
+    for event in CONNECTION_EVENTS:
+        connections.add((event,), 0)
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes, limits.request_bytes // 2, small=_SMALL_REQUEST)
     calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
@@ -132,6 +138,8 @@ async def start(  # noqa: PLR0913 - the composition root
         limits,
         reflect=settings.reflection,
         share_port=worker is not None,
+        accepted=lambda: endpoint.handshakes,
+        tell=lambda event, count: connections.add((event,), count),
     )
     try:
         port = await server.start(settings.listen, endpoint.credentials())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import gzip
+import re
+import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -12,7 +17,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import Deployment
-from support.pki import Authority
+from support.pki import NOW, Authority
+from support.ports import free_port
+from support.probes import Probes
 from support.raw_http2 import RawConnection
 from support.refusals import refusal
 
@@ -28,10 +35,16 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def probes() -> Probes:
+    """The server's metrics."""
+    return Probes(free_port())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, probes: Probes) -> Iterator[Deployment]:
     """One server with few places: 100 calls, so 25 per caller, and 80 connections, so 20 per caller."""
     server = Deployment(tmp_path_factory.mktemp("deployment"))
-    server.write("limits: {concurrent_calls: 100, connections: 80, first_call: 2}")
+    server.write(f"limits: {{concurrent_calls: 100, connections: 80, first_call: 2}}\nmetrics: 127.0.0.1:{probes.port}")
     settings = server.directory / "server.yaml"
     settings.write_text(settings.read_text().replace("  dns_bundle", "  deny_list: deny.yaml\n  dns_bundle"))
     (server.directory / "deny.yaml").write_text("version: 1\ndeny:\n  - {id: spiffe://example.org/revoked}\n")
@@ -150,12 +163,44 @@ def test_messages_that_never_end_take_little_memory(server: Deployment, connect:
         assert issues(server)
 
 
-def test_compressed_messages_arent_inflated(server: Deployment, connect: Callable[..., RawConnection]) -> None:
+def test_a_message_that_inflates_takes_little_memory(server: Deployment, connect: Callable[..., RawConnection]) -> None:
+    """256 MiB of zeros are 260 KiB compressed."""
+    assert server.process
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
     connection = connect(certificate(server, "web"))
     stream = connection.open(SERVICE + "IssueToken", [(b"grpc-encoding", b"gzip")])
-    connection.message(stream, b"\x1f\x8b" + bytes(1000))
-    assert connection.wait_for_end({stream}, 10)
+    bomb = gzip.compress(bytes(256 * MIB), 9)
+    connection.announce(stream, len(bomb), compressed=True)
+    connection.pour(stream, bomb)
+    highest = before
+    while not connection.wait_for_end({stream}, 0.05) and not connection.closed:
+        highest = max(highest, process.memory_info().rss)
+    assert highest - before < 50 * MIB
     assert issues(server)
+
+
+def test_connections_without_a_call_are_counted(server: Deployment, probes: Probes) -> None:
+    """Among them those whose handshake fails: no certificate, another CA's, an expired one, no TLS at all."""
+    before = counted(probes, "ended_without_call")
+    late = server.example_ca.issue(uris=["spiffe://example.org/web"], not_after=NOW - dt.timedelta(minutes=1))
+    for credential in (Authority.create("another CA").issue(uris=["spiffe://example.org/web"]), late):
+        with suppress(OSError), RawConnection(server.port, credential, server.server_ca) as refused:
+            while not refused.closed:
+                refused.receive(0.1)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert plain.recv(1) == b""
+    deadline = time.monotonic() + 20
+    while counted(probes, "ended_without_call") < before + 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert counted(probes, "ended_without_call") >= before + 3
+
+
+def counted(probes: Probes, event: str) -> int:
+    pattern = rf'^livekit_auth_connections_total{{event="{event}"}} ([0-9.]+)'
+    (value,) = re.findall(pattern, probes.metrics(), re.MULTILINE)
+    return int(float(value))
 
 
 def test_a_caller_has_a_quarter_of_the_connections(server: Deployment, connect: Callable[..., RawConnection]) -> None:

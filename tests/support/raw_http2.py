@@ -109,9 +109,9 @@ class RawConnection:
             last = start + _MAX_FRAME >= len(framed)
             self._data(stream, framed[start : start + _MAX_FRAME], END_STREAM if end and last else 0)
 
-    def announce(self, stream: int, size: int) -> None:
+    def announce(self, stream: int, size: int, *, compressed: bool = False) -> None:
         """Sends the prefix of a message of this size, and no byte of it."""
-        self._data(stream, b"\0" + struct.pack(">I", size))
+        self._data(stream, bytes([compressed]) + struct.pack(">I", size))
 
     def fill(self, wanted: Mapping[int, int], *, idle: float = 0.5) -> int:
         """Sends zeros on these streams as the server's windows allow, until it gives no more for `idle` seconds.
@@ -122,7 +122,7 @@ class RawConnection:
         while left and not self.closed:
             sent = 0
             for stream in [stream for stream in left if stream not in self.ended]:
-                amount = min(left[stream], _MAX_FRAME, self._initial + self._windows[stream], self._connection_window)
+                amount = min(left[stream], self._room(stream))
                 if amount > 0:
                     self._data(stream, bytes(amount))
                     sent += amount
@@ -132,6 +132,20 @@ class RawConnection:
             if not self.receive(0 if sent else idle) and not sent:
                 break
         return total
+
+    def pour(self, stream: int, data: bytes, *, idle: float = 0.5) -> int:
+        """Sends these bytes as the server's windows allow; returns how many it took."""
+        sent = 0
+        while sent < len(data) and stream not in self.ended and not self.closed:
+            if (amount := min(len(data) - sent, self._room(stream))) > 0:
+                self._data(stream, data[sent : sent + amount])
+                sent += amount
+            elif not self.receive(idle):
+                break
+        return sent
+
+    def _room(self, stream: int) -> int:
+        return min(_MAX_FRAME, self._initial + self._windows[stream], self._connection_window)
 
     def receive(self, seconds: float = 1.0) -> list[Frame]:
         """The frames that come within this time; returns with the first ones. Empty when none came or it is closed."""

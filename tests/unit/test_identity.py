@@ -796,10 +796,13 @@ def test_an_intermediate_with_a_key_that_no_issuer_uses_is_refused(key: Any) -> 
 # What refusals cost
 
 
+STRANGE = [OTHER.issue(uris=[WEB], key=OTHER.key) for _ in range(110)]
+
+
 def failing(known: Identifier, number: int, now: int = T0, source: str = "ipv4:192.0.2.1") -> Refusal:
     """How a certificate is refused that nobody has seen before."""
     with pytest.raises(Refusal) as caught:
-        known.identify(b"junk %d" % number, b"", now, source)
+        known.identify(STRANGE[number].leaf_pem, b"", now, source)
     return caught.value
 
 
@@ -823,10 +826,19 @@ def test_only_so_many_certificates_are_refused_in_a_second() -> None:
     assert failing(known, 99).retry_after == 1
     assert known.identify(late.leaf_pem, b"", T0, "ipv4:192.0.2.2").identity.text == "spiffe://example.org/late"
     for source in range(3, 30):
-        failing(known, 100 + source, source=f"ipv4:192.0.2.{source}")
-    assert failing(known, 200, source="ipv4:192.0.2.99").reason is Reason.RATE_LIMITED
+        failing(known, 50 + source, source=f"ipv4:192.0.2.{source}")
+    assert failing(known, 100, source="ipv4:192.0.2.99").reason is Reason.RATE_LIMITED
     assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB, "known, so never charged"
-    assert failing(known, 201, T0 + 1).reason is Reason.IDENTITY_INVALID
+    assert failing(known, 101, T0 + 1).reason is Reason.IDENTITY_INVALID
+
+
+def test_a_leaf_that_is_refused_at_sight_is_not_charged() -> None:
+    known, credential = identifier(), EXAMPLE.issue(uris=[WEB])
+    for number in range(50):
+        with pytest.raises(Refusal) as caught:
+            known.identify(b"junk %d" % number, b"", T0)
+        assert caught.value.reason is Reason.IDENTITY_INVALID
+    assert known.identify(credential.leaf_pem, b"", T0).identity.text == WEB
 
 
 def test_certificates_that_hold_are_never_charged() -> None:

@@ -126,7 +126,7 @@ class Identified:
 
 @dataclass(slots=True)
 class _Second:
-    """The certificates that were refused in one second, in all and for each source."""
+    """The certificates whose chain was refused in one second, in all and for each source."""
 
     time: int = 0
     total: int = 0
@@ -177,17 +177,17 @@ class Identifier:
         reason, message, since = self._refused.get(key, (None, "", 0))
         if reason is not None and 0 <= now - since < _REFUSAL_SECONDS:
             raise Refusal(reason, message)
-        self._second.check(source, now)
         try:
-            return self._verify(leaf_pem, chain_pem, now)
+            return self._verify(leaf_pem, chain_pem, now, source)
         except Refusal as refusal:
-            self._second.count(source)
+            if refusal.reason is Reason.RATE_LIMITED:
+                raise
             if len(self._refused) >= _CACHED_REFUSALS:
                 self._refused.clear()
             self._refused[key] = (refusal.reason, refusal.message, now)
             raise
 
-    def _verify(self, leaf_pem: bytes, chain_pem: bytes, now: int) -> Identified:
+    def _verify(self, leaf_pem: bytes, chain_pem: bytes, now: int, source: str) -> Identified:
         if len(leaf_pem) + len(chain_pem) > _MAX_CHAIN_BYTES:
             raise _invalid("the certificates are too large")
         try:
@@ -206,7 +206,12 @@ class Identifier:
         bundle = self.bundles.for_identity(identity)
         if not bundle:
             raise _invalid("its trust domain isn't one that this server trusts")
-        chain = _verified_chain(leaf, intermediates, bundle, now)
+        self._second.check(source, now)  # what comes now is dear
+        try:
+            chain = _verified_chain(leaf, intermediates, bundle, now)
+        except Refusal:
+            self._second.count(source)
+            raise
         try:
             certificates = certificate_keys(chain)
         except _UNREADABLE:

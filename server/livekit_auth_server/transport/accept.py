@@ -9,7 +9,7 @@ where the parts of it that this needs are missing. See docs/adr/0017-what-a-clie
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # untyped
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _NEEDED = ("_make_request_call_future", "_request_call", "_request_registered_call")
 _UNKNOWN = "an unknown method"
+_respond_once = cygrpc._handle_stream_unary_rpc  # noqa: SLF001 - grpc.aio's own, see above
+_respond_often = cygrpc._handle_stream_stream_rpc  # noqa: SLF001
+_schedule = cygrpc._schedule_rpc_coro  # noqa: SLF001
 
 
 async def _unknown(_stream: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -28,7 +31,7 @@ async def _unknown(_stream: object, context: grpc.aio.ServicerContext[bytes, byt
 class Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # untyped
     """A gRPC server for exactly these handlers, by "/service/Method"; all take a stream of bytes."""
 
-    def __new__(cls, *_: object) -> Acceptor:
+    def __new__(cls, *_: object) -> Self:
         """Raises RuntimeError for a grpcio that this doesn't fit."""
         missing = [name for name in _NEEDED if not hasattr(cygrpc.AioServer, name)]
         if missing:
@@ -52,9 +55,9 @@ class Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # untyped
         loop = asyncio.get_running_loop()
         handler = self._handlers[method] if method is not None else grpc.stream_unary_rpc_method_handler(_unknown)
         name = method.decode() if method is not None else _UNKNOWN
-        respond = cygrpc._handle_stream_stream_rpc if handler.response_streaming else cygrpc._handle_stream_unary_rpc
+        respond = _respond_often if handler.response_streaming else _respond_once
         while True:
             state = await (self._request_registered_call(method) if method is not None else self._request_call())
-            call = loop.create_task(cygrpc._schedule_rpc_coro(respond(handler, state, loop), state, loop, name))
+            call = loop.create_task(_schedule(respond(handler, state, loop), state, loop, name))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)

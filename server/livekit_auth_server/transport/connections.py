@@ -29,14 +29,16 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.transport.gate import PART_OF_ONE, RETRY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PART_OF_REFUSED = 64  # peers without an identity have this part of all connections
 LOOK = 1.0  # seconds between two looks at the sockets
 _LEAST = 8  # connections of one caller, however few there are in all
 _LEAST_AGE = 1.0  # seconds that a connection has for its first call however many there are
 _ANSWERED = 0.2  # seconds in which a refusal reaches the peer before its connection is closed
+_REPORT = 60.0  # seconds between two log lines about connections without a call
 _REFUSED = "(no identity)"
+EVENTS = ACCEPTED, CALLED, WITHOUT_CALL = "accepted", "called", "ended_without_call"
 _OPEN_FILES = Path("/proc/self/fd") if Path("/proc/self/fd").is_dir() else Path("/dev/fd")
 _log = structlog.get_logger("livekit_auth_server")
 
@@ -76,7 +78,14 @@ class _Socket:
 class Connections:
     """Keeps account of connections. Call it from the event loop only."""
 
-    def __init__(self, most: int, first_call: float) -> None:
+    def __init__(
+        self,
+        most: int,
+        first_call: float,
+        accepted: Callable[[], int] = lambda: 0,
+        tell: Callable[[str, int], None] = lambda _event, _count: None,
+    ) -> None:
+        """`accepted` is how many connections there were so far; `tell` is told what became of how many."""
         self._each = max(_LEAST, most // PART_OF_ONE)
         self._refused_most = max(_LEAST, most // PART_OF_REFUSED)
         self._silent_most = max(_LEAST, most // PART_OF_ONE)
@@ -87,6 +96,10 @@ class Connections:
         self._sockets: dict[tuple[int, int], _Socket | None] = {}
         self._port = 0
         self._looked = 0.0
+        self._accepted, self._tell = accepted, tell
+        self._told = dict.fromkeys(EVENTS, 0)
+        self._first_calls = self._reported = 0
+        self._report_at = 0.0
 
     def called(self, peer: str, owner: str) -> None:
         """A call of this owner came over this connection. Raises RATE_LIMITED when it has too many."""
@@ -115,7 +128,8 @@ class Connections:
         """Counts a connection for its owner; one too many is closed soon."""
         if (known := peer_of(peer)) is None:
             return True
-        self._forget(peer)
+        if self._forget(peer) is None:
+            self._first_calls += 1
         if self._counts.get(owner, 0) >= most and time.monotonic() - self._looked > _ANSWERED:
             with suppress(OSError):
                 self._look()  # some may have gone
@@ -126,12 +140,14 @@ class Connections:
         self._counts[owner] = self._counts.get(owner, 0) + 1
         return True
 
-    def _forget(self, peer: str) -> None:
+    def _forget(self, peer: str) -> str | None:
+        """Counts the connection for nobody any more; returns for whom it counted."""
         owner = self._owners.pop(peer, None)
         if owner is not None:
             self._counts[owner] -= 1
             if not self._counts[owner]:
                 del self._counts[owner]
+        return owner
 
     def _look(self) -> None:
         """Forgets connections that are gone, and closes those whose time is over."""
@@ -151,6 +167,24 @@ class Connections:
         silent = [entry for peer, entry in by_peer.items() if peer not in called and peer not in self._ending]
         for entry in (*due, *self._overdue(silent, now)):
             _shut(entry)
+        self._count(len(silent), now)
+
+    def _count(self, silent: int, now: float) -> None:
+        """Tells what became of connections since the last look, and logs those without a call, once a minute."""
+        accepted = self._accepted()
+        totals = {
+            ACCEPTED: accepted,
+            CALLED: self._first_calls,
+            # Its handshake failed, or it said nothing: C-core tells no more of it.
+            WITHOUT_CALL: max(self._told[WITHOUT_CALL], accepted - self._first_calls - silent),
+        }
+        for event, total in totals.items():
+            if more := total - self._told[event]:
+                self._tell(event, more)
+        self._told = totals
+        if (more := totals[WITHOUT_CALL] - self._reported) and now >= self._report_at:
+            self._report_at, self._reported = now + _REPORT, totals[WITHOUT_CALL]
+            _log.info("connections ended without a call: their handshake failed, or nothing came", count=more)
 
     def _overdue(self, silent: list[_Socket], now: float) -> Iterator[_Socket]:
         """Connections without a call that have had their time; the oldest of those over the bound, too."""
@@ -163,8 +197,9 @@ class Connections:
 
     def _listed(self, now: float) -> Iterator[tuple[tuple[int, int], _Socket | None]]:
         """Every open socket by descriptor and inode; None for one that is no connection to the port."""
-        for name in os.listdir(_OPEN_FILES):
-            descriptor = int(name)
+        with os.scandir(_OPEN_FILES) as entries:
+            descriptors = [int(entry.name) for entry in entries]
+        for descriptor in descriptors:
             try:
                 status = os.fstat(descriptor)
                 if not stat.S_ISSOCK(status.st_mode):

@@ -105,7 +105,7 @@ class Edge:
                             if data is None:
                                 return
                             yield answer(data)
-                raise Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a stream has at most {most} requests")
+                status = _status(Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a stream has at most {most} requests"))
             except TimeoutError:
                 status = _status(Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a stream lasts at most {seconds:.0f} s"))
             except Exception as failure:  # noqa: BLE001 - the error boundary
@@ -119,13 +119,12 @@ class Edge:
         about, version = _context(context)
         admitted = None
         try:
-            if version != [b"TLSv1.3"]:
-                raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
+            _require_tls13(version)
             admitted = self.calls.admit(about)
             self.connections.called(about.peer, admitted.owner)
             return about, admitted, self.gate.enter(admitted.owner)
         except Refusal as refusal:
-            if admitted is None:
+            if admitted is None and refusal.reason is not Reason.RATE_LIMITED:
                 self.connections.refused(about.peer)
             self.calls.turned_away(name, about, refusal, admitted)
             raise
@@ -195,6 +194,11 @@ def _status(failure: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, 
         failure = internal()
     details = (_DETAILS, to_status(failure).SerializeToString())
     return _CODES[failure.reason], failure.message, (details,)
+
+
+def _require_tls13(version: Sequence[bytes] | None) -> None:
+    if version != [b"TLSv1.3"]:
+        raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
 
 
 def _context(context: Context) -> tuple[CallContext, Sequence[bytes] | None]:

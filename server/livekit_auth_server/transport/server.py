@@ -17,7 +17,7 @@ from livekit_auth_server.transport.gate import Gate
 from livekit_auth_server.transport.standard import HEALTH, REFLECTION, Health, Reflection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import grpc
 
@@ -53,7 +53,6 @@ class Limits:
             ("grpc.max_allowed_incoming_connections", self.connections),
             ("grpc.http2.bdp_probe", 0),  # the windows stay as they are
             ("grpc.http2.lookahead_bytes", _WINDOW),
-            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: a message is as large as it came
             ("grpc.max_concurrent_streams", self.streams_per_connection),
             # Without it, clients that queue behind the bound on streams get RST_STREAM and UNAVAILABLE.
             ("grpc.http2.max_deallocating_streams", self.streams_per_connection),
@@ -72,7 +71,7 @@ class Limits:
 class Server:
     """Serves the methods on one address until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what wiring knows
         self,
         methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]],
         calls: Calls,
@@ -80,8 +79,11 @@ class Server:
         *,
         reflect: bool,
         share_port: bool = False,
+        accepted: Callable[[], int] = lambda: 0,
+        tell: Callable[[str, int], None] = lambda _event, _count: None,
     ) -> None:
-        self._connections = Connections(limits.connections, limits.first_call)
+        """`accepted` is how many handshakes began so far; `tell` is told what became of how many connections."""
+        self._connections = Connections(limits.connections, limits.first_call, accepted, tell)
         edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, limits.message)
         self._health = Health((SERVICE,))
         handlers = edge.methods(SERVICE, methods) | self._health.handlers(edge)

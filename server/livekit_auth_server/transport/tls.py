@@ -89,7 +89,7 @@ class _Handshake:
 class Endpoint:
     """The certificate that the server shows and the CAs that it takes client certificates from, both replaceable.
 
-    New handshakes use what `replace` was given last; open connections go on.
+    New handshakes use what `replace` was given last; open connections go on. `handshakes` is how many began.
     """
 
     def __init__(self, server: ServerIdentity, roots: Iterable[x509.Certificate]) -> None:
@@ -98,6 +98,7 @@ class Endpoint:
             raise RuntimeError("pin_tls13 must run before the server starts")
         server.check()
         self._current = self._handed = _handshake(server, tuple(roots))
+        self.handshakes = 0
 
     @property
     def server(self) -> ServerIdentity:
@@ -122,6 +123,7 @@ class Endpoint:
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC on a thread of its own before each handshake, one at a time: it must not raise or wait."""
+        self.handshakes += 1
         current = self._current
         if current is self._handed:
             return None
