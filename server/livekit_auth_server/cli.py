@@ -171,9 +171,16 @@ def demo(as_json: Json = False) -> None:
     raise typer.Exit(run(as_json=as_json))
 
 
+def _check_arguments() -> None:
+    """Python keeps bytes that aren't UTF-8 as lone surrogates, which can't be printed again."""
+    if any("\udc80" <= char <= "\udcff" for argument in sys.argv for char in argument):
+        raise ConfigError("command line", "an argument isn't UTF-8")
+
+
 def main() -> None:
     """Runs the command line; a mistake in a file is one message and exit code 2."""
     try:
+        _check_arguments()
         app()
     except ConfigError as error:
         err.print(f"livekit-auth-server: {error}", markup=False, style="red")

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from livekit_auth_server.adapters.yaml_file import printable
 from livekit_auth_server.core.identity import WorkloadId
+from livekit_auth_server.core.revocation import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,15 +33,21 @@ def of_bundles(bundles: TrustBundles, now: float) -> Iterator[str]:
     for name, bundle in named.items():
         for authority in bundle:
             if fault := _fault(authority, now):
-                subject = authority.subject.rfc4514_string() or "without a subject"
-                yield f"bundle of {name}: callers of the CA {subject} are refused: it {fault}"
+                yield f"bundle of {name}: callers of the CA {_subject(authority)} are refused: it {fault}"
+
+
+def _subject(authority: x509.Certificate) -> str:
+    try:
+        return printable(authority.subject.rfc4514_string()) or "without a subject"
+    except UNREADABLE:
+        return "with a subject that can't be read"
 
 
 def _fault(authority: x509.Certificate, now: float) -> str:
     """Why no chain that ends at this CA is accepted; empty when one could be."""
     try:
         return _time_fault(authority, now) or _key_fault(authority) or _extension_fault(authority.extensions)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
+    except UNREADABLE:
         return "can't be read as a whole"
 
 

@@ -6,6 +6,7 @@ an id that isn't known may be a secret in the wrong place, and isn't repeated.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def add(
     from livekit_auth_server import keys_tools
 
     _no_more(context)
-    if not file.exists():
+    if not os.path.exists(file):  # noqa: PTH110 - raises nothing
         raise ConfigError(file, "there is no such file; make an empty one first: (umask 077; echo 'keys: []' > FILE)")
     if (export is None) == (secret_file is None):
         raise typer.BadParameter("name one of --export, to have a secret made, and --secret-file, to give yours")
@@ -235,7 +236,7 @@ def _read_secret(path: Path) -> bytes:
         except ConfigError as error:
             raise ConfigError("--secret-file", error.message.split(";")[0]) from None  # the path may be the secret
     if sys.stdin.isatty():
-        return getpass("Secret (it isn't shown): ").encode()
+        return getpass("Secret (it isn't shown): ").encode("utf-8", "surrogateescape")
     return sys.stdin.buffer.read(64 * 1024)
 
 
@@ -253,7 +254,7 @@ def _now() -> int:
 
 
 def _taken(config: Path | None, file: Path) -> Mapping[str, str]:
-    """The key ids of the settings' other projects, and which they belong to."""
+    """The key ids of the settings' other projects, and where each stands."""
     if config is None:
         return {}
     from livekit_auth_server.transport.tls import pin_tls13
@@ -264,8 +265,16 @@ def _taken(config: Path | None, file: Path) -> Mapping[str, str]:
 
     settings = load_settings(config)
     named = {name: settings.at(one.keys.file) for name, one in settings.projects.items() if one.keys.file}
-    own = {name for name, path in named.items() if path.exists() and file.exists() and path.samefile(file)}
+    own = {name for name, path in named.items() if _same(path, file)}
     if not own:
         raise ConfigError(config, f"no project there has its keys in {file}; check the paths")
     projects: dict[str, Any] = dict(load_keys(settings).projects)
-    return {key.id: name for name, project in projects.items() if name not in own for key in project.keys}
+    others = {name: project for name, project in projects.items() if name not in own}
+    return {key.id: f'"{name}" ({key.place})' for name, project in others.items() for key in project.keys}
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False

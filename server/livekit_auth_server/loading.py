@@ -6,6 +6,7 @@ Six kinds, each reloaded by itself: policy, keys, bundles (of CAs), revocations 
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ def load_keys(settings: Settings) -> KeySet:
 def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKey, ...]:
     """A source that isn't there is named by its setting: its value may be a key in the wrong place."""
     for kind, path in (("file", source.file), ("directory", source.directory)):
-        if path is not None and not settings.at(path).exists():
+        if path is not None and not os.path.exists(settings.at(path)):  # noqa: PTH110 - raises nothing
             raise ConfigError(f"projects.{project}.keys.{kind}", f"there is no such {kind}; check the path")
     if source.file is not None:
         return keys_from_file(settings.at(source.file))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,6 +129,10 @@ def request_from(fields: Mapping[str, Any]) -> pb.IssueTokenRequest:
     if "kind" in plain:
         plain["kind"] = f"PARTICIPANT_KIND_{str(plain['kind']).upper()}"
     try:
+        json.dumps(plain, ensure_ascii=False, default=str).encode()  # such as half of a character would crash protobuf
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("holds something that isn't text, a number, a list or a mapping by names") from None
+    try:
         return json_format.ParseDict(plain, pb.IssueTokenRequest())
     except json_format.ParseError as error:
         raise ValueError(str(error).splitlines()[0]) from None
@@ -174,7 +180,7 @@ def expectations_path(policy: Path) -> Path:
 
 def run_expectations(policy: Policy, path: Path) -> list[TestResult]:
     """Runs every expectation of the file. Raises ConfigError when the file itself is wrong."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - raises nothing
         raise ConfigError(path, "there is no such file; write what the policy should decide, or name it with --expect")
     file = YamlFile.read(path)
     document = file.validated(ExpectationsFile)

@@ -7,6 +7,7 @@ import hmac
 import json
 import pickle
 import pprint
+import re
 import traceback
 from dataclasses import asdict, astuple, replace
 from typing import TYPE_CHECKING, Any
@@ -178,9 +179,16 @@ def test_two_projects_of_one_name_are_an_error() -> None:
     ],
 )
 def test_a_key_id_stands_once_over_all_projects(projects: list[Project]) -> None:
-    with pytest.raises(ValueError, match='key id "APIone" stands in project') as caught:
+    with pytest.raises(ValueError, match="one key id stands in project ") as caught:
         KeySet(projects)
     assert "MARKER" not in repr(caught.value)
+
+
+def test_the_error_about_a_key_id_names_both_places() -> None:
+    places = [project(key("APIone", place="a.yaml:2")), project(key("APIone", place="b.yaml:7"), name="beta")]
+    message = 'one key id stands in project "beta" (b.yaml:7) and in project "alpha" (a.yaml:2): key ids are unique'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        KeySet(places)
 
 
 KEYS = KeySet(

@@ -185,7 +185,7 @@ def test_a_key_that_would_never_be_valid_is_refused(tmp_path: Path) -> None:
         (f"APIone: {{secret: {SECRET}}}\n", "1: a key and its secret are text; quote them"),
         ("APIone: 2027-01-01\n", "1: a key and its secret are text; quote them"),
         ("APIone: yes\n", '1: the secret of key "APIone" is under 32 bytes'),
-        (f"APIone: {SECRET}\nAPIone: {OTHER}\n", "2: a key stands twice in one mapping; remove one"),
+        (f"APIone: {SECRET}\nAPIone: {OTHER}\n", "2: duplicate key, in line 1 too; remove one"),
         (f"keys:\n  APIone: {SECRET}\n", "1: below `keys` stands a list of {id, secret}; `key: secret` lines stand"),
         (f"keys:\n  - APIone: {SECRET}\n", "2: keys.0: there is no such field; check its spelling (and 2 more)"),
         (f"keys:\n  - {{{SECRET}: APIone}}\n", "2: keys.0: there is no such field; check its spelling (and 2 more)"),
@@ -198,7 +198,7 @@ def test_a_key_that_would_never_be_valid_is_refused(tmp_path: Path) -> None:
         (f"keys:\n  - {{id: a, secret: [{SECRET}]}}\n", "2: keys.0.secret: should be text; put it in quotes"),
         (f"keys: []\n{SECRET}: x\n", "2: there is no such field; check its spelling"),
         (f"keys:\n  - {{id: {SECRET}, secret: APIone}}\n", "2: the secret of this key is under 32 bytes"),
-        (f"keys:\n  - {{id: a, secret: {SECRET}, id: b}}\n", "2: a key stands twice in one mapping; remove one"),
+        (f"keys:\n  - {{id: a, secret: {SECRET}, id: b}}\n", "2: duplicate key, in line 2 too; remove one"),
     ],
 )
 def test_a_mistake_is_shown_with_its_line_and_what_to_do(tmp_path: Path, content: str, text: str) -> None:

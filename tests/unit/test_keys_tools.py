@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from livekit_auth_server import keys_tools
 from livekit_auth_server.adapters.keys_edit import RefusedError
 from livekit_auth_server.adapters.keys_file import keys_from_file
+from livekit_auth_server.adapters.keys_text import KeyText
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.cli import app
-from livekit_auth_server.core.keys import Secret
+from livekit_auth_server.core.keys import KeyState, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -368,9 +369,9 @@ def test_secrets_that_are_made_never_look_made_up(tmp_path: Path) -> None:
 def test_a_key_id_stands_once_in_a_file(tmp_path: Path) -> None:
     path = key_file(tmp_path, "APIone active", "APIone verify-only")
     for call in (keys_tools.check, keys_tools.listed, keys_tools.convert):
-        with pytest.raises(ConfigError, match="a key id stands twice"):
+        with pytest.raises(ConfigError, match=f"one key id stands at {path}:2 and at {path}:3"):
             call(path, NOW)
-    with pytest.raises(ConfigError, match="a key id stands twice"):
+    with pytest.raises(ConfigError, match=f"one key id stands at {path}:2 and at {path}:3"):
         keys_tools.promote(path, "APIone", NOW)
 
 
@@ -451,7 +452,7 @@ projects:
   second: {url: "wss://two.example.org", keys: {file: other.yaml}}
 """)
     done = run(app, ["keys", "add", str(path), "APInew", "--export", str(tmp_path / "e"), "--config", str(settings)])
-    assert 'stands in project "second" too' in str(done.exception)
+    assert f'stands in project "second" ({other}:1) too' in str(done.exception)
     assert states(path) == {"APIone": "active"}
     assert keys("add", path, "APItwo", "--export", tmp_path / "e", "--config", settings)["changed"]
     stray = tmp_path / "stray.yaml"
@@ -459,3 +460,20 @@ projects:
     stray.write_text(path.read_text())
     done = run(app, ["keys", "check", str(stray), "--config", str(settings)])
     assert "no project there has its keys in" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["not_before", "not_after"])
+def test_an_edit_that_changed_a_keys_times_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    year = b"2020" if name == "not_before" else b"2090"
+    path = key_file(tmp_path, "APIone active", f"APItwo verify-only, {name}: {year.decode()}-01-01T00:00:00Z")
+    before, edited = path.read_bytes(), KeyText.with_state
+
+    def with_other_times(self: KeyText, key_id: str, state: KeyState) -> bytes:
+        return edited(self, key_id, state).replace(year, b"2021")
+
+    monkeypatch.setattr(KeyText, "with_state", with_other_times)
+    with pytest.raises(ConfigError, match="can only be changed by hand"):
+        keys_tools.promote(path, "APItwo", NOW)
+    assert path.read_bytes() == before

@@ -240,11 +240,11 @@ MISTAKES: dict[str, tuple[str, int | None, str]] = {
     "no version at all": ("version:\ncallers: []\n", 1, "version: should be 1"),
     "callers that are null": ("version: 1\ncallers:\n", 2, "callers: should be a list"),
     "callers that are a mapping": ("version: 1\ncallers: {a: b}\n", 2, "callers: should be a list"),
-    "a key twice": ("version: 1\ncallers: []\nversion: 1\n", 3, "a key stands twice in one mapping; remove one"),
+    "a key twice": ("version: 1\ncallers: []\nversion: 1\n", 3, "duplicate key, in line 1 too; remove one"),
     "an unknown field": ("version: 1\nrules: []\ncallers: []\n", 2, "rules: there is no such field"),
     "a field that isn't text": ("version: 1\n2: 3\ncallers: []\n", 2, "should be"),
     # Roles
-    "a role twice": ("version: 1\nroles:\n  a: {}\n  a: {}\ncallers: []\n", 4, "a key stands twice"),
+    "a role twice": ("version: 1\nroles:\n  a: {}\n  a: {}\ncallers: []\n", 4, "duplicate key, in line 3 too"),
     "a role's name": (
         "version: 1\nroles:\n  Guest: {}\ncallers: []\n",
         3,
@@ -375,7 +375,7 @@ MISTAKES: dict[str, tuple[str, int | None, str]] = {
     ),
     "an unknown field of an entry": (one_caller("role: guest"), 7, "callers.0.allow.0.role: there is no such field"),
     "limits, which aren't offered": (one_caller("limits: []"), 7, "callers.0.allow.0.limits: there is no such field"),
-    "a field of an entry twice": (one_caller("roles: []\nrooms: any\nroles: []"), 9, "a key stands twice"),
+    "a field of an entry twice": (one_caller("roles: []\nrooms: any\nroles: []"), 9, "duplicate key, in line 7 too"),
     "an unknown role": (
         one_caller("roles: [guest, host]"),
         7,

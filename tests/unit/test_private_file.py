@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from livekit_auth_server.adapters import private_file
 from livekit_auth_server.adapters.private_file import editing, write_new
 from livekit_auth_server.adapters.yaml_file import ConfigError
 
@@ -68,9 +71,19 @@ def test_a_file_whose_owner_cant_be_kept_stays_as_it_is(tmp_path: Path, monkeypa
     assert [file.name for file in tmp_path.iterdir()] == ["keys.yaml"]
 
 
-def _of_another(seen: os.stat_result) -> os.stat_result:
+def test_a_file_of_another_group_alone_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever isn't root and gives the file to a group of its own."""
+    path, given = private(tmp_path, mode=0o640), list[tuple[int, int]]()
+    owner = path.stat()
+    monkeypatch.setattr(os, "fchown", lambda _, *ids: given.append(ids))
+    monkeypatch.setattr(os, "fstat", lambda _, real=os.fstat: _of_another(real(_), field=5))
+    replace(path)
+    assert given == [(owner.st_uid, owner.st_gid)]
+
+
+def _of_another(seen: os.stat_result, field: int = 4) -> os.stat_result:
     fields = list(seen)
-    fields[4] += 1  # the user
+    fields[field] += 1  # 4 is the user, 5 the group
     return os.stat_result(fields)
 
 
@@ -150,6 +163,23 @@ def test_a_second_editor_waits_for_the_first_and_gives_up(tmp_path: Path) -> Non
         done = threading.Thread(target=lambda: _append(path))
         done.start()
     done.join(10)
+    assert path.read_bytes() == b"old and new"
+
+
+def test_an_editor_that_waits_gets_the_lock_when_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, waiting = private(tmp_path), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        waiting.set()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(private_file, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    thread = threading.Thread(target=_append, args=(path,))
+    with editing(path):
+        thread.start()
+        assert waiting.wait(10)
+        assert path.read_bytes() == b"old"
+    thread.join(10)
     assert path.read_bytes() == b"old and new"
 
 

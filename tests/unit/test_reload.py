@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ from structlog.testing import capture_logs
 
 from livekit_auth_server import reload
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
-from livekit_auth_server.adapters.watch import fingerprint
+from livekit_auth_server.adapters.watch import fingerprint, places
 from livekit_auth_server.adapters.yaml_file import ConfigError
 from livekit_auth_server.reload import Part, Reloader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -274,3 +275,87 @@ async def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_change(tmp_path: 
         task.cancel()
         async with asyncio.timeout(5):
             await asyncio.wait({task})
+
+
+# Notifications, which looking at intervals would hide
+
+
+async def test_a_notification_is_heard_where_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reload, "TICK", 3600)
+    thing = Thing(tmp_path / "word")
+    thing.path.write_text("start")
+    with running_alone(thing) as task:
+        for word in ("one", "two", "three"):  # the first may be seen by the look at the start
+            async with asyncio.timeout(20):
+                while thing.value != word:
+                    thing.path.write_text(word)  # again, until the watching has begun
+                    await asyncio.sleep(0.3)
+        assert not task.done()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_watcher_is_given_the_folders_and_wakes_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "TICK", 3600)
+    thing, told, started = Thing(tmp_path / "word"), asyncio.Event(), asyncio.Event()
+    thing.path.write_text("start")
+    given: list[object] = []
+
+    async def watching(folders: object, changed: Callable[[], None]) -> None:
+        given.append(folders)
+        started.set()
+        await told.wait()
+        changed()
+
+    monkeypatch.setattr(reload, "notify", watching)
+    with running_alone(thing) as task:
+        async with asyncio.timeout(20):
+            await started.wait()
+            await asyncio.sleep(0.3)  # the look at the start is over
+            thing.path.write_text("told")
+            told.set()
+            while thing.value != "told":  # noqa: ASYNC110 - files tell nobody
+                await asyncio.sleep(0.01)
+    assert given == [places([thing.path])]
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_watcher_ends_when_other_folders_are_watched_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thing, started, ended = Thing(tmp_path / "word"), list[object](), list[object]()
+    thing.path.write_text("start")
+
+    async def watching(folders: object, _changed: object) -> None:
+        started.append(folders)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(folders)
+
+    monkeypatch.setattr(reload, "notify", watching)
+    async with asyncio.timeout(20):
+        with running_alone(thing) as task:
+            while len(started) < 1:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            (tmp_path / "elsewhere").mkdir()
+            (tmp_path / "elsewhere" / "word").write_text("linked")
+            thing.path.unlink()
+            thing.path.symlink_to(tmp_path / "elsewhere" / "word")
+            while started[-1] != places([thing.path]):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            assert ended == started[:-1]
+        await asyncio.gather(task, return_exceptions=True)
+    assert ended == started
+
+
+@contextmanager
+def running_alone(thing: Thing) -> Iterator[asyncio.Task[None]]:
+    metrics = ReloadMetrics(CollectorRegistry(), ["thing"])
+    part = Part("thing", (thing.path,), thing.load)
+    task = asyncio.create_task(Reloader([part], {"thing": fingerprint([thing.path])}, metrics).run())
+    try:
+        yield task
+    finally:
+        task.cancel()

@@ -141,7 +141,7 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     ("- listen\n", NO_SETTINGS),
     ("listen\n", NO_SETTINGS),
     (BASE + "listn: x\n", "11: listn: there is no such field; check its spelling"),
-    (BASE + "listen: a:1\n", "11: a key stands twice in one mapping; remove one"),
+    (BASE + "listen: a:1\n", "11: duplicate key, in line 1 too; remove one"),
     (with_("key: server.key", "kee: x"), "2: tls.kee: there is no such field; check its spelling"),
     (with_("tls: {certificate: server.pem, key: server.key}\n", ""), "tls: is required"),
     ("listen: 127.0.0.1:1\n", "tls: is required (and 3 more)"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from livekit_auth_server.adapters.yaml_file import ConfigError, read_bytes
+from livekit_auth_server.adapters.yaml_file import ConfigError, printable, read_bytes
 from livekit_auth_server.core.identity import TrustBundles
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def authorities(pem: bytes, where: Path | str) -> CertificateBundle:
         raise ConfigError(where, _NO_PEM) from None
     for certificate in certificates:
         if not _is_ca(certificate):
-            subject = certificate.subject.rfc4514_string() or "without a subject"
+            try:
+                subject = printable(certificate.subject.rfc4514_string()) or "without a subject"
+            except ValueError:
+                subject = "with a subject that can't be read"
             raise ConfigError(
                 where, f"holds a certificate that isn't a CA's ({subject}); a leaf here would vouch for itself"
             )

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-from livekit_auth_server.adapters.yaml_file import ConfigError, files_in, read_bytes
-from livekit_auth_server.core.revocation import Crl, DenyList, by_public_key
+from livekit_auth_server.adapters.yaml_file import ConfigError, files_in, printable, read_bytes
+from livekit_auth_server.core.revocation import UNREADABLE, Crl, DenyList, by_public_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _BEGIN = b"-----BEGIN "
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+_UNREADABLE = (*UNREADABLE, TypeError)
 
 
 def load_crls(paths: Iterable[Path], authorities: Sequence[x509.Certificate]) -> DenyList:
@@ -102,7 +101,7 @@ def _revoked(
 ) -> list[CertificateKey]:
     """The revoked certificates, by the public key of the CA that signed the CRL."""
     _check_scope(path, crl)
-    namesakes = [ca for ca in authorities if ca.subject == crl.issuer and _may_sign_crls(ca)]
+    namesakes = [ca for ca in authorities if _may_have_signed(ca, crl.issuer)]
     if not namesakes:
         raise ConfigError(path, f"is a CRL of {_name(crl)}, and no bundle holds such a CA that may sign CRLs")
     signers = {by_public_key(ca) for ca in namesakes if _signed(crl, ca)}
@@ -127,11 +126,16 @@ def _check_scope(path: Path, crl: x509.CertificateRevocationList) -> None:
             raise ConfigError(path, f"has a critical extension that this server doesn't know: {extension.oid}")
 
 
-def _may_sign_crls(authority: x509.Certificate) -> bool:
+def _may_have_signed(authority: x509.Certificate, issuer: x509.Name) -> bool:
+    """Whether the CA has this name and may sign CRLs."""
     try:
+        if authority.subject != issuer:
+            return False
         return authority.extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign
     except x509.ExtensionNotFound:
         return True
+    except _UNREADABLE:
+        return False
 
 
 def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
@@ -144,4 +148,4 @@ def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) ->
 
 
 def _name(crl: x509.CertificateRevocationList) -> str:
-    return crl.issuer.rfc4514_string()
+    return printable(crl.issuer.rfc4514_string())

@@ -23,7 +23,15 @@ from livekit_auth_server.adapters.keys_file import Time  # noqa: TC001 - pydanti
 from livekit_auth_server.adapters.policy_fields import Version  # noqa: TC001
 from livekit_auth_server.adapters.yaml_file import YamlFile
 from livekit_auth_server.core.identity import WorkloadId
-from livekit_auth_server.core.revocation import NEVER, CertificateKey, DenyList, by_key_id, by_name, issuer_names
+from livekit_auth_server.core.revocation import (
+    NEVER,
+    UNREADABLE,
+    CertificateKey,
+    DenyList,
+    by_key_id,
+    by_name,
+    issuer_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -98,6 +106,14 @@ class DenyFile(BaseModel):
     deny: list[Entry]
 
 
+def _names(authority: x509.Certificate) -> list[str]:
+    """The CA's names; none of one that can't be read, which can vouch for nobody."""
+    try:
+        return list(issuer_names(authority))
+    except UNREADABLE:
+        return []
+
+
 def load_deny_file(path: Path, callers: Container[str], authorities: Iterable[x509.Certificate]) -> DenyList:
     """Reads and compiles a deny-list. Raises ConfigError.
 
@@ -106,7 +122,7 @@ def load_deny_file(path: Path, callers: Container[str], authorities: Iterable[x5
     file = YamlFile.read(path)
     workloads: dict[str, int] = {}
     certificates: dict[CertificateKey, int] = {}
-    issuers = frozenset(name for authority in authorities for name in issuer_names(authority))
+    issuers = frozenset(name for authority in authorities for name in _names(authority))
     idle: list[tuple[Location, str]] = []
     for index, entry in enumerate(file.validated(DenyFile).deny):
         until = NEVER if entry.expires is None else int(entry.expires.timestamp())

@@ -107,16 +107,22 @@ def editing_keys(path: Path, *, to_convert: bool = False) -> Iterator[KeysEdit]:
 def load(path: Path, content: bytes) -> tuple[ApiKey, ...]:
     """The keys in a file's content, whose ids differ. Raises ConfigError."""
     keys = parse_keys(path, content)
-    if len({key.id for key in keys}) < len(keys):
-        raise ConfigError(path, "a key id stands twice; remove one of the two keys")
+    by_id: dict[str, ApiKey] = {}
+    for key in keys:
+        if (first := by_id.setdefault(key.id, key)) is not key:
+            raise ConfigError(
+                path, f"one key id stands at {first.place} and at {key.place}; remove one of the two keys"
+            )
     return keys
 
 
 def check_unique(path: Path, keys: tuple[ApiKey, ...], taken: Mapping[str, str]) -> None:
-    """Raises ConfigError when a key's id is `taken` by another project."""
+    """Raises ConfigError when a key's id is `taken`: by which project, and where."""
     for key in keys:
         if key.id in taken:
-            message = f'a key id stands in project "{taken[key.id]}" too; key ids are unique across projects'
+            message = (
+                f"a key id ({key.place}) stands in project {taken[key.id]} too; key ids are unique across projects"
+            )
             raise ConfigError(path, message)
 
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,13 +40,11 @@ def time_with_zone(value: object) -> dt.datetime:
     Raises ValueError, without the value.
     """
     text = value.isoformat() if isinstance(value, dt.datetime) else value
-    try:
+    with suppress(ValueError, OverflowError):  # what isn't a time, and what UTC's years don't reach
         time = dt.datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise ValueError("should be a time with its zone, such as 2027-01-01T00:00:00Z")
-    return time
+        if time is not None and time.tzinfo is not None and time.astimezone(dt.UTC):
+            return time
+    raise ValueError("should be a time with its zone, such as 2027-01-01T00:00:00Z")
 
 
 Time = Annotated[dt.datetime, BeforeValidator(time_with_zone)]
@@ -80,12 +80,12 @@ def keys_from_environment(variable: str, environment: Mapping[str, str] = os.env
     """The keys in an environment variable. Raises ConfigError."""
     if not environment.get(variable):
         raise ConfigError(f"${variable}", "isn't set; it should hold `key: secret` lines")
-    return parse_keys(Path(f"${variable}"), environment[variable].encode())
+    return parse_keys(Path(f"${variable}"), os.fsencode(environment[variable]))
 
 
 def keys_from_directory(path: Path) -> tuple[ApiKey, ...]:
     """The keys of a mounted directory, by name in sorted order; names that start with a dot are the mount's own."""
-    files = [file for file in files_in(path) if not file.is_dir()]
+    files = [file for file in files_in(path) if not os.path.isdir(file)]  # noqa: PTH112 - raises nothing
     if not files:
         raise ConfigError(path, "holds no keys: one file a key, named after its id, with the secret in it")
     return tuple(checked_key(path, file.name, read_private(file)) for file in files)
@@ -120,16 +120,24 @@ def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
 
 def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
     line = file.line(("keys", index))
-    made = checked_key(file.path, key.id, key.secret.encode(), line)
+    made = checked_key(file.path, key.id, _encoded(file, key.secret, line), line)
     if key.not_before and key.not_after and key.not_before >= key.not_after:
         raise ConfigError(file.path, "this key's not_after isn't after its not_before: it would never be valid", line)
-    return ApiKey(made.id, made.secret, key.state, _seconds(key.not_before), _seconds(key.not_after))
+    return replace(made, state=key.state, not_before=_seconds(key.not_before), not_after=_seconds(key.not_after))
 
 
 def _secret_text(file: YamlFile, name: Any, value: Any) -> bytes:  # noqa: ANN401 - YAML
     if not isinstance(name, str) or not isinstance(value, str):
         raise ConfigError(file.path, "a key and its secret are text; quote them", file.line((name,)))
-    return value.encode()
+    return _encoded(file, value, file.line((name,)))
+
+
+def _encoded(file: YamlFile, secret: str, line: int | None) -> bytes:
+    """YAML's escapes can write half of a character."""
+    try:
+        return secret.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(file.path, "a secret holds a surrogate, which is half of a character", line) from None
 
 
 def checked_key(where: Path | str, key_id: str, secret: bytes, line: int | None = None) -> ApiKey:
@@ -145,7 +153,7 @@ def checked_key(where: Path | str, key_id: str, secret: bytes, line: int | None 
         raise ConfigError(where, f"the secret of {name} is under {MIN_SECRET} bytes; {what_to_do}", line)
     if secret != secret.strip() or any(byte < ord(" ") for byte in secret):
         raise ConfigError(where, f"the secret of {name} has blanks around it or control characters in it", line)
-    return ApiKey(key_id, Secret(secret))
+    return ApiKey(key_id, Secret(secret), place=f"{where}:{line}" if line else str(where))
 
 
 def _seconds(time: dt.datetime | None) -> int | None:

@@ -29,7 +29,7 @@ from yaml.cyaml import CParser
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_DEEPEST = 32
+_DEEPEST, _TOO_DEEP = 32, 200
 # Of the rest, YAML 1.1 and 1.2 differ in what ends a line, and the parsers in tabs and in what isn't printable.
 _UNUSUAL = re.compile("[^\n -~\u00a0-\u2027\u202a-\ud7ff\ue000-\ufdcf\ufdf0-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 # Plain words without anything that could be an indicator; the parsers differ in colons. `\w` knows every language.
@@ -56,6 +56,19 @@ def parse_plain(text: str, most_repeated: int, take: Callable[[str, Any], Any] |
         return _Builder(most_repeated, take).build(_events(text))
     except YAMLError:
         raise Unsure from None
+
+
+def is_too_deep(text: str) -> bool:
+    """Whether it nests deeper than anything that is meant: ruamel.yaml's time grows with the square of the depth."""
+    depth = 0
+    try:
+        for event in iter(CParser(text).get_event, None):
+            depth += (type(event) in _STARTS) - (type(event) in _ENDS)
+            if depth > _TOO_DEEP:
+                return True
+    except YAMLError as error:  # what else is wrong, ruamel says
+        return getattr(error, "context", None) == "while increasing flow level"  # libyaml's own bound: 1,000
+    return False
 
 
 def find_line(text: str, location: tuple[int | str, ...]) -> int | None:

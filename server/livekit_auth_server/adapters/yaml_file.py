@@ -21,8 +21,9 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from livekit_auth_server.adapters.yaml_fast import Unsure, find_line, parse_plain
+from livekit_auth_server.adapters.yaml_fast import Unsure, find_line, is_too_deep, parse_plain
 
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
@@ -57,7 +58,7 @@ class ConfigError(Exception):
     """A file or setting that can't be used: where, why and what to do, in one line without a secret."""
 
     def __init__(self, where: Path | str, message: str, line: int | None = None) -> None:
-        self.where, self.line, self.message = _printable(str(where)), line, _printable(message)
+        self.where, self.line, self.message = printable(str(where)), line, printable(message)
         place = f"{self.where}:{line}" if line else self.where
         super().__init__(f"{place}: {self.message}")
 
@@ -130,12 +131,16 @@ class YamlFile:
 
 def _by_ruamel(path: Path, text: str, *, secret: bool) -> Any:  # noqa: ANN401 - YAML
     """The data, which remembers its lines. Raises ConfigError."""
+    if is_too_deep(text):
+        raise ConfigError(path, "isn't valid YAML for this service: it nests too deeply")
     try:
         with warnings.catch_warnings():  # a warning would print the text that it is about
             warnings.simplefilter("error", YAMLWarning)
             return YAML(typ="rt").load(StringIO(text))
     except DuplicateKeyError as error:
-        raise ConfigError(path, "a key stands twice in one mapping; remove one", _line(error)) from None
+        first = _first_line(text, error)
+        also = f", in line {first} too" if first else ""
+        raise ConfigError(path, f"duplicate key{also}; remove one", _line(error)) from None
     except MarkedYAMLError as error:
         problem = "" if secret else f" ({_QUOTED.sub('…', str(error.problem))})"
         message = f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
@@ -145,6 +150,25 @@ def _by_ruamel(path: Path, text: str, *, secret: bool) -> Any:  # noqa: ANN401 -
         raise ConfigError(path, message) from None
     except Exception:  # noqa: BLE001 - ruamel lets KeyError and others escape, with the text that they are about
         raise ConfigError(path, "isn't valid YAML") from None
+
+
+def _first_line(text: str, error: DuplicateKeyError) -> int | None:
+    """The line of the key that the duplicate repeats, from 1."""
+
+    def look(node: Node) -> int | None:
+        below: list[Node] = node.value if isinstance(node, SequenceNode) else []
+        if isinstance(node, MappingNode):
+            for index, (key, value) in enumerate(node.value):
+                if key.start_mark.index == error.problem_mark.index:
+                    same = (other for other, _ in node.value[:index] if other.value == key.value)
+                    return next((other.start_mark.line + 1 for other in same), None)
+                below.append(value)
+        return next((line for child in below if (line := look(child)) is not None), None)
+
+    try:
+        return look(YAML(typ="rt").compose(StringIO(text)))
+    except Exception:  # noqa: BLE001 - such as of a mapping that holds itself; the duplicate's own line is known
+        return None
 
 
 def _repeats(data: Any) -> int:  # noqa: ANN401 - YAML
@@ -200,7 +224,7 @@ def _line(error: MarkedYAMLError) -> int | None:
     return error.problem_mark.line + 1 if error.problem_mark else None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text in one line and without what a terminal would act on: a file can hold any characters in its names."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 

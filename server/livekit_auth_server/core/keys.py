@@ -7,7 +7,7 @@ that a token's "iss" names one key; the first active key of a project signs, eve
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, NoReturn
@@ -57,13 +57,17 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A LiveKit API key. `not_before` and `not_after` are seconds since the epoch; None is no bound."""
+    """A LiveKit API key. `not_before` and `not_after` are seconds since the epoch; None is no bound.
+
+    `place` is where it was read, such as "keys.yaml:3".
+    """
 
     id: str
     secret: Secret
     state: KeyState = KeyState.ACTIVE
     not_before: int | None = None
     not_after: int | None = None
+    place: str = field(default="", compare=False)
 
     def may_sign(self, now: int) -> bool:
         """Whether it signs at this time."""
@@ -114,10 +118,7 @@ class KeySet:
             by_name[project.name] = project
             for key in project.keys:
                 if (other := self._by_key_id.get(key.id)) is not None:
-                    raise ValueError(
-                        f'key id "{key.id}" stands in project "{project.name}" and in "{other[0].name}": '
-                        "key ids are unique across projects"
-                    )
+                    raise ValueError(_twice((project, key), other))
                 self._by_key_id[key.id] = (project, key)
         self.projects: Mapping[str, Project] = by_name
 
@@ -135,3 +136,9 @@ class KeySet:
         if found is not None and found[0].name in projects and found[1].may_verify(now):
             return found
         raise Refusal(Reason.KEY_UNKNOWN, "no key that you may verify with has the id in the token")
+
+
+def _twice(*found: tuple[Project, ApiKey]) -> str:
+    """Says where one id was found, without the id: a secret may stand in its place."""
+    places = " and ".join(f'in project "{project.name}" ({key.place or "of no file"})' for project, key in found)
+    return f"one key id stands {places}: key ids are unique across projects"

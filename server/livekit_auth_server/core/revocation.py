@@ -15,6 +15,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from livekit_auth_server.core.refusal import Reason, Refusal
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.identity import Identified
 
 NEVER = sys.maxsize  # when an entry without an end lapses, seconds since the epoch
+
+# What cryptography raises for a certificate or CRL that it can't read, also when a part of it is first used.
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 CertificateKey = tuple[str, int]
 """An issuer as one of the functions below writes it, and the serial number."""

@@ -17,6 +17,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from livekit_auth_server.core.revocation import UNREADABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -50,8 +52,8 @@ class ServerIdentity:
         """Raises ValueError with what to do when the pair can't serve TLS 1.3 here."""
         try:
             leaf = x509.load_pem_x509_certificates(self.certificate)[0]
-            extensions = leaf.extensions
-        except (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
+            extensions, public_key = leaf.extensions, _spki(leaf.public_key())
+        except UNREADABLE:
             raise ValueError("the certificate isn't PEM: put the server's certificate first, then its chain") from None
         try:
             key = load_pem_private_key(self.key, password=None)
@@ -63,7 +65,7 @@ class ServerIdentity:
             )
         if key.curve.name not in _CURVES:
             raise ValueError(f"the key is on the curve {key.curve.name}, which no gRPC client takes; issue a P-256 key")
-        if _spki(key.public_key()) != _spki(leaf.public_key()):
+        if _spki(key.public_key()) != public_key:
             raise ValueError("the key doesn't belong to the certificate")
         try:
             names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
