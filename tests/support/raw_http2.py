@@ -65,8 +65,12 @@ class RawConnection:
         self._connection_window = self._initial = _WINDOW
         self._windows: dict[int, int] = defaultdict(int)  # what came beside the initial size, less what was sent
         if speak:
-            self.socket.sendall(PREFACE)
-            self.send(SETTINGS, 0, 0, b"")
+            try:
+                self.socket.sendall(PREFACE)
+                self.send(SETTINGS, 0, 0, b"")
+            except OSError:
+                self.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

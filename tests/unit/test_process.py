@@ -76,7 +76,7 @@ def test_want_of_descriptors_is_seen_through_the_error_that_names_the_file(
     def full(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("pathlib.Path.open", full)
+    monkeypatch.setattr("os.open", full)
     with pytest.raises(ConfigError) as caught:
         YamlFile.read(tmp_path / "deny.yaml")
     assert process.out_of_files(caught.value)

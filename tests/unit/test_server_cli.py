@@ -107,4 +107,4 @@ def test_a_query_without_a_match_says_so(tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "No decision matches.\n")
     by_id = run("audit", "query", str(tmp_path), "--decision", "d1")
     assert by_id.stderr.startswith("No decision matches. Denials beyond 10 per second")
-    assert json.loads(run("audit", "query", str(tmp_path), "--json").stdout) == {"records": []}
+    assert json.loads(run("audit", "query", str(tmp_path), "--json").stdout) == {"records": [], "left_out": []}

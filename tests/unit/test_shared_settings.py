@@ -140,9 +140,7 @@ def test_mistakes_say_what_to_do(tmp_path, more, message):
 async def test_redis_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     settings = load(tmp_path, "redis: {url: redis://localhost}\n")
-    with pytest.raises(
-        ConfigError, match=r"redis: needs the extra redis: pip install 'redis>=[\d.]+'"
-    ):
+    with pytest.raises(ConfigError, match=r"redis: needs the extra redis: pip install 'redis>=[\d.]+'"):
         await open_stores(settings, SystemClock(), CollectorRegistry())
 
 

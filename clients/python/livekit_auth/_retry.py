@@ -6,10 +6,9 @@ are short, and the last attempt is kept for the end.
 
 from __future__ import annotations
 
+import random
 import time
 from typing import TYPE_CHECKING
-
-from tenacity import wait_random_exponential
 
 from livekit_auth._errors import AuthError, Unavailable
 
@@ -18,12 +17,17 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
-BACKOFF = wait_random_exponential(multiplier=0.1, max=1.0)
-"""Exponential with full jitter: up to 0.1 s before the second attempt, doubling to 1 s. In seconds."""
+CHANCE = random.SystemRandom()
+"""Spreads what many clients do. Of the system's, since processes forked from one would draw the same from Python's."""
 LAST_ATTEMPT_SECONDS = 0.5
 """What is kept of a call's time for its last attempt; of a short one a fifth."""
 MAX_RETRY_AFTER_SECONDS = 3_600.0
 """The longest that a server can keep a source of tokens from asking again."""
+
+
+def backoff(state: RetryCallState) -> float:
+    """Seconds before another attempt, with full jitter: up to 0.1 before the second one, doubling to 1."""
+    return CHANCE.uniform(0, min(0.1 * 2.0 ** min(state.attempt_number - 1, 10), 1.0))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -65,8 +69,8 @@ class Attempts:
     def pause(self, state: RetryCallState) -> float:
         """Seconds before the next attempt; not less than the server asks for."""
         if self._failure is not None and self._failure.retry_after is not None:
-            return max(BACKOFF(state), self._failure.retry_after.total_seconds())
-        return min(BACKOFF(state), max(self.left - self._reserve, 0.0))
+            return max(backoff(state), self._failure.retry_after.total_seconds())
+        return min(backoff(state), max(self.left - self._reserve, 0.0))
 
     def over(self, state: RetryCallState) -> bool:
         """Whether the last attempt has been made, or the server's wait leaves no time for another."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from livekit_auth._clock import steady
 from livekit_auth._errors import ConfigError, RateLimited, Unavailable
-from livekit_auth._retry import MAX_RETRY_AFTER_SECONDS
+from livekit_auth._retry import CHANCE, MAX_RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,7 +42,7 @@ class WorkerTokens:
         request: TokenRequest,
         *,
         clock: Callable[[], float] = steady,
-        uniform: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = CHANCE.uniform,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Asks for nothing yet. `clock` (seconds), `uniform` and `sleep` are there for tests."""

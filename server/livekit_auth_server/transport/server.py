@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.calls import Calls, Method, OpenMethod
 
 _KIB = 1024
+_NO_PORT = "can't listen on {}: in use, or not this machine's"
 _WINDOW = 16 * _KIB  # bytes of a request that C-core takes before anybody asks for them
 
 
@@ -97,7 +98,9 @@ class Server:
         try:
             port: int = self._server.add_secure_port(address.encode(), credentials)
         except RuntimeError as error:
-            raise OSError(f"can't listen on {address}: in use, or not this machine's") from error
+            raise OSError(_NO_PORT.format(address)) from error
+        if port == 0:
+            raise OSError(_NO_PORT.format(address))
         await self._server.start()
         self._watching = asyncio.create_task(self._connections.watch(port))
         self._health.serving = True

@@ -7,7 +7,7 @@ import pytest
 from tenacity import RetryCallState, Retrying
 
 from livekit_auth._errors import to_error
-from livekit_auth._retry import BACKOFF, LAST_ATTEMPT_SECONDS, Attempts, is_transient
+from livekit_auth._retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
 from support.fake_auth_server import refusal
 
 
@@ -42,7 +42,7 @@ def test_what_is_no_answer_of_the_service_is_not_tried_again(error):
 def test_the_backoff_doubles_to_one_second_with_full_jitter(attempt, longest):
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt
-    waits = [BACKOFF(state) for _ in range(200)]
+    waits = [backoff(state) for _ in range(200)]
     assert all(0 <= wait <= longest for wait in waits)
     assert min(waits) < longest / 4
     assert max(waits) > longest * 3 / 4

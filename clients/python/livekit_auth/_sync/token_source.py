@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from livekit_auth._clock import steady
 from livekit_auth._errors import AuthError, unusable, with_retry_after
 from livekit_auth._flight import Flight
-from livekit_auth._retry import MAX_RETRY_AFTER_SECONDS
+from livekit_auth._retry import CHANCE, MAX_RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +60,7 @@ class TokenSource:
         *,
         renew_ahead: timedelta | None = None,
         clock: Callable[[], float] = steady,
-        uniform: Callable[[float, float], float] = random.uniform,
+        uniform: Callable[[float, float], float] = CHANCE.uniform,
     ) -> None:
         """Asks for nothing yet.
 

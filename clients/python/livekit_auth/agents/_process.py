@@ -7,13 +7,13 @@ gives the certificate. Nothing is opened before the first token is asked for.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from livekit_auth._errors import AuthError, ConfigError
 from livekit_auth._requests import TokenRequest
+from livekit_auth._retry import CHANCE
 from livekit_auth._sync.token_source import TokenSource
 
 if TYPE_CHECKING:
@@ -126,6 +126,6 @@ class KeptToken:
     def _pause(self, failures: int) -> float:
         if not failures:
             return LOOK_SECONDS
-        pause = random.uniform(0.5, 1.0) * min(2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)  # noqa: S311 - spread
+        pause = CHANCE.uniform(0.5, 1.0) * min(2.0 ** min(failures - 1, 10), MAX_PAUSE_SECONDS)
         told = self._answer.retry_after if isinstance(self._answer, AuthError) else None
         return max(pause, told.total_seconds()) if told else pause
