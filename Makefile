@@ -81,7 +81,7 @@ e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the
 	@pytest tests/spire --quiet --capture=no
 
 .PHONY: campaign
-campaign: setup ## Kill, reload, restart and break the server under load: no token without its record, no failed call
+campaign: setup ## Kill, reload, restart, break and attack the server under load: no token without its record, no failed call
 	@PYTHONPATH=tests python -m campaign
 
 .PHONY: fleet

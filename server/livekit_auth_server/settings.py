@@ -213,11 +213,11 @@ class LimitSettings(_Model):
     """Bounds on what clients can make the server hold. Sizes are in bytes, times in seconds."""
 
     metadata: int = Field(default=8192, ge=1024, le=65536)
-    connections: int = Field(default=2000, ge=1, le=100_000)
+    connections: int = Field(default=1500, ge=1, le=100_000)
     streams_per_connection: int = Field(default=100, ge=1, le=10_000)
     concurrent_calls: int = Field(default=4000, ge=1, le=100_000)
     handshake: float = Field(default=3.0, ge=0.1, le=120)
-    request_bytes: int = Field(default=64 * 1024 * 1024, ge=32 * 1024 * 1024, le=1 << 40)
+    request_bytes: int = Field(default=48 * 1024 * 1024, ge=32 * 1024 * 1024, le=1 << 40)
     first_call: float = Field(default=30.0, ge=1)
     connection_idle: float = Field(default=600.0, ge=1)
     connection_age: float = Field(default=3600.0, ge=1)

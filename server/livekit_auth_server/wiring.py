@@ -23,7 +23,7 @@ from livekit_auth_server.adapters.audit_trail import AuditTrail, open_trail
 from livekit_auth_server.adapters.clock import SystemClock
 from livekit_auth_server.adapters.decision_log import DecisionLog
 from livekit_auth_server.adapters.probe_listener import ProbeListener
-from livekit_auth_server.adapters.process import accept_signals
+from livekit_auth_server.adapters.process import accept_signals, return_large_blocks
 from livekit_auth_server.adapters.readiness import Condition
 from livekit_auth_server.adapters.reload_metrics import ReloadMetrics
 from livekit_auth_server.adapters.shadow_metrics import ShadowMetrics
@@ -126,7 +126,7 @@ async def start(  # noqa: PLR0913 - the composition root
     for event in CONNECTION_EVENTS:
         connections.add((event,), 0)
     limits = Limits(**settings.limits.model_dump())
-    room = Budget(limits.request_bytes, limits.request_bytes // 2, small=_SMALL_REQUEST)
+    room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
     calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
     server = Server(
         methods(
@@ -223,6 +223,7 @@ async def serve(settings: Settings, stream: LineStream, control: Control | None 
 async def _serve(
     settings: Settings, stream: LineStream, control: Control | None, source: WorkloadSource | None
 ) -> None:
+    return_large_blocks()
     before = fingerprints(settings)
     state = load_state(settings, source)
     registry = new_registry()

@@ -397,7 +397,7 @@ ENVIRONMENT: list[tuple[str, str, Callable[[Settings], object], object]] = [
     ("REFLECTION", "true", lambda s: s.reflection, True),
     ("DRAIN", "1.5", lambda s: s.drain, 1.5),
     ("METRICS", "127.0.0.1:9090", lambda s: s.metrics, "127.0.0.1:9090"),
-    ("LIMITS__METADATA", "2048", lambda s: (s.limits.metadata, s.limits.connections), (2048, 2000)),
+    ("LIMITS__METADATA", "2048", lambda s: (s.limits.metadata, s.limits.connections), (2048, 1500)),
     ("LIMITS", '{"metadata": 2048}', lambda s: s.limits.metadata, 2048),
     ("PROJECTS__DEFAULT__URL", "wss://other", lambda s: s.projects["default"].url, "wss://other"),
     ("IDENTITY__DNS_BUNDLE", "dns.pem", lambda s: s.identity.dns_bundle, Path("dns.pem")),

@@ -25,6 +25,7 @@ _DEFERRED = (signal.SIGHUP, signal.SIGUSR2)
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 _MISUSE, _INTERRUPTED = 2, 130
 _PR_SET_PDEATHSIG = 1
+_M_MMAP_THRESHOLD = -3
 
 
 def begin(arguments: Sequence[str]) -> None:
@@ -104,11 +105,24 @@ def end_with_parent() -> None:
 
     A parent that has ended already isn't noticed: look for it afterwards.
     """
-    if sys.platform == "linux":
-        with suppress(ImportError, OSError, MemoryError):  # ctypes may want executable memory, which systemd can deny
-            import ctypes  # noqa: PLC0415 - for workers alone
+    _ask_libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+def return_large_blocks() -> None:
+    """Has malloc give large blocks back to the system as soon as they are freed, where it is glibc's.
+
+    Its own threshold grows with each large block that is freed, and then every thread keeps many megabytes.
+    """
+    _ask_libc("mallopt", _M_MMAP_THRESHOLD, 128 * 1024)
+
+
+def _ask_libc(function: str, *arguments: int) -> None:
+    if sys.platform == "linux":
+        # ctypes may want executable memory, which systemd can deny; other C libraries have no mallopt.
+        with suppress(ImportError, OSError, MemoryError, AttributeError):
+            import ctypes  # noqa: PLC0415 - for servers alone
+
+            getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 def _open_standard_streams() -> set[int]:

@@ -45,6 +45,7 @@ R = TypeVar("R", bound=Message)
 
 _TOLD = 16  # broken rules in one answer
 _GROWTH = 40  # how many bytes of memory a byte of messages within messages can become: an empty one takes two
+_GROWTH_OF_SCALARS = 4  # the parser's copy, rounded up, and that of whoever reads the field
 _LITTLE = 16 * 1024  # bytes in memory up to which a request isn't counted
 _PATIENCE = 10  # seconds that a request waits for room
 _log = structlog.get_logger("livekit_auth_server")
@@ -395,7 +396,7 @@ async def _turn(room: Budget, owner: str, amount: int) -> None:
 @cache
 def _growth(request: Descriptor) -> int:
     """How many bytes of memory a byte of such a request can become, at most."""
-    return _GROWTH if any(field.message_type for field in request.fields) else 2
+    return _GROWTH if any(field.message_type for field in request.fields) else _GROWTH_OF_SCALARS
 
 
 def check_size(data: bytes, max_bytes: int) -> None:

@@ -34,11 +34,11 @@ class Limits:
 
     message: int = 4 * _KIB * _KIB
     metadata: int = 8 * _KIB
-    connections: int = 2000
+    connections: int = 1500
     streams_per_connection: int = 100
     concurrent_calls: int = 4000
     handshake: float = 3.0
-    request_bytes: int = 64 * _KIB * _KIB
+    request_bytes: int = 48 * _KIB * _KIB
     first_call: float = 30.0
     connection_idle: float = 600.0
     connection_age: float = 3600.0
