@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 WEB, OTHER = "spiffe://example.org/web", "spiffe://example.org/other"
 TWO = Limit(2, 1)
 CHARGES = [Charge(TWO, 1), Charge(Limit(1000, 60), 1)]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from support.pki import Credential
 
+pytestmark = pytest.mark.slow
+
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
 SERVICE = "/livekit_auth.v1.AuthService/"
 CHECK = "/grpc.health.v1.Health/Check"

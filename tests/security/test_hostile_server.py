@@ -15,6 +15,8 @@ from support.fake_auth_server import issued
 from support.pki import Authority
 from support.raw_http2_server import Answer, raw_server
 
+pytestmark = pytest.mark.slow
+
 FAR = 2**62
 STATUS = b"grpc-status"
 DETAILS = b"grpc-status-details-bin"

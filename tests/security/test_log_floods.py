@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support.deployment import Deployment
 
+pytestmark = pytest.mark.slow
+
 CALLS = 400  # of each kind
 
 

@@ -119,9 +119,9 @@ class Wanted:
 
 def test_connections_that_fit_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "open_files", lambda: 2000 + process.RESERVE)
-    for settings in (Wanted(), Wanted(connections=2000)):
+    for settings, connections in ((Wanted(), 1500), (Wanted(connections=2000), 2000)):
         assert capacity.fit(settings) == ""
-        assert settings.limits.connections == 2000
+        assert settings.limits.connections == connections
 
 
 def test_connections_that_were_asked_for_and_dont_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

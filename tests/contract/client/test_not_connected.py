@@ -14,6 +14,8 @@ from support.fake_auth_server import refusal, serving
 from support.pki import NOW, Authority
 from support.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 1.5  # seconds; the cause has to be found within a call
 
 
