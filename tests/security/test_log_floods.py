@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.refusals import refusal
 

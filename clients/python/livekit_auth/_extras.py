@@ -1,6 +1,6 @@
 """How to install what an extra needs: its packages by their own names, whatever this package was installed from.
 
-Never `pip install livekit-auth[…]`: nothing is published under that name, and whoever takes it would be installed.
+Never this package's own name: nothing is published under it, and whoever takes it would be installed.
 """
 
 from __future__ import annotations
