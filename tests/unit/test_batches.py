@@ -13,7 +13,7 @@ import pytest
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.identity import Identified, WorkloadId
-from livekit_auth_server.core.keys import KeySet, KeyState
+from livekit_auth_server.core.keys import KeyState
 from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
@@ -520,4 +520,3 @@ async def test_only_batches_wait_for_a_turn():
         method.name for method in World().methods.values() if isinstance(method, Method) and method.queued
     ]
     assert queued_methods == ["BatchIssueTokens"]
-    assert KeySet([]).verifies("APIfirst", "default", NOW) is False

@@ -217,10 +217,12 @@ async def test_a_request_waits_for_room_only_so_long(monkeypatch):
     monkeypatch.setattr("livekit_auth_server.service.calls._PATIENCE", 0.01)
     room = Budget(1, 1)
     await room.take("another", 1)
-    runner = Calls(state_of(EVERYTHING), FakeClock(), CallLog(), room=room)
+    log = CallLog()
+    runner = Calls(state_of(EVERYTHING), FakeClock(), log, room=room)
     with pytest.raises(Refusal) as caught:
-        await runner.run(Handler().method, CONTEXT, b"x" * 50_000)
+        await runner.run(Handler().method, CONTEXT, b"x" * 50_000, runner.admit(CONTEXT))
     assert (caught.value.reason, caught.value.retry_after) == (Reason.RATE_LIMITED, 1.0)
+    assert (log.calls[0].caller, log.calls[0].listed) == (CALLER, True)
 
 
 async def test_an_unlisted_caller_that_wants_a_token_is_recorded_before_its_request_is_read():

@@ -82,7 +82,14 @@ def test_a_caller_has_a_quarter_and_the_one_too_many_is_refused_and_closed(socke
     assert [sockets.call(port, "web") for port in range(12)] == [True] * 10 + [False] * 2
     assert sockets.call(3, "web"), "those within go on"
     assert sockets.call(11, "hooks"), "others have a quarter of their own"
-    assert sockets.look() == [10, 11]
+    assert sockets.look() == [10], "a call over the other was answered since"
+
+
+def test_an_address_that_was_closed_is_free_for_another(sockets: Sockets) -> None:
+    sockets.connect(*range(11))
+    assert [sockets.call(port, "web") for port in range(11)][10] is False
+    assert sockets.look() == [10]
+    assert sockets.look() == [], "the next connection from there isn't closed for the one before"
 
 
 def test_a_connection_that_is_gone_makes_room(sockets: Sockets) -> None:

@@ -237,3 +237,13 @@ def test_no_project_permits_no_key() -> None:
 def test_a_key_is_named_in_claims_as_json_writes_it(key_id: str) -> None:
     assert json.loads("{" + key(key_id).issuer_member + "}") == {"iss": key_id}
     assert key(key_id).issuer_member.isascii()
+
+
+def test_a_token_is_its_keys_as_long_as_id_secret_project_and_state_agree() -> None:
+    signed_with = key()
+    assert KeySet([project(signed_with)]).verifies(signed_with, "alpha", NOW)
+    assert KeySet([project(key())]).verifies(signed_with, "alpha", NOW), "read again, and the same"
+    assert not KeySet([project(key())]).verifies(signed_with, "beta", NOW)
+    assert not KeySet([project(key(state=KeyState.REVOKED))]).verifies(signed_with, "alpha", NOW)
+    assert not KeySet([project(ApiKey("APIone", Secret(b"another" * 5)))]).verifies(signed_with, "alpha", NOW)
+    assert not KeySet([]).verifies(signed_with, "alpha", NOW)

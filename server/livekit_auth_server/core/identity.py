@@ -14,7 +14,9 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -48,6 +50,7 @@ _CACHED_CERTIFICATES = 4096
 _CACHED_REFUSALS, _REFUSAL_SECONDS = 1024, 5
 _REFUSALS_PER_SECOND, _REFUSALS_PER_SOURCE = 20, 5
 _CURVES = (ec.SECP256R1, ec.SECP384R1)  # what SPIRE, Istio and cert-manager issue; P-521 costs ten times as much
+_IPV6 = 6
 _RSA_BITS = range(2048, 4096 + 1)
 
 # What cryptography raises for a certificate that it can't read, when it is loaded or when a part of it is first used.
@@ -126,7 +129,10 @@ class Identified:
 
 @dataclass(slots=True)
 class _Second:
-    """The certificates whose chain was refused in one second, in all and for each source."""
+    """The certificates whose chain was refused in one second, in all and for each source.
+
+    A source without a refusal is always judged, so that those who flood keep no newcomer elsewhere out.
+    """
 
     time: int = 0
     total: int = 0
@@ -136,7 +142,8 @@ class _Second:
         """Raises RATE_LIMITED when no more may be judged in this second."""
         if now != self.time:
             self.time, self.total, self.by_source = now, 0, {}
-        if self.total >= _REFUSALS_PER_SECOND or self.by_source.get(source, 0) >= _REFUSALS_PER_SOURCE:
+        refused = self.by_source.get(source, 0)
+        if refused >= _REFUSALS_PER_SOURCE or (refused and self.total >= _REFUSALS_PER_SECOND):
             message = "too many certificates were refused in this second; try again in 1 s"
             raise Refusal(Reason.RATE_LIMITED, message, retry_after=1.0)
 
@@ -206,6 +213,7 @@ class Identifier:
         bundle = self.bundles.for_identity(identity)
         if not bundle:
             raise _invalid("its trust domain isn't one that this server trusts")
+        source = _site(source)
         self._second.check(source, now)  # what comes now is dear
         try:
             chain = _verified_chain(leaf, intermediates, bundle, now)
@@ -341,6 +349,15 @@ _LEAF_POLICY = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternat
 def _valid_at(certificate: x509.Certificate, now: int) -> bool:
     """Whether this is within the certificate's time, both ends included (RFC 5280 section 4.1.2.5)."""
     return _seconds(certificate.not_valid_before_utc) <= now <= _seconds(certificate.not_valid_after_utc)
+
+
+def _site(source: str) -> str:
+    """The address that a call comes from; of IPv6 the /64, since one machine has all of it."""
+    try:
+        address = ip_address(unquote(source).removeprefix("ipv6:").strip("[]").partition("%")[0])
+    except ValueError:
+        return source
+    return str(ip_network((address, 64), strict=False)) if address.version == _IPV6 else source
 
 
 def _seconds(time: dt.datetime) -> int:

@@ -237,6 +237,8 @@ class Calls:
         `admitted` saves identifying the caller again, unless the bundles or the time have changed.
         """
         finished = _finished(method.name, context, audited=method.audited)
+        if admitted is not None:  # a call that gets no room is still its caller's
+            finished.caller, finished.listed = admitted.identified.identity.text, admitted.listed
         started = self.clock.monotonic()
         try:
             amount = len(data) * _growth(method.request.DESCRIPTOR)

@@ -45,7 +45,7 @@ class Permit(NamedTuple):
             now = decide(caller.state_policy, caller.policy, self.wanted)
             if not isinstance(now, Grant) or _extent(now) != _extent(self.grant):
                 return False
-        return caller.keys.verifies(self.key.id, self.grant.project, caller.now)
+        return caller.keys.verifies(self.key, self.grant.project, caller.now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ class Connections:
         if self._counts.get(owner, 0) >= most:
             self._ending.setdefault(known, time.monotonic() + _ANSWERED)
             return False
+        self._ending.pop(known, None)
         self._owners[peer] = owner
         self._counts[owner] = self._counts.get(owner, 0) + 1
         return True
@@ -167,6 +168,7 @@ class Connections:
         silent = [entry for peer, entry in by_peer.items() if peer not in called and peer not in self._ending]
         for entry in (*due, *self._overdue(silent, now)):
             _shut(entry)
+            self._ending.pop(entry.peer, None)  # whoever comes from this address next is somebody else
         self._count(len(silent), now)
 
     def _count(self, silent: int, now: float) -> None:
