@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
@@ -31,7 +31,7 @@ from cryptography.x509.verification import (
 )
 
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.core.revocation import CertificateKey, certificate_keys
+from livekit_auth_server.core.revocation import UNREADABLE, CertificateKey, certificate_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,15 +52,6 @@ _REFUSALS_PER_SECOND, _REFUSALS_PER_SOURCE = 20, 5
 _CURVES = (ec.SECP256R1, ec.SECP384R1)  # what SPIRE, Istio and cert-manager issue; P-521 costs ten times as much
 _IPV6 = 6
 _RSA_BITS = range(2048, 4096 + 1)
-
-# What cryptography raises for a certificate that it can't read, when it is loaded or when a part of it is first used.
-_UNREADABLE = (
-    ValueError,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    UnsupportedAlgorithm,
-)
 
 CertificateBundle = tuple[x509.Certificate, ...]
 
@@ -201,7 +192,7 @@ class Identifier:
             (leaf,) = x509.load_pem_x509_certificates(leaf_pem)
             intermediates = x509.load_pem_x509_certificates(chain_pem) if chain_pem.strip() else []
             extensions, public_key = leaf.extensions, leaf.public_key()
-        except _UNREADABLE:
+        except UNREADABLE:
             raise _invalid("the certificate can't be read") from None
         if len(intermediates) > _MAX_INTERMEDIATES:
             raise _invalid(f"it comes with more than {_MAX_INTERMEDIATES} other certificates")
@@ -222,7 +213,7 @@ class Identifier:
             raise
         try:
             certificates = certificate_keys(chain)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise _invalid("a certificate of its chain can't be read") from None
         return Identified(
             identity=identity,
@@ -297,7 +288,7 @@ def _verified_chain(
     try:
         vouched = _vouched(intermediates, bundle) if intermediates else []
         return builder.build_client_verifier().verify(leaf, vouched).chain
-    except (VerificationError, *_UNREADABLE):
+    except (VerificationError, *UNREADABLE):
         if not all(_valid_at(certificate, now) for certificate in intermediates):
             message = "a certificate of the chain that you sent isn't valid at this time; renew it"
             raise Refusal(Reason.CERTIFICATE_EXPIRED, message) from None
@@ -330,7 +321,7 @@ def _vouched(intermediates: list[x509.Certificate], bundle: CertificateBundle) -
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, TypeError, *_UNREADABLE):
+    except (InvalidSignature, TypeError, *UNREADABLE):
         return False
     return True
 
