@@ -39,14 +39,23 @@ def site(program, deployment, tmp_path_factory):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def arrive(program, site):
-    """Has somebody arrive in a browser window of their own."""
+async def chrome(program):
     async with browser(program) as chrome:
+        yield chrome
 
-        async def arrive(user, **window):
-            return await Visitor.arrive(chrome, site[0], user, **window)
 
-        yield arrive
+@pytest_asyncio.fixture(loop_scope="session")
+async def arrive(chrome, site):
+    """Has somebody arrive in a browser window of their own, which is closed when the test ends."""
+    visitors = []
+
+    async def arrive(user, **window):
+        visitors.append(await Visitor.arrive(chrome, site[0], user, **window))
+        return visitors[-1]
+
+    yield arrive
+    for visitor in visitors:
+        await visitor.page.context.close()
 
 
 @pytest.fixture(scope="module")
