@@ -245,7 +245,13 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     turns: int | None = None,
 ) -> Iterator[bytes]:
-    """The last lines of each file, then new ones as they come, through rotation. Ends after `turns` looks, if given."""
+    """The last lines of each file, then new ones as they come, through rotation. Ends after `turns` looks, if given.
+
+    Raises ConfigError for a compressed file: nothing is ever added to one.
+    """
+    for path in paths:
+        if path.suffix == ".gz":
+            raise ConfigError(path, "is compressed, so nothing is added to it; leave out --follow")
     with ExitStack() as stack:
         followed = [_Followed(path, stack.enter_context(opened(path))) for path in paths]
         for one in followed:

@@ -84,7 +84,8 @@ def _check_audit(settings: Settings) -> None:
     if settings.audit.path is None:
         return
     folder = settings.at(settings.audit.path)
-    files = [folder / f"audit.{worker}.jsonl" for worker in range(settings.workers)]
+    numbers = settings.workers + (settings.workers > 1)  # a rolling restart has one more
+    files = [folder / f"audit.{worker}.jsonl" for worker in range(numbers)]
     there = [path for path in files if os.path.lexists(path)]
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():

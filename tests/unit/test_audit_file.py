@@ -243,6 +243,19 @@ async def test_a_call_that_is_cancelled_just_after_its_line_was_written_is_withh
         assert sink.decisions() == ["late"]
 
 
+async def test_a_withheld_line_whose_write_fails_is_written_when_the_disk_is_back(tmp_path: Path) -> None:
+    async with Sink(tmp_path) as sink:
+        await sink.audit.record([record("revoked")])
+        sink.disk.failure = OSError(errno.ENOSPC, "no space left")
+        sink.audit.withhold(["revoked"], "CERTIFICATE_REVOKED")
+        await until(sink.audit.ready)
+        sink.disk.failure = None
+        sink.audit.tick()
+        await until(lambda: sink.lines("withheld"))
+        assert [line["decision_id"] for line in sink.lines("withheld")] == ["revoked"]
+        assert (sink.watch.lost, sink.lines("dropped")) == (0, [])
+
+
 async def test_a_dry_run_has_no_token_to_withhold(tmp_path: Path) -> None:
     async with Sink(tmp_path) as sink:
         sink.disk.hang()

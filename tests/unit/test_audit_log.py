@@ -122,6 +122,21 @@ async def test_a_flood_of_audit_lines_neither_drops_other_lines_nor_stops_issuan
     assert stream.dropped == 0
 
 
+async def test_a_call_that_ends_after_its_line_went_out_is_withheld(pipe: tuple[int, LineStream]) -> None:
+    reader, stream = pipe
+    stream.write(b"x" * 65_536 + b"\n")
+    recording = asyncio.create_task(AuditLog(stream, AuditWatch(), patience=10).record([RECORD]))
+    await asyncio.sleep(0)
+    os.read(reader, 65_537)
+    stream.flush()
+    recording.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await recording
+    stream.flush()
+    written = os.read(reader, 65_536)
+    assert written.index(b'"kind":"decision"') < written.index(b'"kind":"withheld"')
+
+
 async def test_a_pipe_that_nobody_reads_stops_issuance_until_somebody_does() -> None:
     reader, writer = os.pipe()
     try:

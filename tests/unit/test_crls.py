@@ -256,3 +256,8 @@ def test_a_signature_counts_with_sha_2_alone() -> None:
 
     assert [counts(one) for one in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())] == [True] * 3
     assert [counts(one) for one in (hashes.SHA1(), hashes.MD5(), None)] == [False] * 3  # noqa: S303
+
+
+def test_beginnings_without_an_end_are_refused_at_once(tmp_path: Path) -> None:
+    """The time to look for an end once grew with the square of the file."""
+    assert mistake(tmp_path, b"-----BEGIN X509 CRL-----\n" * 40_000)

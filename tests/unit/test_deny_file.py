@@ -142,3 +142,8 @@ def test_of_many_entries_that_match_nothing_some_are_shown_and_all_counted(tmp_p
     got = load(tmp_path, *(f"{{id: spiffe://example.org/gone-{number}}}" for number in range(40)))
     assert len(got.idle) == 11
     assert got.idle[-1].endswith("deny.yaml: 30 more entries match nothing")
+
+
+def test_a_typo_in_many_digits_is_an_error_at_once(tmp_path: Path) -> None:
+    """A pattern with several ways to match them once took a month for this one."""
+    assert mistake(tmp_path, f'{{serial: "{"a" * 64}g", issuer: "CN=example.org CA"}}').line == 3

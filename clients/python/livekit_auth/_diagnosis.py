@@ -80,7 +80,8 @@ def look(config: Config, certificates: Certificates) -> Finding | None:
         addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[:MAX_ADDRESSES]
     except (OSError, UnicodeError):
         return Finding("name_not_found", f"no address is known for {host}: check the server address, and DNS")
-    found = [_try(family, address, host, config, certificates) for family, _, _, _, address in addresses]
+    context = _context(config, certificates)  # apart from connecting: a file that can't be used isn't the network
+    found = [_try(family, address, host, config, certificates, context) for family, _, _, _, address in addresses]
     # The address that the connection got furthest with tells most; one that works leaves nothing to tell.
     return None if None in found else max((f for f in found if f), key=lambda f: _DEPTH.get(f.cause, len(_DEPTH)))
 
@@ -88,8 +89,13 @@ def look(config: Config, certificates: Certificates) -> Finding | None:
 _DEPTH = {"unreachable": 0, "refused": 1}
 
 
-def _try(
-    family: int, address: tuple[object, ...], host: str, config: Config, certificates: Certificates
+def _try(  # noqa: PLR0913, PLR0917 - what look knows
+    family: int,
+    address: tuple[object, ...],
+    host: str,
+    config: Config,
+    certificates: Certificates,
+    context: ssl.SSLContext,
 ) -> Finding | None:
     where = config.address
     try:
@@ -97,7 +103,7 @@ def _try(
         connection.settimeout(STEP_SECONDS)
         with connection:
             connection.connect(address)
-            return _handshake(connection, host, config, certificates)
+            return _handshake(connection, host, config, certificates, context)
     except ConnectionRefusedError:
         return Finding("refused", f"nothing listens at {where} (connection refused): check that the server runs there")
     except OSError as error:
@@ -105,8 +111,9 @@ def _try(
         return Finding("unreachable", f"{where} can't be reached ({why}): check the address, routes and firewalls")
 
 
-def _handshake(connection: socket.socket, host: str, config: Config, certificates: Certificates) -> Finding | None:
-    context = _context(config, certificates)
+def _handshake(
+    connection: socket.socket, host: str, config: Config, certificates: Certificates, context: ssl.SSLContext
+) -> Finding | None:
     try:
         with context.wrap_socket(connection, server_hostname=host) as secure:
             return _first_answer(secure, config, certificates)

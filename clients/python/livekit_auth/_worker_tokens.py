@@ -70,8 +70,8 @@ class WorkerTokens:
         token with some time left connects with that one instead. Raises AuthError when the service refuses.
         """
         async with self._lock:
-            if self._last is not None and self._unused and self._clock() < self._good_until:
-                self._unused = False
+            unused, self._unused = self._unused, False
+            if self._last is not None and unused and self._clock() < self._good_until:
                 return self._last
             if self._last is not None:
                 await self._sleep(self._uniform(0, SPREAD_SECONDS))

@@ -212,13 +212,20 @@ def _refusal(error: AuthError) -> RefusedError:
     return RefusedError(400, "this isn't a webhook of LiveKit")
 
 
+def _called(handler: Handler, event: VerifiedWebhook) -> Awaitable[None] | None:
+    try:
+        return handler(event)
+    except StopIteration as error:  # no future holds one: before Python 3.11.8 its waiter waits for ever
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
 async def _attempt(handler: Handler, event: VerifiedWebhook) -> bool:
     """Whether the handler did its work; its failure goes to the log."""
     try:
         if inspect.iscoroutinefunction(handler):
             await handler(event)
         else:
-            result = await asyncio.to_thread(handler, event)
+            result = await asyncio.to_thread(_called, handler, event)
             if inspect.isawaitable(result):  # such as a partial of an async function
                 await result
     except (Exception, asyncio.CancelledError) as error:  # whatever an application's handler raises

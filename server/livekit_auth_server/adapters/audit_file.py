@@ -42,11 +42,15 @@ _log = structlog.get_logger("livekit_auth_server")
 
 @dataclass(slots=True, eq=False)
 class _Lines:
-    """Lines to be written together and who waits for them: nobody, for notes. `issues` are decisions with tokens."""
+    """Lines to be written together and who waits for them: nobody, for notes. `issues` are decisions with tokens.
+
+    Those that are `kept` are tried again when the disk fails, since a missing "withheld" line says that a token left.
+    """
 
     members: list[str]
     done: asyncio.Future[None] | None = None
     issues: tuple[str, ...] = ()
+    kept: bool = False
 
     def given_up(self) -> bool:
         return self.done is not None and self.done.done()
@@ -122,7 +126,8 @@ class AuditFile:
         """Says in the trail that the tokens of these decisions didn't leave."""
         if decisions:
             end = f'"time":{int(self._clock.now())},"why":"{why}"'
-            self._add(_Lines([f'"kind":"withheld","decision_id":"{decision}",{end}' for decision in decisions]))
+            lines = [f'"kind":"withheld","decision_id":"{decision}",{end}' for decision in decisions]
+            self._add(_Lines(lines, kept=True))
             self._schedule()
 
     def tick(self) -> None:
@@ -145,6 +150,10 @@ class AuditFile:
             async with asyncio.timeout(self._patience):
                 while self._pending or self._writing is not None:
                     await self._flushed()
+        if lost := sum(len(lines.members) for lines in self._pending if lines.kept):
+            _log.error(
+                "tokens that didn't leave couldn't be recorded as withheld", path=str(self._file.path), count=lost
+            )
         self._export()
         self._queue.put(None)
 
@@ -212,7 +221,7 @@ class AuditFile:
             self._succeeded(batch)
         else:
             self._failed(batch, reason(error))
-        if self._pending:
+        if any(error is None or not lines.kept for lines in self._pending):  # after a failure those wait for a tick
             self._schedule()
 
     def _succeeded(self, batch: list[_Lines]) -> None:
@@ -235,7 +244,10 @@ class AuditFile:
 
     def _failed(self, batch: list[_Lines], why: str) -> None:
         self._fail(why)
+        self._pending[:0] = [lines for lines in batch if lines.kept]
         for lines in batch:
+            if lines.kept:
+                continue
             if lines.done is None:
                 self._drop(len(lines.members))
             elif not lines.done.done():

@@ -7,6 +7,7 @@ trail's, and neither crowds those out.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,9 +53,11 @@ class AuditLog:
             await self._permits.write_through("".join(lines).encode("ascii"), self.patience)
         except (OSError, TimeoutError) as error:
             self._is(reason(error) if not isinstance(error, TimeoutError) else "nobody reads it")
-            for record in records:  # in case a part went out after all
-                self._add(self._permits, f'"kind":"withheld","decision_id":"{record.decision_id}"')
+            self._not_left(records, "the decision can't be recorded")
             raise Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued") from None
+        except asyncio.CancelledError:
+            self._not_left(records, "the call had ended")
+            raise
         self._is("")
 
     def note(self, members: str) -> None:
@@ -62,9 +65,13 @@ class AuditLog:
         self._add(self._notes, members)
 
     def withhold(self, decisions: Sequence[str], why: str) -> None:
-        """Writes a line for each, which is lost when it can't be written."""
+        """Writes a line for each, behind its permit; it is lost when it can't be written."""
         for decision in decisions:
-            self.note(f'"kind":"withheld","decision_id":"{decision}","why":"{why}"')
+            self._add(self._permits, f'"kind":"withheld","decision_id":"{decision}","why":"{why}"')
+
+    def _not_left(self, records: Sequence[AuditRecord], why: str) -> None:
+        """Withholds what may have gone out in part, or by another line's writing."""
+        self.withhold([record.decision_id for record in records if record.token_sha256], why)
 
     def tick(self) -> None:
         """Nothing to do now and then."""

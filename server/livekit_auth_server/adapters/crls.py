@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.revocation import CertificateKey
 
 _BEGIN = b"-----BEGIN "
-_PEM = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----")  # base64 has no "-"
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _UNREADABLE = (*UNREADABLE, TypeError)
 

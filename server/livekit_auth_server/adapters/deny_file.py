@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.adapters.yaml_file import Location
 
-_HEX = re.compile(r"[0-9A-Fa-f]{1,2}(?::?[0-9A-Fa-f]{1,2})*\Z")
+_HEX = re.compile(r"[0-9A-Fa-f]+(?::[0-9A-Fa-f]+)*\Z")  # one way to match: with several, a typo takes for ever
 _SERIAL_DIGITS = 40  # RFC 5280 section 4.1.2.2: 20 bytes
 _IDLE_SHOWN = 10
 _NO_CALLER = "matches no caller of the policy; check the spelling"

@@ -33,7 +33,8 @@ async def supervise(settings: Settings, count: int, config: Path, stream: LineSt
     held = hold(settings.listen)
     orders = Orders(config, held.address, as_json)
     waits = settings.workload_api.patience if settings.workload_api else 0.0
-    pool = Pool(orders, count, settings.drain, start=START + waits)
+    closing = settings.audit.patience if settings.audit.path else 0.0  # a slow disk completes its file
+    pool = Pool(orders, count, settings.drain + closing, start=START + waits)
     listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
     stopping = _signals(pool)
     flushing = asyncio.create_task(_flush(stream))

@@ -154,3 +154,10 @@ async def test_no_token_is_logged(tokens, service, caplog):
     assert "asking again" in caplog.text
     assert "used again" in caplog.text
     assert "token-1" not in caplog.text
+
+
+async def test_a_token_that_was_asked_for_anew_serves_one_connection(tokens, time):
+    """The first one, which told the url, was no good any more when the first connection came."""
+    await tokens.url()
+    time.now += LIFETIME
+    assert [(await tokens.fresh()).token for _ in range(2)] == ["token-2", "token-3"]

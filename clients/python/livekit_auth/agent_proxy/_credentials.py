@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from livekit_auth._errors import ConfigError
@@ -35,7 +35,9 @@ def written(path: Path, credentials: Mapping[str, str]) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.lstat(), os.fstat(descriptor)):  # else it is somebody else's by now
+                    path.unlink()
     finally:
         os.close(descriptor)  # and with it the lock
 

@@ -14,8 +14,10 @@ from aiohttp import web
 if TYPE_CHECKING:
     import asyncio
 
-MAX_STRANGERS = 32
+MAX_STRANGERS = 128
 """Connections that haven't shown the key, at most."""
+BACKLOG = 16
+"""Connections that asyncio accepts at once: each is read before so many more come that it would be closed for them."""
 PROOF_SECONDS = 5.0
 """How long a connection has to show it."""
 

@@ -20,7 +20,7 @@ from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
 from livekit_auth._requests import TokenRequest
 from livekit_auth._worker_tokens import WorkerTokens
 from livekit_auth.agent_proxy import _messages
-from livekit_auth.agent_proxy._door import Door
+from livekit_auth.agent_proxy._door import BACKLOG, Door
 from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
 from livekit_auth.agent_proxy._way_out import proxy_for
 
@@ -248,7 +248,7 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
         runner = web.ServerRunner(proxy.door, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, LOOPBACK, 0).start()
+            await web.TCPSite(runner, LOOPBACK, 0, backlog=BACKLOG).start()
             proxy.address = "{}:{}".format(*runner.addresses[0][:2])
             yield proxy
         finally:

@@ -7,6 +7,7 @@ gives the certificate. Nothing is opened before the first token is asked for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from livekit_auth._results import IssuedToken
     from livekit_auth._sync.client import AuthClient
     from livekit_auth.agents._settings import Settings
+
+_log = logging.getLogger("livekit_auth")
 
 THREADS = 8
 """How many calls to the service a process makes at once."""
@@ -82,6 +85,10 @@ class WaitingSource:
         """The same for a thread that may wait."""
         return self._source.token()
 
+    def valid(self) -> bool:
+        """Whether there is a token that hasn't expired. Never waits."""
+        return self._source._valid() is not None  # noqa: SLF001 - the source is this package's
+
 
 class KeptToken:
     """A token that is at hand at any moment, for code that can't wait. A thread keeps it valid once it was started."""
@@ -97,7 +104,7 @@ class KeptToken:
     def start(self) -> None:
         """Starts the thread, once."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._keep, name="livekit-auth-kept-token", daemon=True)
                 self._thread.start()
 
@@ -109,7 +116,10 @@ class KeptToken:
     def now(self) -> IssuedToken | AuthError | ConfigError | None:
         """The token, or why there is none; None when none was asked for yet. Never waits."""
         self.start()
-        return self._answer
+        answer = self._answer
+        if answer is None or isinstance(answer, AuthError | ConfigError) or self._source.valid():
+            return answer
+        return None  # it has expired, and a new one is being asked for
 
     def _keep(self) -> None:
         failures = 0
@@ -118,6 +128,9 @@ class KeptToken:
                 self._answer = self._source.wait()
             except (AuthError, ConfigError) as error:
                 self._answer, failures = error, failures + 1
+            except Exception:  # noqa: BLE001 - whatever it is, the thread goes on
+                _log.exception("the token that this process keeps can't be renewed")
+                self._answer, failures = None, failures + 1
             else:
                 failures = 0
             self._answered.set()
