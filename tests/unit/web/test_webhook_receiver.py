@@ -167,7 +167,7 @@ async def test_other_handlers_run_though_one_fails(http, hooks):
 
 async def test_a_plain_handler_that_raises_stopiteration_has_failed(http, hooks):
     """Python 3.11 keeps whoever waits for a thread that raises it waiting for ever."""
-    hooks.on("participant_joined")(lambda event: next(iter(())))
+    hooks.on("participant_joined")(lambda _event: next(iter(())))
     async with asyncio.timeout(10):
         assert (await deliver(http)).status_code == 503
 
