@@ -33,7 +33,6 @@ VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
 _SOCKET = re.compile(r"unix:(?://)?/(?!/)[^\s?#]+\Z")
 _LONGEST_PATH = 107  # bytes that Linux takes for the path of a socket
 _SHORTEST, _LONGEST = 0.1, 2.0  # seconds before the stream is opened again: a restarted agent should be found soon
-_MISSING = "the Python package spiffe is missing: {how}"
 
 _log = logging.getLogger("livekit_auth")
 
@@ -94,7 +93,7 @@ class WorkloadApi:
         try:
             import spiffe  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ConfigError(_MISSING.format(how=how_to_install("spiffe", dist=dist))) from None
+            raise ConfigError(f"the Python package spiffe is missing: {how_to_install('spiffe', dist=dist)}") from None
         self._connect: Callable[[], WorkloadApiClient] = lambda: spiffe.WorkloadApiClient(self.socket)
         self._wanted, self._warn = spiffe_id, warn
         self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")

@@ -333,8 +333,7 @@ class Calls:
         except Refusal:
             await self._charge(method.name, caller, None)
             raise
-        if self.limits is not None and caller.policy is not None:
-            await self.limits.charge(caller.policy, method.name, request)
+        await self._charge(method.name, caller, request)
         return request  # type: ignore[no-any-return]
 
     async def _charge(self, method: str, caller: Caller, request: Any) -> None:  # noqa: ANN401 - by the method's name
