@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from livekit_auth_server import cli
-from livekit_auth_server.adapters import audit_log
+from livekit_auth_server.audit import audit_log
+from livekit_auth_server.cli import app as cli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

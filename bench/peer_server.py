@@ -28,7 +28,7 @@ from cryptography import x509  # noqa: E402
 from bench.devfolder import signing_key  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2 as pb  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc  # noqa: E402
-from livekit_auth_server.transport.server import Limits  # noqa: E402
+from livekit_auth_server.transport.grpc_aio.server import Limits  # noqa: E402
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]

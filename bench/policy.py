@@ -24,8 +24,8 @@ from bench import devfolder
 from bench.processes import MIB, Cpus, Server, free_address, serving
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc
-from livekit_auth_server.adapters.policy_file import load_policy
 from livekit_auth_server.core.policy import Grant, Policy, TokenRequest, decide
+from livekit_auth_server.policy.policy_file import load_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

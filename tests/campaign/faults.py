@@ -32,7 +32,7 @@ import pytest
 
 from campaign.reload import replace
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server import audit_tools
+from livekit_auth_server.audit import verify as audit_tools
 from support.deployment import POLICY, Deployment
 from support.mounts import small_disk
 from support.ports import free_port

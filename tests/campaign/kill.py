@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server import audit_tools
+from livekit_auth_server.audit import verify as audit_tools
 from livekit_auth_server.core.chain import Head
 from support.deployment import Deployment
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import jwt
 
 from livekit_auth import AuthClient, AuthError, Denied, VerificationFailed
-from livekit_auth_server import keys_tools
+from livekit_auth_server.keys import lifecycle
 from support.deployment import POLICY, SECRETS, Deployment
 from support.pki import SERVER
 
@@ -219,13 +219,13 @@ class Campaign:
         async def signs() -> bool:
             return (await watcher.issue_token(room="consult-1", identity="user-1", role="guest")).key_id == key
 
-        added = keys_tools.NewKey(key, export=export)
-        await self.change(lambda: keys_tools.add(path, added, now), self.reloaded("keys"), verifying=both)
+        added = lifecycle.NewKey(key, export=export)
+        await self.change(lambda: lifecycle.add(path, added, now), self.reloaded("keys"), verifying=both)
         self.secrets[key] = export.read_text().split()[1]
-        await self.change(lambda: keys_tools.promote(path, key, now), signs, signer=key)
+        await self.change(lambda: lifecycle.promote(path, key, now), signs, signer=key)
         await asyncio.sleep(PAUSE * 3)  # so that tokens of both keys are verified
-        await self.change(lambda: keys_tools.retire(path, old, now), self.reloaded("keys"), verifying=kept)
-        await self.change(lambda: keys_tools.retire(path, old, now, remove=True), self.reloaded("keys"))
+        await self.change(lambda: lifecycle.retire(path, old, now), self.reloaded("keys"), verifying=kept)
+        await self.change(lambda: lifecycle.retire(path, old, now, remove=True), self.reloaded("keys"))
         self.figures.rotations += 1
 
     def reloaded(self, kind: str) -> Callable[[], Awaitable[bool]]:

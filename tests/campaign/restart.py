@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livekit_auth import AuthClient, AuthError
-from livekit_auth_server import audit_tools
+from livekit_auth_server.audit import verify as audit_tools
 from livekit_auth_server.core.chain import Head
 from support.deployment import Deployment
 from support.ports import free_port

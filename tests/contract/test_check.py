@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livekit_auth_server.adapters.yaml_file import ConfigError
-from livekit_auth_server.check import summary
-from livekit_auth_server.cli import main
-from livekit_auth_server.settings import load_settings
+from livekit_auth_server.cli.app import main
+from livekit_auth_server.cli.check import summary
+from livekit_auth_server.config.settings import load_settings
+from livekit_auth_server.files.yaml_file import ConfigError
 from support.deployment import POLICY
 from support.ports import free_port
 from support.redis_server import RedisServer

@@ -10,15 +10,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from livekit_auth_server.adapters.clock import SystemClock
-from livekit_auth_server.adapters.limiter_memory import MemoryLimits
-from livekit_auth_server.adapters.limiter_metrics import LimitMetrics
-from livekit_auth_server.adapters.limiter_redis import RedisLimits
-from livekit_auth_server.adapters.redis_acks import RedisAckStore
-from livekit_auth_server.adapters.redis_client import TlsFiles, new_client
-from livekit_auth_server.adapters.redis_link import RedisLink
 from livekit_auth_server.core.limits import Charge, Limit
+from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.stores.acknowledgements_in_redis import RedisAckStore
+from livekit_auth_server.stores.limits_in_memory import MemoryLimits
+from livekit_auth_server.stores.limits_in_redis import RedisLimits
+from livekit_auth_server.stores.limits_metrics import LimitMetrics
+from livekit_auth_server.stores.redis_client import TlsFiles, new_client
+from livekit_auth_server.stores.redis_link import RedisLink
 from support.fake_redis import fake_redis
 from support.redis_server import RedisServer
 

@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import AuthenticationError, NoScriptError
 
-from livekit_auth_server.adapters.clock import SystemClock
-from livekit_auth_server.adapters.limiter_memory import MemoryLimits
-from livekit_auth_server.adapters.limiter_redis import SCRIPT, RedisLimits
-from livekit_auth_server.adapters.redis_acks import RedisAckStore
-from livekit_auth_server.adapters.redis_client import TlsFiles, new_client
-from livekit_auth_server.adapters.redis_link import RedisAway, RedisLink, problem
 from livekit_auth_server.core.limits import Charge, Limit
+from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.stores.acknowledgements_in_redis import RedisAckStore
+from livekit_auth_server.stores.limits_in_memory import MemoryLimits
+from livekit_auth_server.stores.limits_in_redis import SCRIPT, RedisLimits
+from livekit_auth_server.stores.redis_client import TlsFiles, new_client
+from livekit_auth_server.stores.redis_link import RedisAway, RedisLink, problem
 from support.redis_server import RedisServer, free_port
 
 if TYPE_CHECKING:

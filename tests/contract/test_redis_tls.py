@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from livekit_auth_server.adapters.redis_client import TlsContexts, TlsFiles, new_client
-from livekit_auth_server.adapters.redis_link import RedisAway, RedisLink
-from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.stores.redis_client import TlsContexts, TlsFiles, new_client
+from livekit_auth_server.stores.redis_link import RedisAway, RedisLink
 from support.pki import CLIENT, SERVER, Authority, Credential
 from support.redis_server import RedisServer, free_port
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit_auth_server import devkit
+from livekit_auth_server.cli import devkit
 from support.first_hour import Served
 from support.snippets import snippets
 

@@ -290,7 +290,9 @@ def test_a_part_of_the_calls_is_recorded_where_the_caller_leaves_it_open(deploym
 
 
 def test_without_the_setting_opentelemetry_is_not_even_imported() -> None:
-    code = "import sys; import livekit_auth_server.wiring; print([m for m in sys.modules if 'opentelemetry' in m])"
+    code = (
+        "import sys; import livekit_auth_server.serve.wiring; print([m for m in sys.modules if 'opentelemetry' in m])"
+    )
     code = f"from livekit_auth_server.transport.tls import pin_tls13; pin_tls13(); {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.chart import VARIANTS, Rendered
 from deploy.objects import SECRET, Objects
-from livekit_auth_server.settings import load_settings
+from livekit_auth_server.config.settings import load_settings
 from support.deployment import environment
 
 if TYPE_CHECKING:

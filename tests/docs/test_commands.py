@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from livekit_auth._cli.app import app as client_app
-from livekit_auth_server.cli import app as server_app
+from livekit_auth_server.cli.app import app as server_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

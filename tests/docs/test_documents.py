@@ -15,13 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.adapters.policy_file import compile_policy
-from livekit_auth_server.adapters.yaml_file import YamlFile
+from livekit_auth_server.config.settings import Settings
 from livekit_auth_server.core.grants import ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS
 from livekit_auth_server.core.refusal import Reason
-from livekit_auth_server.policy_tools import ExpectationsFile
+from livekit_auth_server.files.yaml_file import YamlFile
+from livekit_auth_server.policy.explain import ExpectationsFile
+from livekit_auth_server.policy.policy_file import compile_policy
 from livekit_auth_server.service.status import CODE_OF
-from livekit_auth_server.settings import Settings
 from support.deployment import Deployment
 from support.ports import free_port
 from support.signing import event, webhook_token

@@ -13,11 +13,11 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from livekit_auth_server.adapters.policy_file import compile_policy
-from livekit_auth_server.adapters.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.cli.devkit import POLICY as DEV_POLICY
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS
-from livekit_auth_server.devkit import POLICY as DEV_POLICY
-from livekit_auth_server.policy_schema import schema, schema_text
+from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.policy.policy_file import compile_policy
+from livekit_auth_server.policy.schema import schema, schema_text
 from support.deployment import POLICY
 
 ROOT = Path(__file__).resolve().parents[2]

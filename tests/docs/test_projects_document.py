@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livekit_auth_server.adapters.keys_file import keys_from_file
+from livekit_auth_server.keys.keys_file import keys_from_file
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/projects.md").read_text()
 LK_CONFIG = """\

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from livekit_auth_server import devkit
+from livekit_auth_server.cli import devkit
 from support.first_hour import Served
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from livekit_auth_server.adapters.keys_file import keys_from_file
-from livekit_auth_server.adapters.private_file import PrivateFile
-from livekit_auth_server.cli import app
+from livekit_auth_server.cli.app import app
+from livekit_auth_server.files.private_file import PrivateFile
+from livekit_auth_server.keys.keys_file import keys_from_file
 from support.deployment import environment
 
 UNIT = "Zq7x"  # every part of a secret that matters holds it
@@ -160,7 +160,7 @@ def test_a_real_process_shows_no_secret_and_none_of_its_locals(tmp_path: Path) -
     """Rich would print the values of local variables, if the program let it."""
     private(tmp_path, STATES)
     code = (
-        "import os, sys\nfrom livekit_auth_server.cli import main\nos.fsync = lambda _: 1 / 0\n"
+        "import os, sys\nfrom livekit_auth_server.cli.app import main\nos.fsync = lambda _: 1 / 0\n"
         "sys.argv = ['x', 'keys', 'add', 'keys.yaml', 'APInew', '--secret-file', '-']\nmain()\n"
     )
     done = subprocess.run(
@@ -205,8 +205,8 @@ def test_a_secret_that_is_typed_isnt_echoed(tmp_path: Path) -> None:
 KILLING = """
 import os, signal, sys
 from pathlib import Path
-from livekit_auth_server import keys_tools
-from livekit_auth_server.adapters.keys_file import keys_from_file
+from livekit_auth_server.keys import lifecycle
+from livekit_auth_server.keys.keys_file import keys_from_file
 
 folder = Path(sys.argv[1])
 path, export = folder / "keys.yaml", folder / "export"
@@ -232,7 +232,7 @@ def edit(point):
             hook(name, ())
             return result
         setattr(os, name, watched)
-    keys_tools.add(path, keys_tools.NewKey("APInew", export=export, active=True), 1_800_000_000)
+    lifecycle.add(path, lifecycle.NewKey("APInew", export=export, active=True), 1_800_000_000)
     os._exit(0)
 
 for point in range(1, 500):
@@ -308,8 +308,8 @@ def test_concurrent_commands_lose_no_change_and_no_reader_sees_half_a_file(tmp_p
 
 UNPRIVILEGED = """
 import os
-import livekit_auth_server.keys_tools  # what is imported later might not be readable to everybody
-from livekit_auth_server.cli import main
+import livekit_auth_server.keys.lifecycle  # what is imported later might not be readable to everybody
+from livekit_auth_server.cli.app import main
 if os.geteuid() == 0:
     os.seteuid(65534)
 main()

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.adapters.process import RESERVE
+from livekit_auth_server.process.operating_system import RESERVE
 from support.deployment import environment
 from support.moments import at_import
 from support.ports import free_port
@@ -192,7 +192,7 @@ def test_a_signal_to_reload_or_roll_in_the_first_second_ends_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["typer", "grpc", "uvloop", "livekit_auth_server.reload"])
+@pytest.mark.parametrize("module", ["typer", "grpc", "uvloop", "livekit_auth_server.reload.reloader"])
 def test_sigint_while_it_starts_is_one_line_and_an_exit_code(
     deployment: Deployment, tmp_path: Path, module: str
 ) -> None:

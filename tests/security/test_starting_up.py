@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit_auth_server.cli import main
+from livekit_auth_server.cli.app import main
 from support.deployment import SECRETS
 from support.fake_agent import FakeAgent, response
 from support.pki import Authority

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.core.identity import Identified, TrustBundles, WorkloadId
+from livekit_auth_server.core.identity import Identified, TrustBundles
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service.batches import Batches
 from livekit_auth_server.service.calls import ListedCaller, State, Undecoded
 from livekit_auth_server.service.issue import Issuer

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from livekit_auth_server.adapters.readiness import Readiness
-from livekit_auth_server.adapters.yaml_file import ConfigError
+from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.process.readiness import Readiness
 from livekit_auth_server.supervisor.backoff import Backoff
 from livekit_auth_server.supervisor.worker import Orders, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from livekit_auth_server.adapters.readiness import Phase
+    from livekit_auth_server.process.readiness import Phase
 
 START = 300.0  # seconds that a new worker has to serve before it counts as hung
 READY = 60.0  # seconds that it has to become ready before a rolling restart is given up

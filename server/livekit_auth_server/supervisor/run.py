@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from livekit_auth_server.adapters import probe_listener
-from livekit_auth_server.adapters.probe_listener import ProbeListener
-from livekit_auth_server.adapters.process import accept_signals
+from livekit_auth_server.process import probe_listener
+from livekit_auth_server.process.operating_system import accept_signals
+from livekit_auth_server.process.probe_listener import ProbeListener
 from livekit_auth_server.supervisor.metrics import PoolMetrics
 from livekit_auth_server.supervisor.pool import START, Pool
 from livekit_auth_server.supervisor.port import hold
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from livekit_auth_server.adapters.line_stream import LineStream
-    from livekit_auth_server.adapters.probe_listener import Page
-    from livekit_auth_server.settings import Settings
+    from livekit_auth_server.config.settings import Settings
+    from livekit_auth_server.logs.nonblocking_stream import LineStream
+    from livekit_auth_server.process.probe_listener import Page
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
 _log = structlog.get_logger("livekit_auth_server")

@@ -1,4 +1,4 @@
-"""One worker process, as the supervisor sees it. The line to it: adapters/control.py."""
+"""One worker process, as the supervisor sees it. The line to it: supervisor/control.py."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from livekit_auth_server.adapters.process import deferred_signals
-from livekit_auth_server.adapters.readiness import Readiness
-from livekit_auth_server.adapters.yaml_file import ConfigError
-from livekit_auth_server.terminal import MISUSE
+from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.process.operating_system import MISUSE, deferred_signals
+from livekit_auth_server.process.readiness import Readiness
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,9 +17,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from livekit_auth_server.core.revocation import UNREADABLE
+from livekit_auth_server.core.certificate_names import UNREADABLE
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable
 
     import grpc
@@ -138,3 +139,8 @@ def _handshake(server: ServerIdentity, roots: tuple[x509.Certificate, ...]) -> _
 
     pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in roots)
     return _Handshake(server, roots, grpc.ssl_server_certificate_configuration([(server.key, server.certificate)], pem))
+
+
+def expiry(server: ServerIdentity) -> dt.datetime:
+    """When the server's certificate ends."""
+    return x509.load_pem_x509_certificates(server.certificate)[0].not_valid_after_utc

@@ -1,0 +1,1 @@
+"""server.yaml and the environment, as settings. Imports files and the core."""

@@ -1,0 +1,1 @@
+"""The policy file: read into core.policy, explained, compared, tested, described as a schema."""

@@ -1,0 +1,1 @@
+"""One process, as the operating system and its probes see it."""

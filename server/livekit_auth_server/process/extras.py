@@ -1,0 +1,19 @@
+"""Parts that are installed only where they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from livekit_auth._extras import how_to_install
+from livekit_auth_server.files.yaml_file import ConfigError
+
+DIST = "livekit-auth-server"
+_MODULES = {"redis": "redis.asyncio", "otlp": "opentelemetry.exporter.otlp.proto.http.trace_exporter"}
+
+
+def require(extra: str, setting: str) -> None:
+    """Raises ConfigError, with what to install, where the setting needs an extra that isn't there."""
+    try:
+        import_module(_MODULES[extra])
+    except ImportError:
+        raise ConfigError(setting, f"needs the extra {extra}: {how_to_install(extra, dist=DIST)}") from None

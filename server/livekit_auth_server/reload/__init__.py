@@ -1,0 +1,1 @@
+"""What the settings name, loaded at the start and again on change."""

@@ -1,0 +1,1 @@
+"""The composition root: settings in, a serving process out. Imports everything but the command line."""

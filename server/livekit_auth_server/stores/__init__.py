@@ -1,0 +1,1 @@
+"""Rate limits and acknowledgements, kept in memory or in Redis."""

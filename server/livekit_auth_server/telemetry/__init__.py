@@ -1,0 +1,1 @@
+"""Metrics and traces: what those who watch the server see."""

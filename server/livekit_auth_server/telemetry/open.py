@@ -1,0 +1,86 @@
+"""Puts together what watches a server: metrics of calls and of the state, and traces where they are configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from livekit_auth_server.config.tracing import read_headers
+from livekit_auth_server.files.yaml_file import ConfigError, read_bytes
+from livekit_auth_server.process.extras import require
+from livekit_auth_server.service.methods import SERVICE
+from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers
+from livekit_auth_server.telemetry.config_metrics import StateMetrics
+from livekit_auth_server.transport.tls import expiry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prometheus_client import CollectorRegistry
+
+    from livekit_auth_server.config.settings import Settings
+    from livekit_auth_server.service.calls import State
+    from livekit_auth_server.service.ports import CallObserver, Clock
+    from livekit_auth_server.telemetry.tracing import Tracing
+    from livekit_auth_server.transport.tls import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Who hears of calls, and the traces among them."""
+
+    observer: CallObserver
+    calls: Observer
+    tracing: Tracing | None = None
+
+    async def close(self) -> None:
+        """Logs and sends what is left."""
+        self.calls.close()
+        if self.tracing is not None:
+            await self.tracing.close()
+
+
+def open_telemetry(
+    settings: Settings, state: State, endpoint: Endpoint, clock: Clock, registry: CollectorRegistry
+) -> Telemetry:
+    """Metrics in the registry, and an exporter of traces if it is configured. Raises ConfigError."""
+    StateMetrics(registry, state, lambda: expiry(endpoint.server), clock, version("livekit-auth-server"))
+    calls = Observer(registry, clock)
+    observers: list[CallObserver] = [calls]
+    if settings.metrics_callers:
+        observers.append(CallerMetrics(registry, settings.metrics_callers))
+    tracing = _open_tracing(settings, registry)
+    if tracing is not None:
+        observers.append(tracing)
+    return Telemetry(observers[0] if len(observers) == 1 else Observers(*observers), calls, tracing)
+
+
+def read_tracing(settings: Settings) -> tuple[dict[str, str], Path | None]:
+    """The headers for the collector, and the file of its CAs. Raises ConfigError."""
+    configured = settings.tracing
+    headers = read_headers(settings.at(configured.headers_file)) if configured and configured.headers_file else {}
+    ca = settings.at(configured.ca) if configured and configured.ca else None
+    if ca is not None and b"-----BEGIN CERTIFICATE-----" not in read_bytes(ca):
+        raise ConfigError(ca, "isn't a PEM file of CA certificates")
+    return headers, ca
+
+
+def _open_tracing(settings: Settings, registry: CollectorRegistry) -> Tracing | None:
+    configured = settings.tracing
+    if configured is None:
+        return None
+    headers, ca = read_tracing(settings)
+    # Imported here: the libraries are an extra, and who doesn't trace needn't hold them in memory.
+    require("otlp", "tracing")
+    from livekit_auth_server.telemetry.tracing import Tracing  # noqa: PLC0415
+
+    return Tracing(
+        SERVICE,
+        configured.endpoint,
+        registry,
+        ratio=configured.ratio,
+        headers=headers,
+        ca=ca,
+        version=version("livekit-auth-server"),
+    )

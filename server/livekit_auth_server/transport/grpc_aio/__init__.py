@@ -1,0 +1,1 @@
+"""The transport on grpc.aio: calls, connections and what they may hold."""

@@ -1,0 +1,1 @@
+"""Whom the server believes: CA bundles, the deny-list, CRLs and the Workload API."""

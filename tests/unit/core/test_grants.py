@@ -1,0 +1,289 @@
+"""The claim schema is closed, and every grant is ordinary or a power."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import livekit.api.access_token as livekit_api
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
+from livekit_auth.v1 import grants_pb2
+from livekit_auth.v1.room_config_pb2 import RoomConfig as RoomConfigMessage
+from livekit_auth_server.core.grants import (
+    GROUPS,
+    ORDINARY_GRANTS,
+    PARTICIPANT_KINDS,
+    POWERS,
+    TRACK_SOURCES,
+    UNSCOPED_POWERS,
+    AgentEndpointGrants,
+    AgentThreadGrants,
+    Grants,
+    RoomConfig,
+    VideoGrants,
+    camel,
+    claims_text,
+    needs,
+)
+from livekit_auth_server.core.mint import claims
+from livekit_auth_server.core.policy import TokenRequest
+from support.handlers import KEY, NOW
+from support.messages import is_map
+from support.policies import granted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.descriptor import Descriptor
+
+GOLDEN = (Path(__file__).parent / "claims.txt").read_text().splitlines()
+
+
+def grant_members() -> Iterator[str]:
+    for name, cls in GROUPS.items():
+        yield camel(name)
+        names = [f.name for f in fields(cls)]
+        if name == "video":
+            names.insert(names.index("destination_room"), "room")
+        yield from (f"{camel(name)}.{camel(member)}" for member in names)
+
+
+def message_members(path: str, message: Descriptor) -> Iterator[str]:
+    yield path
+    for field in sorted(message.fields, key=lambda field: field.number):
+        name = f"{path}.{field.camelcase_name}"
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not is_map(field):
+            yield from message_members(name, field.message_type)
+        else:
+            yield name
+
+
+def schema() -> list[str]:
+    """Every claim and member that the code can write, in its order."""
+    return [
+        *("name", "kind", "metadata"),
+        *grant_members(),
+        *("attributes", "roomPreset"),
+        *message_members("roomConfig", RoomConfigMessage.DESCRIPTOR),
+        *("sub", "iss", "nbf", "exp"),
+    ]
+
+
+def test_the_claims_that_can_appear_in_a_token_are_these():
+    """Fails when a claim comes or goes: read the difference, think, then change claims.txt."""
+    assert schema() == GOLDEN
+
+
+def filled(cls: type[Any]) -> Any:
+    """A group with a value in each of its fields."""
+    samples = {bool: True, str: "x", tuple: ("camera",)}
+    return cls(**{f.name: samples[type(f.default)] for f in fields(cls)})
+
+
+def members(claim: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in claim.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict) and name not in ("attributes", "roomConfig"):
+            yield from members(value, f"{prefix}{name}.")
+
+
+def test_a_token_with_everything_in_it_holds_these_claims_in_this_order():
+    request = TokenRequest(
+        access=Grants(**{name: filled(cls) for name, cls in GROUPS.items()}),
+        room="r",
+        identity="i",
+        name="n",
+        metadata="m",
+        attributes=(("a", "b"),),
+        ttl=600,
+        kind="agent",
+        room_config=RoomConfig("{}", frozenset()),
+        room_preset="p",
+    )
+    found = list(members(json.loads(claims(granted(request), KEY, NOW))))
+    assert found == [path for path in GOLDEN if not path.startswith("roomConfig.")]
+
+
+def test_no_request_field_is_named_like_a_claim_that_only_the_mint_writes():
+    assert {f.name for f in fields(TokenRequest)}.isdisjoint(
+        {"sha256", "iss", "nbf", "exp", "sub", "iat", "jti", "aud"}
+    )
+
+
+LIVEKIT_GROUPS = {
+    "video": livekit_api.VideoGrants,
+    "sip": livekit_api.SIPGrants,
+    "inference": livekit_api.InferenceGrants,
+    "observability": livekit_api.ObservabilityGrants,
+    "agent": livekit_api.AgentGrants,
+    "agent_endpoint": livekit_api.AgentEndpointGrants,
+    "agent_thread": livekit_api.AgentThreadGrants,
+}
+OTHER_CLAIMS = {"identity", "name", "kind", "metadata", "attributes", "sha256", "room_preset", "room_config"}
+
+
+def test_every_group_of_livekit_api_has_a_counterpart():
+    assert {f.name for f in fields(livekit_api.Claims)} == set(LIVEKIT_GROUPS) | OTHER_CLAIMS
+    assert [f.name for f in fields(Grants)] == list(GROUPS) == list(LIVEKIT_GROUPS)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_grant_of_livekit_api_has_a_counterpart(name):
+    """Fails when livekit-api gains a grant. The room is the request's."""
+    theirs = [f.name for f in fields(LIVEKIT_GROUPS[name]) if (name, f.name) != ("video", "room")]
+    assert [f.name for f in fields(GROUPS[name])] == theirs
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_grant_is_in_the_contract(name):
+    group = grants_pb2.Grants.DESCRIPTOR.fields_by_name[name].message_type
+    assert set(group.fields_by_name) == {f.name for f in fields(GROUPS[name])}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_defaults_are_livekits(name):
+    """What livekit-api leaves out of a token, and what it spells out."""
+    theirs = {f.name: f.default for f in fields(LIVEKIT_GROUPS[name])}
+    for f in fields(GROUPS[name]):
+        assert (f.default or None) == (theirs[f.name] or None)
+
+
+def test_the_kinds_are_livekit_apis():
+    assert livekit_api.AccessToken.ParticipantKind.__args__ == PARTICIPANT_KINDS
+
+
+def test_the_ordinary_grants_are_these():
+    assert {
+        "room_join",
+        "can_publish",
+        "can_publish_sources",
+        "can_subscribe",
+        "can_publish_data",
+        "can_update_own_metadata",
+    } == ORDINARY_GRANTS
+
+
+def test_the_powers_are_these():
+    assert {
+        "room_create",
+        "room_list",
+        "room_record",
+        "room_admin",
+        "destination_room",
+        "ingress_admin",
+        "hidden",
+        "recorder",
+        "agent",
+        "can_manage_agent_session",
+        "can_subscribe_metrics",
+        "sip",
+        "inference",
+        "observability",
+        "cloud_agent",
+        "agent_endpoint",
+        "agent_thread",
+        "kind",
+        "room_preset",
+        "room_config",
+        "room_config_egress",
+        "room_config_agents",
+        "long_ttl",
+    } == POWERS
+
+
+def test_the_contract_names_each_power_beside_the_field_that_needs_it():
+    protos = (Path(__file__).parents[3] / "protos/livekit_auth/v1").glob("*.proto")
+    text = " ".join(re.sub(r"\s*//", "", path.read_text()) for path in protos)
+    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS - {"long_ttl"}
+
+
+def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():
+    assert {"room_create", "room_list", "room_record", "ingress_admin", "sip", "agent"} == UNSCOPED_POWERS
+    assert UNSCOPED_POWERS < POWERS
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(VideoGrants)])
+def test_a_video_grant_is_a_power_unless_it_is_ordinary(name):
+    silent = {"can_publish": False, "can_subscribe": False, "can_publish_data": False}
+    value = {bool: True, str: "x", tuple: TRACK_SOURCES}[type(getattr(VideoGrants(), name))]
+    needed = needs(Grants(video=VideoGrants(**{**silent, name: value})))
+    if name in ORDINARY_GRANTS:
+        assert (needed.ordinary, needed.powers) == ({name}, frozenset())
+    else:
+        assert (needed.ordinary, needed.powers) == (frozenset(), {name})
+        assert name in POWERS
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS if name != "video"])
+def test_every_other_group_is_a_power_even_with_nothing_set_in_it(name):
+    power = "cloud_agent" if name == "agent" else name
+    for group in (GROUPS[name](), filled(GROUPS[name])):
+        needed = needs(Grants(**{name: group}))
+        assert (needed.ordinary, needed.powers) == (frozenset(), {power})
+        assert not needed.carries_room
+    assert power in POWERS
+
+
+@pytest.mark.parametrize("name", ["can_publish", "can_subscribe", "can_publish_data"])
+@pytest.mark.parametrize("silence", [True, None])
+def test_silence_about_a_grant_that_livekit_takes_for_true_is_a_need(name, silence):
+    quiet = {"can_publish": False, "can_subscribe": False, "can_publish_data": False}
+    assert needs(Grants(video=VideoGrants(**{**quiet, name: silence}))).ordinary == {name}
+    assert needs(Grants(video=VideoGrants(**quiet))).ordinary == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("grants", "room", "identity"),
+    [
+        (VideoGrants(room_join=True), True, True),
+        (VideoGrants(room_admin=True), True, False),
+        (VideoGrants(room_join=True, room_admin=True), True, True),
+        (VideoGrants(), False, False),
+        (VideoGrants(room_create=True, room_list=True, room_record=True, agent=True), False, False),
+    ],
+)
+def test_joining_needs_a_room_and_an_identity_and_moderating_a_room(grants, room, identity):
+    needed = needs(Grants(video=grants))
+    assert (needed.room, needed.identity, needed.carries_room) == (room, identity, True)
+
+
+def test_grants_cant_be_changed_once_they_were_judged():
+    grants = Grants(video=VideoGrants())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        grants.video = None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        grants.video.room_join = True
+
+
+@pytest.mark.parametrize("cls", [Grants, *GROUPS.values()])
+def test_every_value_of_a_grant_is_immutable(cls):
+    """They are keys of caches, and shared between calls."""
+    assert all(isinstance(f.default, (bool, str, tuple, type(None))) for f in fields(cls))
+    hash(cls())
+
+
+def test_claims_for_a_record_are_json_without_a_room():
+    text = claims_text(Grants(video=VideoGrants(room_join=True), agent_endpoint=AgentEndpointGrants(agent_name='"')))
+    assert json.loads(text) == {
+        "video": {"roomJoin": True, "canPublish": True, "canSubscribe": True, "canPublishData": True},
+        "agentEndpoint": {"call": False, "agentName": '"'},
+    }
+    assert claims_text(Grants()) == "{}"
+    assert json.loads(claims_text(Grants(agent_thread=AgentThreadGrants(thread_ids=("a",)))))["agentThread"][
+        "threadIds"
+    ]
+    assert json.loads(claims_text(Grants(video=VideoGrants(can_publish=None))))["video"] == {
+        "canSubscribe": True,
+        "canPublishData": True,
+    }
+
+
+@pytest.mark.parametrize("name", [f.name for cls in GROUPS.values() for f in fields(cls)] + list(GROUPS))
+def test_a_claims_name_is_livekit_apis(name):
+    assert camel(name) == livekit_api.snake_to_lower_camel(name)

@@ -1,0 +1,306 @@
+"""Configuration files: every mistake is one line that says where it is and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from livekit_auth_server.files.yaml_file import ConfigError, YamlFile, read_bytes, read_private
+
+AnyOrList = Annotated[  # as policy.policy_file has it
+    Annotated[Literal["any"], Tag("[any]")] | Annotated[list[str], Tag("[list]")],
+    Discriminator(lambda value: "[any]" if isinstance(value, str) else "[list]"),
+]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    size: int = Field(default=1, ge=1, le=9)
+    ratio: float = 1.0
+    on: bool = False
+    mode: Literal["fast", "slow"] = "fast"
+    path: Path | None = None
+    names: AnyOrList = "any"
+    list: int = 0
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    title: str
+    part: Part = Part()
+    parts: list[Part] = []
+    by_name: Annotated[dict[str, Part], Field(min_length=0)] = {}
+    some: Annotated[list[str], Field(min_length=1)] = ["x"]
+
+
+def parse(content: str | bytes, *, secret: bool = False) -> YamlFile:
+    return YamlFile.parse(Path("/f.yaml"), content if isinstance(content, bytes) else content.encode(), secret=secret)
+
+
+def mistake(content: str | bytes) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(content).validated(Document)
+    assert str(caught.value).isprintable()
+    return str(caught.value).removeprefix("/f.yaml").lstrip(": ")
+
+
+def test_a_file_is_its_model() -> None:
+    document = parse("title: x\npart: {size: 2}\nby_name:\n  a: {on: true}\n").validated(Document)
+    assert (document.title, document.part.size, document.by_name["a"].on) == ("x", 2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("title: x\ntitel: y\n", "2: titel: there is no such field; check its spelling"),
+        ("titel: y\n", "1: titel: there is no such field; check its spelling (and 1 more)"),
+        ("part: {size: 2}\n", "title: is required"),
+        ("title: x\ntitle: y\n", "2: duplicate key, in line 1 too; remove one"),
+        ("title: x\npart:\n  size: 1\n  size: 2\n", "4: duplicate key, in line 3 too; remove one"),
+        ("title: x\npart:\n  sise: 1\n", "3: part.sise: there is no such field; check its spelling"),
+        ("title: x\nparts:\n  - size: 1\n  - size: 0\n", "4: parts.1.size: should be at least 1"),
+        ("title: x\npart: {size: 10}\n", "2: part.size: should be at most 9"),
+        ("title: x\npart: {size: many}\n", "2: part.size: should be a whole number, without a unit"),
+        ("title: x\npart: {size: 1.5}\n", "2: part.size: should be a whole number, without a unit"),
+        ("title: x\npart: {size: [1]}\n", "2: part.size: should be a whole number, without a unit"),
+        ("title: x\npart: {size: }\n", "2: part.size: should be a whole number, without a unit"),
+        ("title: x\npart: {ratio: 5s}\n", "2: part.ratio: should be a number, without a unit"),
+        ("title: x\npart: {on: perhaps}\n", "2: part.on: should be true or false"),
+        ("title: x\npart: {on: 2}\n", "2: part.on: should be true or false"),
+        ("title: x\npart: {mode: Fast}\n", "2: part.mode: should be 'fast' or 'slow'"),
+        ("title: x\npart: {path: 5}\n", "2: part.path: should be the path of a file or folder"),
+        ("title: 5\n", "1: title: should be text; put it in quotes"),
+        ("title: 2027-01-01\n", "1: title: should be text; put it in quotes"),
+        ("title:\n", "1: title: should be text; put it in quotes"),
+        ("title: x\npart:\n", "2: part: should hold fields, written `name: value` and indented below it"),
+        ("title: x\npart: fast\n", "2: part: should hold fields, written `name: value` and indented below it"),
+        ("title: x\npart: [size]\n", "2: part: should hold fields, written `name: value` and indented below it"),
+        ("title: x\nby_name: [a]\n", "2: by_name: should hold fields, written `name: value` and indented below it"),
+        ("title: x\nby_name: {a: 1}\n", "2: by_name.a: should hold fields, written `name: value` and indented below"),
+        ("title: x\nparts: fast\n", "2: parts: should be a list: [a, b], or one `- a` a line"),
+        ("title: x\nsome: []\n", "2: some: needs at least one entry"),
+        ("title: x\npart: {names: all}\n", "2: part.names: should be 'any'"),
+        ("title: x\npart: {names: [1]}\n", "2: part.names.0: should be text; put it in quotes"),
+        ("title: x\npart: {list: x}\n", "2: part.list: should be a whole number, without a unit"),
+        ("title: x\nby_name: {'a[0]': {size: 0}}\n", "2: by_name.a[0].size: should be at least 1"),
+        ("- title\n", "should hold fields, written `name: value` and indented below it"),
+        ("title\n", "should hold fields, written `name: value` and indented below it"),
+        ("title: x\nparts: &p [*p]\n", "2: parts.0: should hold fields"),
+        ("title: a: b\n", "1: isn't valid YAML (mapping values are not allowed here); check the indentation, and put"),
+        ("title: x\n part: y\n", "2: isn't valid YAML (mapping values are not allowed here)"),
+        ("title: x\n\tpart: y\n", "2: isn't valid YAML (found character '\\t' that cannot start any token)"),
+        (
+            "title: [::1]:80\n",
+            "1: isn't valid YAML (expected <block end>, but found '<scalar>'); check the indentation",
+        ),
+        ("title: {x\n", "2: isn't valid YAML (expected ',' or '}'"),
+        ("title: *x\n", "1: isn't valid YAML (found undefined alias 'x')"),
+        ("title: x\n---\ntitle: y\n", "2: isn't valid YAML (but found another document)"),
+        ("title: &a x\npart: &a y\n", "isn't plain YAML (an anchor that is defined twice"),
+        ("title: !!bool x\n", "isn't valid YAML"),
+        ("title: 2027-99-99\n", "isn't valid YAML"),
+        ("title: " + "9" * 5000 + "\n", "isn't valid YAML"),
+        ("a: &a\n  <<: *a\n", "isn't valid YAML"),
+        (b"title: \xff\n", "isn't UTF-8 text"),
+        ("title: x".encode("utf-16"), "isn't UTF-8 text"),
+        ("title: x\0\n", "isn't valid YAML"),
+    ],
+)
+def test_a_mistake_is_shown_with_its_line_and_what_to_do(content: str | bytes, text: str) -> None:
+    assert mistake(content).startswith(text)
+
+
+def test_a_byte_order_mark_and_crlf_are_fine() -> None:
+    assert parse("\ufefftitle: x\r\npart: {size: 2}\r\n").validated(Document).part.size == 2
+
+
+@pytest.mark.parametrize("name", ["a\\nforged: line", "\\e[31mred", "\\u202eevil", "\\0", "\\x9b2J", "\\u2028"])
+def test_a_name_in_a_file_cant_forge_a_line_or_drive_a_terminal(name: str) -> None:
+    assert "there is no such field" in mistake(f'title: x\n"{name}": 1\n')
+
+
+def test_a_path_cant_either() -> None:
+    error = ConfigError(Path("/a\n\x1b[31mb"), "is\nwrong", 3)
+    assert str(error) == "/a\\n\\x1b[31mb:3: is\\nwrong"
+    assert (error.where, error.line, error.message) == ("/a\\n\\x1b[31mb", 3, "is\\nwrong")
+
+
+def test_readable_text_of_any_language_stays_as_it_is() -> None:
+    assert str(ConfigError("/füße/設定.yaml", "„ä“")) == "/füße/設定.yaml: „ä“"
+
+
+def test_a_place_is_the_nearest_that_has_a_line() -> None:
+    file = parse("a:\n  - b: 1\n  - c: 2\nd: [x,\n  y]\n")
+    for location, line in [
+        (("a",), 1),
+        (("a", 0), 2),
+        (("a", 1, "c"), 3),
+        (("a", 1, "missing"), 3),
+        (("a", 9), 1),
+        (("d", 1), 5),
+        (("missing",), None),
+        ((), None),
+        ((0,), None),
+    ]:
+        assert file.line(location) == line
+
+
+def test_an_error_names_its_place() -> None:
+    assert str(parse("a:\n  b: 1\n").error(("a", "b"), "is wrong")) == "/f.yaml:2: a.b: is wrong"
+    assert str(parse("a:\n  b: 1\n").error((), "is wrong")) == "/f.yaml: is wrong"
+
+
+def test_secret_files_keep_names_that_arent_fields_out_of_errors() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("title: x\npart:\n  MARKER: 1\n", secret=True).validated(Document)
+    assert str(caught.value) == "/f.yaml:3: part: there is no such field; check its spelling"
+
+
+@pytest.mark.parametrize("content", ["MARKER: [", "a: *MARKER", "a: !!bool MARKER", "a: &MARKER x\nb: &MARKER y"])
+def test_secret_files_keep_the_parsers_words_out_of_errors(content: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(content, secret=True)
+    assert "MARKER" not in "".join(traceback.format_exception(caught.value)).replace(repr(content), "")
+
+
+FRAGMENTS = [
+    "title: x\n",
+    "part:",
+    "  size: 1\n",
+    "parts:\n",
+    "  - ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "'",
+    '"',
+    "*a",
+    "&a ",
+    "!!int ",
+    "\t",
+]
+
+
+@given(
+    st.text(max_size=60)
+    | st.lists(st.sampled_from([*FRAGMENTS, ": ", "\n", "#", "|", ">", "---\n", "<<: "]), max_size=12).map("".join)
+)
+@settings(deadline=None, max_examples=300)
+def test_any_text_is_a_document_or_a_config_error_of_one_line(content: str) -> None:
+    try:
+        document = parse(content).validated(Document)
+    except ConfigError as error:
+        shown = str(error)
+    else:
+        shown = ""
+        assert isinstance(document.title, str)
+    assert shown.isprintable()
+
+
+# Reading
+
+
+def test_a_file_is_read_with_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"title: x\n")
+    file = YamlFile.read(path)
+    assert (file.path, file.content, file.data) == (path, b"title: x\n", {"title": "x"})
+    assert read_bytes(path) == b"title: x\n"
+
+
+def test_only_private_files_need_to_be_private(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    path.chmod(0o644)
+    assert read_bytes(path) == b"x"
+    with pytest.raises(ConfigError, match="can be read by others; run: chmod o= "):
+        read_private(path)
+    path.chmod(0o640)
+    assert read_private(path) == b"x"
+
+
+def test_what_was_checked_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode is the opened file's: swapping the name for another file's in between gains nothing."""
+    public, link = tmp_path / "public", tmp_path / "link"
+    public.write_bytes(b"planted")
+    public.chmod(0o644)
+    link.symlink_to(public)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: pytest.fail("looked at the name"))
+    with pytest.raises(ConfigError, match="can be read by others"):
+        read_private(link)
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_private, YamlFile.read])
+def test_what_cant_be_read_says_why(tmp_path: Path, read: object) -> None:
+    assert callable(read)
+    for path, why in [
+        (tmp_path / "missing", "there is no such file"),
+        (tmp_path, "can't be read: Is a directory"),
+        (Path("a\0b"), "isn't a path: it holds a NUL character"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        assert caught.value.message == why
+
+
+@pytest.mark.parametrize("read", [read_bytes, read_private, YamlFile.read])
+@pytest.mark.parametrize("kind", ["pipe", "pipe with a writer", "socket", "device", "link to a device"])
+def test_what_isnt_a_plain_file_is_refused_without_waiting(tmp_path: Path, kind: str, read: object) -> None:
+    assert callable(read)
+    path, before = tmp_path / "f", len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with contextlib.ExitStack() as closing:
+        if kind.startswith("pipe"):
+            os.mkfifo(path, 0o600)
+        if kind == "pipe with a writer":
+            closing.callback(os.close, os.open(path, os.O_RDWR))
+        if kind == "socket":
+            closing.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+        if kind == "device":
+            path = Path("/dev/zero")
+        if kind == "link to a device":
+            path.symlink_to("/dev/zero")
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+    assert caught.value.message == "isn't a plain file"
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_shells_process_substitution_is_read_to_its_end() -> None:
+    """As in `policy diff <(git show HEAD:policy.yaml) policy.yaml`."""
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        os.write(writer, b"first ")
+        os.write(writer, b"second")
+        os.close(writer)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert read_bytes(Path(f"/dev/fd/{reader}")) == b"first second"
+    finally:
+        thread.join()
+        os.close(reader)
+
+
+def test_a_file_too_large_to_be_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 11)
+    monkeypatch.setattr("livekit_auth_server.files.yaml_file._MAX_BYTES", 10)
+    with pytest.raises(ConfigError, match="is over 10 bytes"):
+        read_bytes(path)

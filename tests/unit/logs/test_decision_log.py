@@ -1,0 +1,88 @@
+"""Decisions for people: after the trail, bounded, and without a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from livekit_auth_server.core.audit import AuditRecord
+from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
+from livekit_auth_server.logs.decision_log import DecisionLog
+
+
+def decision(**changes: Any) -> AuditRecord:
+    values: dict[str, Any] = {
+        **dict.fromkeys(AuditRecord.__dataclass_fields__, ""),
+        "decision_id": "d1",
+        "time": 1,
+        "permitted": True,
+        "dry_run": False,
+        "ttl": 600,
+        "access": "role:guest",
+        "room": "consult-1",
+        "token_sha256": "f00d",
+    }
+    return AuditRecord(**values | changes)
+
+
+class Clock:
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+class Trail:
+    def __init__(self) -> None:
+        self.had: list[Any] = []
+        self.failing = False
+
+    async def record(self, *records: AuditRecord) -> None:
+        if self.failing:
+            raise Refusal(Reason.AUDIT_UNAVAILABLE, "no")
+        self.had += records
+
+    def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
+        self.had.append((record, listed))
+
+
+async def test_each_decision_is_in_the_trail_and_then_in_the_log() -> None:
+    trail, denied = Trail(), decision(permitted=False, reason="ROOM_NOT_PERMITTED", ttl=None)
+    log = DecisionLog(trail, Clock())  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as lines:
+        await log.record(decision(), decision(dry_run=True))
+        log.deny(denied, listed=False)
+    assert trail.had == [decision(), decision(dry_run=True), (denied, False)]
+    assert [line["event"] for line in lines] == ["permitted", "permitted, dry run", "denied"]
+    assert lines[2] == {
+        "event": "denied",
+        "log_level": "info",
+        "access": "role:guest",
+        "room": "consult-1",
+        "reason": "ROOM_NOT_PERMITTED",
+        "decision_id": "d1",
+    }
+    assert "f00d" not in str(lines)
+
+
+async def test_a_permit_that_isnt_recorded_isnt_said_to_be_one() -> None:
+    trail = Trail()
+    trail.failing = True
+    log = DecisionLog(trail, Clock())  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as lines, pytest.raises(Refusal):
+        await log.record(decision())
+    assert lines == []
+
+
+async def test_denials_cant_fill_the_log() -> None:
+    clock = Clock()
+    log = DecisionLog(Trail(), clock)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(1000):
+            log.deny(decision(permitted=False))
+        clock.at += SECONDS
+        log.deny(decision(permitted=False))
+    assert (len(lines), lines[-1]["not_logged"]) == (LINES + 1, 1000 - LINES)

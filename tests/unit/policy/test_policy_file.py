@@ -1,0 +1,692 @@
+"""The policy file: what loads means what it says, and what doesn't is one line that says where and why."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from io import StringIO
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS, Grants, VideoGrants
+from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
+from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.policy.models import seconds
+from livekit_auth_server.policy.policy_file import compile_policy, load_policy
+from support.policies import ANY, JOIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WEB = "spiffe://example.org/web"
+
+
+def load(text: str, projects: frozenset[str] | None = frozenset({"default", "other"})) -> Policy:
+    return compile_policy(YamlFile.parse(Path("policy.yaml"), text.encode()), projects)
+
+
+def entry(text: str) -> AllowEntry:
+    """The entry that this allow block, with `projects` before it, compiles to."""
+    return load(one_caller(text)).callers[WEB].entries[0]
+
+
+def one_caller(allow: str, roles: str = "{guest: {video: {room_join: true}}}") -> str:
+    """A policy with one caller and one entry; the entry's first line is line 6."""
+    lines = [f"version: 1\nroles: {roles}\ncallers:\n  - id: {WEB}\n    allow:\n      - projects: [default]\n"]
+    return lines[0] + "".join(f"        {line}\n" for line in dedent(allow).strip().splitlines())
+
+
+DESIGN = """\
+version: 1
+roles:
+  guest: {video: {room_join: true, can_publish: true, can_subscribe: true, can_publish_data: false}}
+  agent-worker: {video: {agent: true}}
+callers:
+  - id: spiffe://example.org/ns/web/sa/consult-api
+    allow:
+      - projects: [default]
+        roles: [guest]
+        rooms: [{prefix: "consult-"}]
+        identities: [{prefix: "user-"}]
+        ttl: {default: 10m, max: 1h}
+    verify: {webhooks: [default], tokens: [default]}
+  - id: spiffe://example.org/ns/agents/sa/fleet
+    allow:
+      - projects: [default]
+        roles: [agent-worker]
+        powers: [agent]
+        rooms: any
+        ttl: {default: 5m, max: 10m}
+"""
+
+
+def test_the_example_of_the_design_loads_and_means_what_it_says():
+    policy = load(DESIGN)
+    assert policy.roles == {
+        "guest": Grants(video=VideoGrants(room_join=True, can_publish_data=False)),
+        "agent-worker": Grants(video=VideoGrants(agent=True)),
+    }
+    web, fleet = "spiffe://example.org/ns/web/sa/consult-api", "spiffe://example.org/ns/agents/sa/fleet"
+    default = frozenset({"default"})
+    guests = AllowEntry(
+        name="allow[0]",
+        projects=default,
+        roles=frozenset({"guest"}),
+        rooms=Matcher(prefixes=("consult-",)),
+        identities=Matcher(prefixes=("user-",)),
+        default_ttl=600,
+        max_ttl=3600,
+    )
+    workers = AllowEntry(
+        name="allow[0]",
+        projects=default,
+        roles=frozenset({"agent-worker"}),
+        powers=frozenset({"agent"}),
+        rooms=ANY,
+        default_ttl=300,
+        max_ttl=600,
+    )
+    assert policy.callers == {
+        web: CallerPolicy(web, (guests,), verify_webhooks=default, verify_tokens=default),
+        fleet: CallerPolicy(fleet, (workers,)),
+    }
+
+
+def test_callers_and_roles_are_looked_up_and_not_searched():
+    policy = load(DESIGN)
+    assert type(policy.callers) is dict
+    assert type(policy.roles) is dict
+
+
+def test_the_revision_names_the_text():
+    assert load(DESIGN).revision == load(DESIGN).revision
+    assert load(DESIGN).revision != load(DESIGN + "# a comment\n").revision
+    assert len(load(DESIGN).revision) == 16
+
+
+def test_a_policy_is_read_from_its_file(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(DESIGN)
+    assert load_policy(path, frozenset({"default"})) == load(DESIGN)
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_policy(tmp_path / "missing.yaml", None)
+
+
+# What isn't written permits nothing
+
+
+def test_an_entry_permits_nothing_but_what_it_says():
+    assert entry("") == AllowEntry(name="allow[0]", projects=frozenset({"default"}), default_ttl=600, max_ttl=3600)
+
+
+def test_a_policy_without_callers_permits_nobody():
+    assert load("version: 1\ncallers: []\n").callers == {}
+    assert load(f"version: 1\ncallers: [{{id: {WEB}}}]\n").callers == {WEB: CallerPolicy(WEB)}
+
+
+@pytest.mark.parametrize("field", ["roles", "grants", "powers", "rooms", "identities"])
+def test_an_empty_list_permits_nothing(field):
+    assert entry(f"{field}: []") == entry("")
+
+
+def test_no_project_can_be_listed():
+    policy = load(f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: []}}]\n")
+    assert policy.callers[WEB].projects == frozenset()
+
+
+def test_any_has_to_be_written():
+    everything = entry("grants: any\nrooms: any\nidentities: any")
+    assert (everything.grants, everything.rooms, everything.identities) == (ORDINARY_GRANTS, ANY, ANY)
+    assert everything.powers == frozenset()
+
+
+def test_matchers_are_whole_values_and_beginnings():
+    rooms = entry("rooms: [{exact: lobby}, {prefix: consult-}, {exact: 'any'}, {prefix: '*'}]").rooms
+    assert rooms == Matcher(exact=frozenset({"lobby", "any"}), prefixes=("consult-", "*"))
+
+
+def test_any_project_is_every_configured_one():
+    verify = "{webhooks: any, tokens: any}"
+    text = f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: any}}]\n    verify: {verify}\n"
+    caller = load(text).callers[WEB]
+    configured = frozenset({"default", "other"})
+    assert (caller.projects, caller.verify_webhooks, caller.verify_tokens) == (configured, configured, configured)
+    assert load(text, frozenset()).callers[WEB].projects == frozenset()
+
+
+def test_offline_any_project_is_every_one_that_the_file_names_or_the_default():
+    any_project = f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: any}}]\n    verify: {{tokens: any}}\n"
+    caller = load(any_project, None).callers[WEB]
+    assert (caller.projects, caller.verify_tokens) == (frozenset({"default"}), frozenset({"default"}))
+    named = any_project + "  - id: dns:a.example\n    allow: [{projects: [a, b]}]\n    verify: {webhooks: [c]}\n"
+    assert load(named, None).callers[WEB].projects == frozenset({"a", "b", "c"})
+
+
+def test_every_power_can_be_listed():
+    listed = entry(f"rooms: any\npowers: [{', '.join(sorted(POWERS))}]")
+    assert listed.powers == POWERS
+
+
+@pytest.mark.parametrize("name", [f"{group}.{f.name}" for group, cls in GROUPS.items() for f in fields(cls)])
+def test_a_role_can_hold_every_grant(name):
+    group, field = name.split(".")
+    default = getattr(GROUPS[group](), field)
+    value, text = {
+        bool: (not default, str(not default).lower()),
+        str: ("x", "x"),
+        tuple: (("camera",), "[camera]"),
+    }[type(default)]
+    role = load(f"version: 1\nroles: {{r: {{{group}: {{{field}: {text}}}}}}}\ncallers: []\n").roles["r"]
+    assert role == Grants(**{group: GROUPS[group](**{field: value})})
+
+
+def test_aliases_and_merged_mappings_are_part_of_the_text():
+    """A merge that was passed over would widen a role: what isn't said is LiveKit's default, true."""
+    roles = "{quiet: {video: &q {can_publish: false}}, guest: {video: {<<: *q, room_join: true}}, same: {video: *q}}"
+    policy = load(f"version: 1\nroles: {roles}\ncallers: []\n")
+    assert policy.roles["guest"] == Grants(video=VideoGrants(room_join=True, can_publish=False))
+    assert policy.roles["same"] == policy.roles["quiet"] == Grants(video=VideoGrants(can_publish=False))
+    anchored = load("version: 1\nroles: {r: {video: {can_publish: &no false, can_subscribe: *no}}}\ncallers: []\n")
+    assert anchored.roles["r"] == Grants(video=VideoGrants(can_publish=False, can_subscribe=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("45s", 45), ("10m", 600), ("1h30m", 5400), ("1h", 3600), ("1h1m1s", 3661), ("8760h", 31536000), ("1s", 1)],
+)
+def test_a_duration_is_hours_minutes_and_seconds(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "0s", "10", 600, 1.5, None, True, "1m1h", "-1m", "+1m", "1.5h", "1d", "1H", " 1m", "1m ", "1m\n"),
+        *("8761h", "1h 30m", "99999999h", "\u0661s", "m", "1hm"),
+    ],
+)
+def test_what_isnt_a_duration_is_refused(text):
+    with pytest.raises(ValueError, match="should be a duration such as"):
+        seconds(text)
+
+
+def test_ttls_are_in_seconds():
+    assert (entry("ttl: {default: 90s, max: 2m}").default_ttl, entry("ttl: {max: 10m}").max_ttl) == (90, 600)
+
+
+# Mistakes
+
+MISTAKES: dict[str, tuple[str, int | None, str]] = {
+    # The file as a whole
+    "an empty file": ("", None, "is empty"),
+    "nothing but a comment": ("# policy\n", None, "is empty"),
+    "a list": ("- version: 1\n", None, "should be a mapping with the fields version, roles, callers"),
+    "plain text": ("version 1\n", None, "should be a mapping with the fields version, roles, callers"),
+    "two documents": ("version: 1\ncallers: []\n---\nversion: 1\n", 3, "isn't valid YAML"),
+    "broken YAML": ("version: 1\ncallers: [\n", 3, "isn't valid YAML"),
+    "a tab": ("version: 1\ncallers:\n\t- id: x\n", 3, "isn't valid YAML"),
+    "an unknown alias": ("version: 1\ncallers: *x\n", 2, "isn't valid YAML"),
+    "no version": ("callers: []\n", None, "version: is required"),
+    "no callers": ("version: 1\n", None, "callers: is required"),
+    "another version": ("version: 2\ncallers: []\n", 1, "version: should be 1"),
+    "a version as text": ("version: '1'\ncallers: []\n", 1, "version: should be 1"),
+    "a version that is true": ("version: true\ncallers: []\n", 1, "version: should be 1"),
+    "a version that is a fraction": ("version: 1.0\ncallers: []\n", 1, "version: should be 1"),
+    "no version at all": ("version:\ncallers: []\n", 1, "version: should be 1"),
+    "callers that are null": ("version: 1\ncallers:\n", 2, "callers: should be a list"),
+    "callers that are a mapping": ("version: 1\ncallers: {a: b}\n", 2, "callers: should be a list"),
+    "a key twice": ("version: 1\ncallers: []\nversion: 1\n", 3, "duplicate key, in line 1 too; remove one"),
+    "an unknown field": ("version: 1\nrules: []\ncallers: []\n", 2, "rules: there is no such field"),
+    "a field that isn't text": ("version: 1\n2: 3\ncallers: []\n", 2, "should be"),
+    # Roles
+    "a role twice": ("version: 1\nroles:\n  a: {}\n  a: {}\ncallers: []\n", 4, "duplicate key, in line 3 too"),
+    "a role's name": (
+        "version: 1\nroles:\n  Guest: {}\ncallers: []\n",
+        3,
+        "roles.Guest: isn't a role's name: a-z, 0-9",
+    ),
+    "a role's name with brackets": (
+        "version: 1\nroles:\n  guest[0]: {}\ncallers: []\n",
+        3,
+        "roles.guest[0]: isn't a role's",
+    ),
+    "a role that is null": ("version: 1\nroles:\n  guest:\ncallers: []\n", 3, "roles.guest: should be a mapping"),
+    "a group that is null": (
+        "version: 1\nroles:\n  guest:\n    video:\ncallers: []\n",
+        4,
+        "roles.guest.video: should be a mapping with the fields room_create",
+    ),
+    "an unknown group": (
+        "version: 1\nroles:\n  guest: {audio: {}}\ncallers: []\n",
+        3,
+        "roles.guest.audio: there is no",
+    ),
+    "an unknown grant": (
+        "version: 1\nroles:\n  guest:\n    video:\n      room_joins: true\ncallers: []\n",
+        5,
+        "roles.guest.video.room_joins: there is no such field; check its spelling",
+    ),
+    "a role with a room": (
+        "version: 1\nroles: {guest: {video: {room: lobby}}}\ncallers: []\n",
+        2,
+        "roles.guest.video.room: there is no such field",
+    ),
+    "yes for true": (
+        "version: 1\nroles:\n  guest:\n    video:\n      room_join: yes\ncallers: []\n",
+        5,
+        "roles.guest.video.room_join: should be true or false",
+    ),
+    "1 for true": ("version: 1\nroles: {g: {video: {room_join: 1}}}\ncallers: []\n", 2, "should be true or false"),
+    "null for a grant": (
+        "version: 1\nroles: {g: {video: {can_publish: }}}\ncallers: []\n",
+        2,
+        "should be true or false",
+    ),
+    "a number for text": ("version: 1\nroles: {g: {video: {destination_room: 7}}}\ncallers: []\n", 2, "should be text"),
+    "an unknown source": (
+        "version: 1\nroles: {g: {video: {can_publish_sources: [video]}}}\ncallers: []\n",
+        2,
+        "should be 'camera', 'microphone', 'screen_share' or 'screen_share_audio'",
+    ),
+    "a source twice": (
+        "version: 1\nroles: {g: {video: {can_publish_sources: [camera, camera]}}}\ncallers: []\n",
+        2,
+        "roles.g.video.can_publish_sources: names a source twice",
+    ),
+    "a control character in a role": (
+        'version: 1\nroles: {g: {video: {destination_room: "a\\u202eb"}}}\ncallers: []\n',
+        2,
+        "roles.g.video.destination_room: holds a control character",
+    ),
+    "half a character in a role": (
+        'version: 1\nroles: {g: {agent_thread: {scope: "\\ud83d"}}}\ncallers: []\n',
+        2,
+        "roles.g.agent_thread.scope: holds a surrogate",
+    ),
+    "too long a name in a role": (
+        f"version: 1\nroles: {{g: {{agent_endpoint: {{agent_name: {'x' * 257}}}}}}}\ncallers: []\n",
+        2,
+        "roles.g.agent_endpoint.agent_name: 257 bytes are over the limit of 256",
+    ),
+    "a grant that is called like a type": (
+        "version: 1\nroles:\n  g:\n    agent_thread:\n      list: yes\ncallers: []\n",
+        5,
+        "roles.g.agent_thread.list: should be true or false",
+    ),
+    # Callers
+    "a caller without an id": ("version: 1\ncallers:\n  - allow: []\n", 3, "callers.0.id: is required"),
+    "a caller's id": (
+        "version: 1\ncallers:\n  - id: spiffe://Example.org/web\n",
+        3,
+        "callers.0.id: not a SPIFFE id: spiffe://trust-domain/path",
+    ),
+    "an id that is a pattern": ("version: 1\ncallers:\n  - id: spiffe://example.org/*\n", 3, "not a SPIFFE id"),
+    "a DNS name": ("version: 1\ncallers:\n  - id: dns:*.example.org\n", 3, "callers.0.id: not a DNS name"),
+    "two callers with one id": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow: []\n  - id: {WEB}\n",
+        5,
+        f"callers.1.id: {WEB} stands twice; put its entries under one caller",
+    ),
+    "an unknown field of a caller": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    deny: []\n",
+        4,
+        "callers.0.deny: there is",
+    ),
+    "entries that are null": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow:\n",
+        4,
+        "callers.0.allow: should be a list",
+    ),
+    "an entry that is text": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [any]\n",
+        4,
+        "callers.0.allow.0: should be",
+    ),
+    "two entries with one name": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{name: a, projects: []}}, {{name: a, projects: []}}]\n",
+        4,
+        "callers.0.allow: two entries have one name",
+    ),
+    "a name that another entry has by default": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: []}}, {{name: 'allow[0]', projects: []}}]\n",
+        4,
+        "callers.0.allow: two entries have one name",
+    ),
+    "verification of an unknown project": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    verify:\n      webhooks: [default]\n      tokens: [nowhere]\n",
+        6,
+        'callers.0.verify.tokens.0: there is no project "nowhere"; configured are: default, other',
+    ),
+    "verification of a project that isn't listed": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    verify: {{webhooks: default}}\n",
+        4,
+        "callers.0.verify.webhooks: should be a list, or the word any",
+    ),
+    # Entries: the first line after `projects` is line 7
+    "no projects": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{roles: []}}]\n",
+        4,
+        "allow.0.projects: is required",
+    ),
+    "an unknown field of an entry": (one_caller("role: guest"), 7, "callers.0.allow.0.role: there is no such field"),
+    "limits, which aren't offered": (one_caller("limits: []"), 7, "callers.0.allow.0.limits: there is no such field"),
+    "a field of an entry twice": (one_caller("roles: []\nrooms: any\nroles: []"), 9, "duplicate key, in line 7 too"),
+    "an unknown role": (
+        one_caller("roles: [guest, host]"),
+        7,
+        'allow.0.roles.1: there is no role "host"; define it under roles',
+    ),
+    "any role": (one_caller("roles: any"), 7, "callers.0.allow.0.roles: should be a list"),
+    "an unknown power": (
+        one_caller("rooms: any\npowers: [agents]"),
+        8,
+        "powers.0: there is no power of this name; there are: agent",
+    ),
+    "any power": (one_caller("powers: any"), 7, "callers.0.allow.0.powers: should be a list"),
+    "an ordinary grant as a power": (one_caller("powers: [room_join]"), 7, "there is no power of this name"),
+    "a power as a grant": (
+        one_caller("grants: [room_admin]"),
+        7,
+        "grants.0: there is no ordinary grant of this name; there are: can_",
+    ),
+    "a power that a role needs": (
+        one_caller("roles: [guest]\nrooms: any", "{guest: {video: {room_join: true, hidden: true}, sip: {}}}"),
+        7,
+        'allow.0.roles.0: role "guest" needs powers that the entry doesn\'t list: hidden, sip',
+    ),
+    "an empty prefix": (one_caller('rooms: [{exact: a}, {prefix: ""}]'), 7, "rooms.1: an empty matcher would match"),
+    "an empty exact": (one_caller('identities: [{exact: ""}]'), 7, "identities.0: an empty matcher would match"),
+    "an empty matcher": (one_caller("rooms: [{}]"), 7, "rooms.0: needs exactly one of exact and prefix"),
+    "exact and prefix": (
+        one_caller("rooms: [{exact: a, prefix: b}]"),
+        7,
+        "rooms.0: needs exactly one of exact and prefix",
+    ),
+    "a null matcher": (one_caller("rooms: [{exact: }]"), 7, "rooms.0: needs exactly one of exact and prefix"),
+    "a pattern": (one_caller("rooms:\n  - {regex: .*}"), 8, "rooms.0.regex: there is no such field"),
+    "a room as text": (
+        one_caller("rooms:\n  - consult-42"),
+        8,
+        "rooms.0: should be a mapping with the fields exact, prefix",
+    ),
+    "a room that isn't in a list": (one_caller("rooms: consult-42"), 7, "rooms: should be a list, or the word any"),
+    "a matcher that isn't in a list": (one_caller("rooms: {prefix: a}"), 7, "rooms: should be a list"),
+    "rooms that are null": (one_caller("rooms:"), 7, "rooms: should be a list"),
+    "rooms that are true": (one_caller("rooms: true"), 7, "rooms: should be a list"),
+    "any in another case": (one_caller("identities: Any"), 7, "identities: should be a list, or the word any"),
+    "any in a list": (one_caller("identities: [any]"), 7, "identities.0: should be a mapping"),
+    "a room that no request can name": (
+        one_caller('rooms: [{exact: "a\\nb"}]'),
+        7,
+        "rooms.0.exact: holds a control character",
+    ),
+    "too long a room": (
+        one_caller(f"rooms: [{{prefix: {'x' * 257}}}]"),
+        7,
+        "rooms.0.prefix: 257 bytes are over the limit",
+    ),
+    "half a character": (one_caller('identities: [{prefix: "\\udc00"}]'), 7, "identities.0.prefix: holds a surrogate"),
+    "an entry's name": (one_caller('name: "a\\u001b[31m"'), 7, "allow.0.name: holds a control character"),
+    "an empty name": (one_caller('name: ""'), 7, "allow.0.name"),
+    "a null name": (one_caller("name:"), 7, "allow.0.name: should be text"),
+    "too long a name": (one_caller(f"name: {'x' * 65}"), 7, "allow.0.name"),
+    "a ttl as text": (one_caller("ttl: 10m"), 7, "allow.0.ttl: should be a mapping with the fields default, max"),
+    "a ttl that is null": (one_caller("ttl:"), 7, "allow.0.ttl: should be a mapping"),
+    "a ttl as a number": (one_caller("ttl:\n  default: 600"), 8, "allow.0.ttl.default: should be a duration such as"),
+    "an endless ttl": (
+        one_caller("ttl:\n  default: 1m\n  max: 8761h"),
+        9,
+        "allow.0.ttl.max: should be a duration such as",
+    ),
+    "a default over the max": (
+        one_caller("ttl: {default: 20m, max: 10m}"),
+        7,
+        "allow.0.ttl: the default (1200 s) is longer than the max (600 s)",
+    ),
+    "a max under the default that isn't written": (
+        one_caller("ttl: {max: 5m}"),
+        7,
+        "allow.0.ttl: the default (600 s) is longer than the max (300 s); write both",
+    ),
+    "over an hour without long_ttl": (
+        one_caller("rooms: any\nttl:\n  default: 10m\n  max: 3601s"),
+        10,
+        "allow.0.ttl.max: over 1h needs the power long_ttl",
+    ),
+    "an agent's default over ten minutes": (
+        one_caller("roles: [w]\npowers: [agent]\nrooms: any\nttl: {default: 601s}", "{w: {video: {agent: true}}}"),
+        10,
+        'allow.0.ttl: role "w" has agent: a ttl over 10m needs the power long_ttl',
+    ),
+    "an unknown project": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow:\n      - projects: [default, nowhere]\n",
+        5,
+        'callers.0.allow.0.projects.1: there is no project "nowhere"; configured are: default, other',
+    ),
+    "a project's name": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    allow:\n      - projects: [my_project]\n",
+        5,
+        "callers.0.allow.0.projects.0: isn't a project's name: a-z, 0-9",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_that_says_where_it_is_and_what_is_wrong(text, line, message):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    shown = str(caught.value)
+    assert message in shown
+    assert caught.value.line == line
+    assert shown.startswith(f"policy.yaml:{line}: " if line else "policy.yaml: ")
+    assert "\n" not in shown
+    assert "pydantic" not in shown
+
+
+@pytest.mark.parametrize("power", sorted(UNSCOPED_POWERS))
+@pytest.mark.parametrize("rooms", ["", "rooms: []", "rooms: [{prefix: a}]"])
+def test_a_power_that_livekit_doesnt_scope_to_a_room_needs_any_room(power, rooms):
+    with pytest.raises(ConfigError, match=f"LiveKit doesn't scope {power} to a room; write `rooms: any` beside it"):
+        load(one_caller(f"powers: [{power}]\n{rooms}"))
+    assert entry(f"powers: [{power}]\nrooms: any").powers == {power}
+
+
+@pytest.mark.parametrize("power", sorted(POWERS - UNSCOPED_POWERS))
+def test_every_other_power_can_stand_beside_some_rooms(power):
+    assert entry(f"powers: [{power}]\nrooms: [{{prefix: a}}]").powers == {power}
+
+
+def test_with_long_ttl_a_token_may_live_longer():
+    long = entry("powers: [long_ttl]\nrooms: any\nttl: {default: 2h, max: 8760h}")
+    assert (long.default_ttl, long.max_ttl) == (7200, 31536000)
+    worker = one_caller(
+        "roles: [w]\npowers: [agent, long_ttl]\nrooms: any\nttl: {default: 1h}", "{w: {video: {agent: true}}}"
+    )
+    assert load(worker).callers[WEB].entries[0].default_ttl == 3600
+
+
+def test_a_mistake_names_how_many_more_there_are():
+    with pytest.raises(ConfigError, match=r"room_joins.*\(and 1 more\)"):
+        load("version: 1\nroles: {a: {video: {room_joins: true}}, b: {video: {hide: true}}}\ncallers: []\n")
+
+
+def test_a_role_that_nobody_may_use_is_no_mistake():
+    assert load("version: 1\nroles: {guest: {video: {room_join: true}}}\ncallers: []\n").roles == {"guest": JOIN}
+
+
+# Anything else that can be written
+
+words = st.sampled_from(
+    [
+        *("version", "roles", "callers", "id", "allow", "projects", "rooms", "any", "exact", "prefix", "powers"),
+        *("agent", "ttl", "default", "max", "video", "room_join", "guest", "name", "verify", "tokens", "10m"),
+        *(WEB, "", "\ud800", "\n", "<<"),
+    ]
+)
+scalars = words | st.none() | st.booleans() | st.integers(-1, 2**70) | st.floats() | st.text(max_size=3)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.integers(0, 2), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def path(*names: str) -> Callable[[object], object]:
+    def place(tree: object) -> object:
+        for name in reversed(names):
+            tree = [tree] if name == "-" else {name: tree}
+        return tree
+
+    return place
+
+
+AT = [
+    path(),
+    path("roles"),
+    path("roles", "guest"),
+    path("roles", "guest", "video"),
+    path("callers"),
+    path("callers", "-", "allow", "-"),
+    path("callers", "-", "allow", "-", "rooms"),
+    path("callers", "-", "allow", "-", "ttl"),
+    path("callers", "-", "verify"),
+]
+
+
+@settings(deadline=None, max_examples=250)
+@given(st.sampled_from(AT), trees, st.booleans(), st.none() | st.just(frozenset({"default"})))
+def test_whatever_stands_in_a_file_is_a_policy_or_a_config_error(place, tree, with_version, projects):
+    data = place(tree)
+    if isinstance(data, dict) and with_version:
+        data = {"version": 1, "callers": [], **data}
+    for caller in data["callers"] if isinstance(data, dict) and isinstance(data.get("callers"), list) else ():
+        if isinstance(caller, dict):
+            caller.setdefault("id", WEB)
+            for item in caller["allow"] if isinstance(caller.get("allow"), list) else ():
+                item.setdefault("projects", ["default"]) if isinstance(item, dict) else None
+    out = StringIO()
+    YAML(typ="safe", pure=True).dump(data, out)
+    try:
+        policy = compile_policy(
+            YamlFile.parse(Path("policy.yaml"), out.getvalue().encode("utf-8", "surrogatepass")), projects
+        )
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - either outcome is fine
+    else:
+        assert isinstance(policy, Policy)
+
+
+@settings(deadline=None, max_examples=250)
+@given(st.lists(st.sampled_from(DESIGN.splitlines() + list("{}[]:,-&*!|>'\"%@`#?\t~ \n\x00\u2028")), max_size=30))
+def test_broken_text_is_a_config_error_and_nothing_else(pieces):
+    try:
+        load("\n".join(pieces))
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+# Large policies
+
+
+def many(callers: int, more: str = "") -> str:
+    """A policy of callers that differ in their ids and rooms alone."""
+    text = "version: 1\ncallers:\n" + "".join(
+        f"  - id: spiffe://example.org/s-{n}\n    allow:\n      - {{projects: [default], roles: [guest],"
+        f" rooms: [{{prefix: r-{n % 7}-}}], identities: any, ttl: {{default: 17m}}}}\n"
+        "    verify: {tokens: [default, other]}\n    limits: [{rate: 17/s}]\n"
+        for n in range(callers)
+    )
+    return text + "roles: {guest: {video: {room_join: true}}}\n" + more  # below the callers, where they may stand
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    return path
+
+
+CONFIGURED = frozenset({"default", "other"})
+
+
+def test_what_is_compiled_while_it_is_read_is_what_is_compiled_from_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("livekit_auth_server.policy.policy_file.compile_policy", lambda *_: pytest.fail("as a whole"))
+    for text in (DESIGN, many(300), many(0, "# none\n").replace("callers:\n", "callers: []\n")):
+        assert load_policy(written(tmp_path, text), CONFIGURED) == load(text, CONFIGURED)
+        assert load_policy(written(tmp_path, text), None) == load(text, None)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *("extra: 1\n", "callers: []\n", "roles: {}\n", "x: !y\n", "\tx", "  - id: dns:a\n", "---\n", "x: [\n"),
+        *("? [a]\n: b\n", "x: *none\n"),
+    ],
+)
+def test_a_mistake_anywhere_in_a_large_policy_is_reported_as_in_a_small_one(tmp_path, more):
+    text = many(50, more)
+    with pytest.raises(ConfigError) as expected:
+        load(text, CONFIGURED)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(written(tmp_path, text), CONFIGURED)
+    assert (caught.value.line, caught.value.message) == (expected.value.line, expected.value.message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        (
+            "s-40\n",
+            "s-3\n",
+            203,
+            "callers.40.id: spiffe://example.org/s-3 stands twice; put its entries under one caller",
+        ),
+        (
+            "r-5-}], identities: any, ttl: {default: 17m",
+            "r-5-}], identities: any, ttl: {default: 2h",
+            30,
+            "callers.5.allow.0.ttl: the default",
+        ),
+        ("guest: {video", "gust: {video", 5, 'callers.0.allow.0.roles.0: there is no role "guest"'),
+        ("{rate: 17/s}", "{rate: 17/s}, {rate: 17/s}", 7, "callers.0.limits.1: this limit stands twice"),
+        ("[default, other]", "[default, third]", 6, 'callers.0.verify.tokens.1: there is no project "third"'),
+        ("room_join: true", "room_list: true", 5, 'callers.0.allow.0.roles.0: role "guest" needs powers'),
+        ("roles: [guest]", "role: [guest]", 5, "callers.0.allow.0.role: there is no such field; check its spelling"),
+    ],
+)
+def test_a_mistake_of_one_caller_among_many_has_its_line(tmp_path, old, new, line, message):
+    text = many(60).replace(old, new, 1)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(written(tmp_path, text), CONFIGURED)
+    assert caught.value.message.startswith(message)
+    assert caught.value.line == line
+
+
+def test_equal_parts_of_callers_are_one_object(tmp_path):
+    callers = list(load_policy(written(tmp_path, many(100)), CONFIGURED).callers.values())
+    first, eighth, other = callers[0], callers[7], callers[1]
+    assert first.entries is eighth.entries
+    assert first.entries[0] is not other.entries[0]
+    assert first.entries[0].identities is other.entries[0].identities
+    assert first.verify_tokens is other.verify_tokens
+    assert first.limits is other.limits
+    assert first.projects is first.entries[0].projects is other.entries[0].projects
+    assert len({id(entry) for caller in callers for entry in caller.entries}) == 7
+
+
+@given(st.lists(st.sampled_from(many(3).splitlines(keepends=True)), max_size=20).map("".join))
+@settings(deadline=None, max_examples=200)
+def test_however_its_lines_are_mixed_both_ways_agree(tmp_path_factory, text):
+    path = written(tmp_path_factory.mktemp("mixed"), text)
+
+    def outcome(make: Callable[[], Policy]) -> object:
+        try:
+            return make()
+        except ConfigError as error:
+            return error.line, error.message
+
+    assert outcome(lambda: load_policy(path, CONFIGURED)) == outcome(lambda: load(text, CONFIGURED))
