@@ -18,10 +18,7 @@ from livekit_auth_server.service.ports import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from google.protobuf.message import Message
-
     from livekit_auth_server.core.policy import CallerPolicy
-    from livekit_auth_server.service.batches import Batch
     from livekit_auth_server.service.ports import LimitObserver, LimitStore
 
 Projects = dict[str | None, int]
@@ -68,8 +65,8 @@ class RateLimits:
     default: Sequence[Limit] = ()
     unlisted: Sequence[Limit] = ()
 
-    async def charge(self, caller: CallerPolicy, method: str, request: Message | Batch | None) -> None:
-        """Counts a listed caller's call; None is a request that couldn't be read.
+    async def charge(self, caller: CallerPolicy, method: str, request: object | None) -> None:
+        """Counts a listed caller's call. `request` is what the method's rule reads; None is one that can't be read.
 
         Raises RATE_LIMITED, or LIMITS_UNAVAILABLE.
         """
