@@ -13,7 +13,7 @@ import pytest
 from livekit_auth_server.cli.app import main
 from livekit_auth_server.cli.check import summary
 from livekit_auth_server.config.settings import load_settings
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from support.deployment import POLICY
 from support.ports import free_port
 from support.redis_server import RedisServer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process import probe_listener
 from livekit_auth_server.process.probe_listener import CONNECTIONS, HEADERS, Page, ProbeListener
 from livekit_auth_server.process.readiness import Readiness

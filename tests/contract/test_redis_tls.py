@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.stores.redis_client import TlsContexts, TlsFiles, new_client
 from livekit_auth_server.stores.redis_link import RedisAway, RedisLink
 from support.pki import CLIENT, SERVER, Authority, Credential

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.supervisor.port import hold
 
 pytestmark = pytest.mark.slow

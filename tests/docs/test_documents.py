@@ -18,7 +18,7 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.config.settings import Settings
 from livekit_auth_server.core.grants import ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS
 from livekit_auth_server.core.refusal import Reason
-from livekit_auth_server.files.yaml_file import YamlFile
+from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.explain import ExpectationsFile
 from livekit_auth_server.policy.policy_file import compile_policy
 from livekit_auth_server.service.status import CODE_OF
@@ -112,7 +112,7 @@ def metrics_of_a_server(directory: Path) -> dict[str, set[str]]:
 
 def test_the_examples_of_the_policy_page_load() -> None:
     policy, expectations = blocks(ROOT / "docs/policy.md", "yaml")
-    compiled = compile_policy(YamlFile.parse(Path("policy.md"), policy.encode()), frozenset({"default"}))
+    compiled = compile_policy(Document.parse(Path("policy.md"), policy.encode()), frozenset({"default"}))
     assert len(compiled.callers) == 3
     assert ExpectationsFile.model_validate(YAML(typ="safe").load(expectations)).expect
 

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from livekit_auth_server.cli.devkit import POLICY as DEV_POLICY
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.policy_file import compile_policy
 from livekit_auth_server.policy.schema import schema, schema_text
 from support.deployment import POLICY
@@ -54,7 +55,7 @@ def test_it_is_a_schema_of_draft_2020_12() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_policies_that_load_fit_the_schema(name: str) -> None:
     VALIDATOR.validate(data(EXAMPLES[name]))
-    assert compile_policy(YamlFile.parse(Path(name), EXAMPLES[name].encode()), None).callers
+    assert compile_policy(Document.parse(Path(name), EXAMPLES[name].encode()), None).callers
 
 
 def test_every_field_is_described() -> None:
@@ -107,4 +108,4 @@ def role(fields: str) -> str:
 def test_what_the_loader_refuses_for_its_form_the_schema_refuses_too(text: str) -> None:
     assert list(VALIDATOR.iter_errors(data(text))), "the schema takes it"
     with pytest.raises(ConfigError):
-        compile_policy(YamlFile.parse(Path("policy.yaml"), text.encode()), None)
+        compile_policy(Document.parse(Path("policy.yaml"), text.encode()), None)

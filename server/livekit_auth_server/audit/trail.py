@@ -15,7 +15,7 @@ from livekit_auth_server.audit.chained_file import ChainedFile, SinkError
 from livekit_auth_server.audit.metrics import AuditMetrics
 from livekit_auth_server.core.counted_denials import UNLISTED, Denials
 from livekit_auth_server.core.refusal import Refusal
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

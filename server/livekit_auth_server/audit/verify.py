@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from livekit_auth_server.audit.reading import Damaged, Finding, lines, live, verified
 from livekit_auth_server.core.chain import Checked, Head, Problem, check, read
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -23,7 +23,7 @@ from livekit_auth_server.cli import dev as dev_cli
 from livekit_auth_server.cli import keys as keys_cli
 from livekit_auth_server.cli import policy as policy_cli
 from livekit_auth_server.cli.terminal import App, Json, Strict, end_with, err, out, print_json
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.operating_system import MISUSE
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import typer
 
 from livekit_auth_server.cli.terminal import REFUSED, App, Json, err, out, print_json
 from livekit_auth_server.core.chain import Head, read
-from livekit_auth_server.files.yaml_file import read_bytes
+from livekit_auth_server.files.read import read_bytes
 
 if TYPE_CHECKING:
     from livekit_auth_server.audit.reading import Finding

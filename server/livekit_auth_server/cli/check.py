@@ -11,7 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.doubts import of_policy
 from livekit_auth_server.policy.policy_file import load_policy
 from livekit_auth_server.process.extras import require

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from livekit_auth_server.cli.terminal import App, Json, out, print_json, shown_examples
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 app = App(
     help="Write a throwaway PKI, keys, policy and settings, and say what to run next.",

@@ -19,7 +19,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from livekit_auth_server.cli.devkit_pki import Authority, host_names, issue, new_authority
 from livekit_auth_server.config.settings import client_url, listen_address
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile, read_bytes, read_private
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_bytes, read_private
 from livekit_auth_server.policy.policy_file import compile_policy, load_policy
 
 if TYPE_CHECKING:
@@ -226,7 +228,7 @@ def _with_caller(policy: Path, entry: str) -> bytes:
         raise by_hand
     content = (text[: found.end()] + indent(entry, found[1]) + text[found.end() :]).encode()
     try:
-        compile_policy(YamlFile.parse(policy, content), None)
+        compile_policy(Document.parse(policy, content), None)
     except ConfigError:
         raise by_hand from None
     return content

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from livekit_auth_server.cli.terminal import REFUSED, App, Json, Strict, end_with, err, out, print_json
-from livekit_auth_server.files.yaml_file import ConfigError, read_private
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_private
 from livekit_auth_server.process.operating_system import MISUSE
 
 if TYPE_CHECKING:

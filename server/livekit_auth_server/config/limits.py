@@ -13,7 +13,8 @@ from livekit_auth_server.files.field_types import AnyOr, Model, ProjectName, lis
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from livekit_auth_server.files.yaml_file import Location, YamlFile
+    from livekit_auth_server.files.document import Document
+    from livekit_auth_server.files.errors import Location
 
 _RATE = re.compile(r"(?P<amount>[1-9][0-9]{0,6})/(?P<unit>[smhd])\Z")
 
@@ -78,7 +79,7 @@ class CallerLimit(DefaultLimit):
 
 
 def caller_limits(
-    file: YamlFile, place: Location, written: Sequence[CallerLimit], projects: frozenset[str]
+    file: Document, place: Location, written: Sequence[CallerLimit], projects: frozenset[str]
 ) -> tuple[Limit, ...]:
     """A caller's limits. Raises ConfigError for a project that isn't configured, and for a limit that stands twice."""
     for index, entry in enumerate(written):

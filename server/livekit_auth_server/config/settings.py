@@ -27,7 +27,8 @@ from livekit_auth_server.config.limits import DefaultLimit, UnlistedLimit, repea
 from livekit_auth_server.config.redis import RedisSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.config.tracing import TracingSettings  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.core.workload_id import WorkloadId
-from livekit_auth_server.files.yaml_file import ConfigError, Location, YamlFile, first_mistake
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError, Location, first_mistake
 from livekit_auth_server.logs.configure import Format, Level  # noqa: TC001 - pydantic reads them
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ class Settings(BaseSettings):
 
 def load_settings(path: Path) -> Settings:
     """Reads the settings file. Raises ConfigError with the file, the line and what to do."""
-    file = YamlFile.read(path)
+    file = Document.read(path)
     if not isinstance(file.data, dict):
         raise ConfigError(path, "holds no settings; `livekit-auth-server dev` writes an example")
     values: dict[str, Any] = dict(file.data)

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_private
 from livekit_auth_server.files.urls import HOST, splits
-from livekit_auth_server.files.yaml_file import ConfigError, read_private
 
 _ENDPOINT = re.compile(rf"https?://{HOST}/[A-Za-z0-9._~/-]{{1,200}}\Z")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.files.yaml_file import ConfigError, read_bytes, read_private
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_bytes, read_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

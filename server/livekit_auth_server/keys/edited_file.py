@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.core.keys import ApiKey, KeyState
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.private_file import PrivateFile, editing
-from livekit_auth_server.files.yaml_file import ConfigError
 from livekit_auth_server.keys.keys_file import parse_keys
 from livekit_auth_server.keys.text_edits import Entry, KeyText, converted
 

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from livekit_auth_server.core.keys import ApiKey, KeyState, Secret
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.field_types import Time  # noqa: TC001 - pydantic reads it
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile, files_in, read_private
+from livekit_auth_server.files.read import files_in, read_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +59,7 @@ def keys_from_file(path: Path) -> tuple[ApiKey, ...]:
 
 def parse_keys(path: Path, content: bytes) -> tuple[ApiKey, ...]:
     """The keys in the content of a file that is, or will be, at `path`. Raises ConfigError."""
-    return _keys(YamlFile.parse(path, content, secret=True))
+    return _keys(Document.parse(path, content, secret=True))
 
 
 def keys_from_environment(variable: str, environment: Mapping[str, str] = os.environ) -> tuple[ApiKey, ...]:
@@ -82,13 +84,13 @@ def made_up(secret: bytes) -> bool:
 
 def made_up_secrets(path: Path, content: bytes) -> frozenset[str]:
     """The ids of keys whose secret looks made up. For content that `parse_keys` has accepted."""
-    data = YamlFile.parse(path, content, secret=True).data
+    data = Document.parse(path, content, secret=True).data
     listed = data.get("keys")
     pairs = [(key["id"], key["secret"]) for key in listed] if isinstance(listed, list) else data.items()
     return frozenset(str(name) for name, secret in pairs if made_up(str(secret).encode()))
 
 
-def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
+def _keys(file: Document) -> tuple[ApiKey, ...]:
     if not isinstance(file.data, dict) or not file.data:
         raise ConfigError(file.path, "holds no keys; write `key: secret`, one a line")
     if isinstance(file.data.get("keys"), list):
@@ -102,7 +104,7 @@ def _keys(file: YamlFile) -> tuple[ApiKey, ...]:
     )
 
 
-def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
+def _stated(file: Document, index: int, key: _Key) -> ApiKey:
     line = file.line(("keys", index))
     made = checked_key(file.path, key.id, _encoded(file, key.secret, line), line)
     if key.not_before and key.not_after and key.not_before >= key.not_after:
@@ -110,13 +112,13 @@ def _stated(file: YamlFile, index: int, key: _Key) -> ApiKey:
     return replace(made, state=key.state, not_before=_seconds(key.not_before), not_after=_seconds(key.not_after))
 
 
-def _secret_text(file: YamlFile, name: Any, value: Any) -> bytes:  # noqa: ANN401 - YAML
+def _secret_text(file: Document, name: Any, value: Any) -> bytes:  # noqa: ANN401 - YAML
     if not isinstance(name, str) or not isinstance(value, str):
         raise ConfigError(file.path, "a key and its secret are text; quote them", file.line((name,)))
     return _encoded(file, value, file.line((name,)))
 
 
-def _encoded(file: YamlFile, secret: str, line: int | None) -> bytes:
+def _encoded(file: Document, secret: str, line: int | None) -> bytes:
     """YAML's escapes can write half of a character."""
     try:
         return secret.encode()

@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.core.keys import ApiKey, KeyState
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.private_file import write_new
-from livekit_auth_server.files.yaml_file import ConfigError, read_private
+from livekit_auth_server.files.read import read_private
 from livekit_auth_server.keys.edited_file import KeysEdit, RefusedError, check_unique, editing_keys, load
 from livekit_auth_server.keys.keys_file import checked_key, made_up, made_up_secrets
 from livekit_auth_server.keys.text_edits import Entry

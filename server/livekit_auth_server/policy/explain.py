@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.policy import CallerPolicy, Denial, decide
 from livekit_auth_server.core.refusal import Reason
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.models import seconds
 from livekit_auth_server.service.convert import token_request
 from livekit_auth_server.service.validation import violations
@@ -182,7 +183,7 @@ def run_expectations(policy: Policy, path: Path) -> list[TestResult]:
     """Runs every expectation of the file. Raises ConfigError when the file itself is wrong."""
     if not os.path.exists(path):  # noqa: PTH110 - raises nothing
         raise ConfigError(path, "there is no such file; write what the policy should decide, or name it with --expect")
-    file = YamlFile.read(path)
+    file = Document.read(path)
     document = file.validated(ExpectationsFile)
     results = []
     for index, expectation in enumerate(document.expect):

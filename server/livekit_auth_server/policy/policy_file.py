@@ -18,8 +18,11 @@ from pydantic import ValidationError
 from livekit_auth_server.config.limits import caller_limits
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, UNSCOPED_POWERS, Grants, needs
 from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT, AllowEntry, CallerPolicy, Matcher, Policy
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError, Location
+from livekit_auth_server.files.read import read_bytes
 from livekit_auth_server.files.yaml_fast import Unsure, parse_plain
-from livekit_auth_server.files.yaml_file import MOST_REPEATED, ConfigError, Location, YamlFile, read_bytes
+from livekit_auth_server.files.yaml_text import MOST_REPEATED
 from livekit_auth_server.policy.models import Allow, CallerEntry, Matching, PolicyFile
 from livekit_auth_server.service.convert import grants_message
 from livekit_auth_server.service.validation import violations
@@ -52,10 +55,10 @@ def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> lis
 def _load(path: Path, content: bytes, projects: frozenset[str] | None) -> Policy:
     known = projects if projects is not None else (_named(path, content) or DEFAULT_PROJECTS)
     policy = _compile_while_reading(path, content, known)
-    return policy or compile_policy(YamlFile.parse(path, content), projects)
+    return policy or compile_policy(Document.parse(path, content), projects)
 
 
-def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
+def compile_policy(file: Document, projects: frozenset[str] | None) -> Policy:
     """Compiles a parsed policy. Raises ConfigError with a line."""
     document = file.validated(PolicyFile)
     roles = {name: _role(file, name, role) for name, role in document.roles.items()}
@@ -74,7 +77,7 @@ def compile_policy(file: YamlFile, projects: frozenset[str] | None) -> Policy:
 
 def _compile_while_reading(path: Path, content: bytes, projects: frozenset[str]) -> Policy | None:
     """The same policy as `compile_policy` makes of this content; None where that has something to say about it."""
-    compiler = _Compiler(YamlFile(path, content, None), projects)
+    compiler = _Compiler(Document(path, content, None), projects)
 
     def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
         return compiler.caller((), CallerEntry.model_validate(item)) if name == "callers" else item
@@ -116,7 +119,7 @@ def _named(path: Path, content: bytes) -> frozenset[str]:
             return frozenset(named)
     except (Unsure, UnicodeDecodeError, ValidationError, KeyError, TypeError):
         pass  # to be read as a whole, below
-    return _projects_of(YamlFile.parse(path, content).validated(PolicyFile).callers)
+    return _projects_of(Document.parse(path, content).validated(PolicyFile).callers)
 
 
 def _projects_of(callers: Iterable[CallerEntry]) -> frozenset[str]:
@@ -128,7 +131,7 @@ def _projects_of(callers: Iterable[CallerEntry]) -> frozenset[str]:
     return frozenset(name for names in lists if names != "any" for name in names)
 
 
-def _role(file: YamlFile, name: str, role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
+def _role(file: Document, name: str, role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
     """The role's grants, which keep the rules that spelled-out grants keep."""
     grants = _grants(role)
     for violation in violations(grants_message(grants)):
@@ -150,7 +153,7 @@ def _grants(role: Any) -> Grants:  # noqa: ANN401 - an instance of Role
 class _Compiler:
     """Compiles callers of one file; what is equal in several of them is one object."""
 
-    file: YamlFile
+    file: Document
     projects: frozenset[str]
     pool: dict[Hashable, Any] = field(default_factory=dict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from livekit_auth._extras import how_to_install
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 DIST = "livekit-auth-server"
 _MODULES = {"redis": "redis.asyncio", "otlp": "opentelemetry.exporter.otlp.proto.http.trace_exporter"}

@@ -16,8 +16,9 @@ import structlog
 from livekit_auth_server.core.identity import Identifier
 from livekit_auth_server.core.keys import ApiKey, KeySet, Project
 from livekit_auth_server.core.revocation import DenyList
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_bytes, read_private
 from livekit_auth_server.files.watch import fingerprint
-from livekit_auth_server.files.yaml_file import ConfigError, read_bytes, read_private
 from livekit_auth_server.keys.keys_file import keys_from_directory, keys_from_environment, keys_from_file
 from livekit_auth_server.policy.policy_file import load_policy
 from livekit_auth_server.reload.reloader import Part

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.watch import fingerprint, notify, places
-from livekit_auth_server.files.yaml_file import ConfigError
 from livekit_auth_server.process.operating_system import out_of_files
 
 if TYPE_CHECKING:

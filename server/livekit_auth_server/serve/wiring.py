@@ -20,7 +20,7 @@ from prometheus_client import (
 
 from livekit_auth_server.audit.trail import AuditTrail, open_trail
 from livekit_auth_server.core.mint import mint
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.decision_log import DecisionLog
 from livekit_auth_server.process import probe_listener
 from livekit_auth_server.process.clock import SystemClock

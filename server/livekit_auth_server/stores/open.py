@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.extras import require
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore

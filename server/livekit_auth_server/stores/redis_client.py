@@ -19,7 +19,8 @@ from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from livekit_auth_server.files.yaml_file import ConfigError, read_bytes, read_private
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_bytes, read_private
 from livekit_auth_server.stores.redis_link import CONNECTIONS
 
 if TYPE_CHECKING:

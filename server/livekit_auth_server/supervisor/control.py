@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.operating_system import end_with_parent
 from livekit_auth_server.process.readiness import Condition, Readiness
 

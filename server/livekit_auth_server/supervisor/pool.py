@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import Readiness
 from livekit_auth_server.supervisor.backoff import Backoff
 from livekit_auth_server.supervisor.worker import Orders, Worker

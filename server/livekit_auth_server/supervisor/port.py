@@ -12,7 +12,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 PATIENCE = 3.0  # seconds for the workers of a supervisor that was killed to go
 

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.config.tracing import read_headers
-from livekit_auth_server.files.yaml_file import ConfigError, read_bytes
+from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.files.read import read_bytes
 from livekit_auth_server.process.extras import require
 from livekit_auth_server.service.methods import SERVICE
 from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers

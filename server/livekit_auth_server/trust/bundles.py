@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from livekit_auth_server.core.identity import TrustBundles
-from livekit_auth_server.files.yaml_file import ConfigError, printable, read_bytes
+from livekit_auth_server.files.errors import ConfigError, printable
+from livekit_auth_server.files.read import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes
 
 from livekit_auth_server.core.certificate_names import UNREADABLE, by_public_key
 from livekit_auth_server.core.revocation import Crl, DenyList
-from livekit_auth_server.files.yaml_file import ConfigError, files_in, printable, read_bytes
+from livekit_auth_server.files.errors import ConfigError, printable
+from livekit_auth_server.files.read import files_in, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

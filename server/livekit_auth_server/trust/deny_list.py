@@ -22,17 +22,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StrictStr, model_val
 from livekit_auth_server.core.certificate_names import UNREADABLE, CertificateKey, by_key_id, by_name, issuer_names
 from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.workload_id import WorkloadId
+from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.field_types import (
     Time,  # noqa: TC001 - pydantic reads it
     Version,  # noqa: TC001
 )
-from livekit_auth_server.files.yaml_file import YamlFile
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
     from pathlib import Path
 
-    from livekit_auth_server.files.yaml_file import Location
+    from livekit_auth_server.files.errors import Location
 
 _HEX = re.compile(r"[0-9A-Fa-f]+(?::[0-9A-Fa-f]+)*\Z")  # one way to match: with several, a typo takes for ever
 _SERIAL_DIGITS = 40  # RFC 5280 section 4.1.2.2: 20 bytes
@@ -114,7 +114,7 @@ def load_deny_file(path: Path, callers: Container[str], authorities: Iterable[x5
 
     `callers` are the policy's and `authorities` the CAs of the bundles, for saying which entries match nothing.
     """
-    file = YamlFile.read(path)
+    file = Document.read(path)
     workloads: dict[str, int] = {}
     certificates: dict[CertificateKey, int] = {}
     issuers = frozenset(name for authority in authorities for name in _names(authority))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from livekit_auth_server.core.certificate_names import UNREADABLE
-from livekit_auth_server.files.yaml_file import printable
+from livekit_auth_server.files.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

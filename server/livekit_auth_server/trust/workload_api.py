@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.trust.bundles import authorities
 
 if TYPE_CHECKING:

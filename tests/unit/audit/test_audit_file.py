@@ -20,7 +20,7 @@ from livekit_auth_server.audit.chained_file import ChainedFile, SinkError
 from livekit_auth_server.audit.trail import AuditTrail, open_trail
 from livekit_auth_server.core.chain import Head
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.nonblocking_stream import LineStream
 from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.serve.wiring import new_registry

@@ -24,7 +24,7 @@ from livekit_auth_server.audit.verify import LeftOut, Wanted, query, verify
 from livekit_auth_server.cli.app import app
 from livekit_auth_server.core.chain import Head, read
 from livekit_auth_server.core.counted_denials import UNLISTED, CountedDenials
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from support.handlers import FakeClock
 from support.records import RECORD
 

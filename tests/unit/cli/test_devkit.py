@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from livekit_auth_server.cli import devkit
 from livekit_auth_server.config.settings import load_settings
 from livekit_auth_server.core.identity import Identifier
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.explain import run_expectations
 from livekit_auth_server.serve.wiring import load_state
 from livekit_auth_server.transport.tls import ServerIdentity

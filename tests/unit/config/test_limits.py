@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from livekit_auth_server.core.limits import Limit
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.policy_file import compile_policy
 
 WEB = "spiffe://example.org/web"
@@ -16,7 +17,7 @@ WEB = "spiffe://example.org/web"
 def limits(text: str) -> tuple[Limit, ...]:
     """The limits of the one caller; `text` stands from line 5 on."""
     content = f"version: 1\ncallers:\n  - id: {WEB}\n    limits:\n{text}"
-    file = YamlFile.parse(Path("policy.yaml"), content.encode())
+    file = Document.parse(Path("policy.yaml"), content.encode())
     return compile_policy(file, frozenset({"default", "other"})).callers[WEB].limits
 
 
@@ -37,7 +38,7 @@ def test_a_limit_names_methods_and_a_project():
 
 
 def test_a_caller_without_limits_has_none():
-    file = YamlFile.parse(Path("policy.yaml"), f"version: 1\ncallers: [{{id: {WEB}}}]".encode())
+    file = Document.parse(Path("policy.yaml"), f"version: 1\ncallers: [{{id: {WEB}}}]".encode())
     assert compile_policy(file, None).callers[WEB].limits == ()
 
 
@@ -112,5 +113,5 @@ callers:
     verify: {{tokens: [third]}}
     limits: [{{rate: 5/s, project: third}}]
 """
-    policy = compile_policy(YamlFile.parse(Path("policy.yaml"), text.encode()), None)
+    policy = compile_policy(Document.parse(Path("policy.yaml"), text.encode()), None)
     assert policy.callers[WEB].limits == (Limit(5, 1, None, "third"),)

@@ -19,7 +19,7 @@ from livekit_auth_server.config.settings import (
     listen_address,
     load_settings,
 )
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from livekit_auth_server.config.redis import RedisSettings
 from livekit_auth_server.config.settings import Settings, load_settings
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
 from livekit_auth_server.stores.open import open_stores

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from livekit_auth_server.config.tracing import TracingSettings, read_headers
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

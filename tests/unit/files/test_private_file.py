@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from livekit_auth_server.files import private_file
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.private_file import editing, write_new
-from livekit_auth_server.files.yaml_file import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

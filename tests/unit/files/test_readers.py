@@ -15,7 +15,7 @@ from livekit_auth_server.cli import app as cli
 from livekit_auth_server.config.settings import Settings, load_settings
 from livekit_auth_server.config.tracing import read_headers
 from livekit_auth_server.core.revocation import DenyList
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys import lifecycle
 from livekit_auth_server.keys.edited_file import RefusedError
 from livekit_auth_server.keys.keys_file import keys_from_environment

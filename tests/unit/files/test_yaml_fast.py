@@ -15,8 +15,10 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLWarning
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.yaml_fast import Unsure, find_line, parse_plain
-from livekit_auth_server.files.yaml_file import MOST_REPEATED, ConfigError, YamlFile
+from livekit_auth_server.files.yaml_text import MOST_REPEATED
 
 REFUSED = "refused"
 
@@ -294,9 +296,9 @@ def test_aliases_repeat_a_bounded_number_of_values() -> None:
     assert fast(bomb(2)) == by_ruamel(bomb(2))
     assert fast(bomb(5)) is None
     with pytest.raises(ConfigError, match=f"aliases repeat more than {MOST_REPEATED} values"):
-        YamlFile.parse(Path("f.yaml"), bomb(9).encode())
+        Document.parse(Path("f.yaml"), bomb(9).encode())
     with pytest.raises(ConfigError, match="aliases repeat more than"):
-        YamlFile.parse(Path("f.yaml"), ("tagged: !x 1\n" + bomb(9)).encode())
+        Document.parse(Path("f.yaml"), ("tagged: !x 1\n" + bomb(9)).encode())
 
 
 def test_as_many_as_the_bound_are_fine() -> None:
@@ -319,7 +321,7 @@ def test_a_place_has_the_line_that_ruamel_gives_it(document: object) -> None:
     text = stream.getvalue()
     if fast(text) is None:
         return
-    ruamel = YamlFile(Path("f"), text.encode(), YAML(typ="rt").load(StringIO(text)))
+    ruamel = Document(Path("f"), text.encode(), YAML(typ="rt").load(StringIO(text)))
     for location in places(ruamel.data):
         assert find_line(text, location) == ruamel.line(location)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.keys import ApiKey, KeyState
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys.keys_file import (
     MIN_SECRET,
     keys_from_directory,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from livekit_auth_server.cli.app import app
 from livekit_auth_server.core.keys import KeyState, Secret
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys import lifecycle
 from livekit_auth_server.keys.edited_file import RefusedError
 from livekit_auth_server.keys.keys_file import keys_from_file

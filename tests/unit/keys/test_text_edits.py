@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.keys import KeyState
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys.keys_file import parse_keys
 from livekit_auth_server.keys.text_edits import Entry, KeyText, converted
 

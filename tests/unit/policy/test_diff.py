@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from livekit_auth_server.cli.policy import app
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Grant, Matcher, Policy, TokenRequest, decide
-from livekit_auth_server.files.yaml_file import YamlFile
+from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.diff import CallerDiff, diff
 from livekit_auth_server.policy.policy_file import compile_policy, load_policies
 from support.policies import JOIN
@@ -42,7 +42,7 @@ callers:
 
 
 def load(text: str) -> Policy:
-    return compile_policy(YamlFile.parse(Path("policy.yaml"), text.encode()), frozenset({"default", "second"}))
+    return compile_policy(Document.parse(Path("policy.yaml"), text.encode()), frozenset({"default", "second"}))
 
 
 def changed(old: str, new: str) -> list[str]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from livekit_auth_server.core.identity import Identifier, TrustBundles
 from livekit_auth_server.core.refusal import Refusal
-from livekit_auth_server.files.yaml_file import YamlFile
+from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.doubts import of_policy
 from livekit_auth_server.policy.policy_file import compile_policy
 from livekit_auth_server.trust.doubts import of_bundles
@@ -114,7 +114,7 @@ callers:
 
 
 def test_stars_and_callers_without_a_bundle_are_told() -> None:
-    policy = compile_policy(YamlFile.parse(Path("policy.yaml"), POLICY.encode()), None)
+    policy = compile_policy(Document.parse(Path("policy.yaml"), POLICY.encode()), None)
     star = "stands for itself; write {prefix: …} without it"
     stars = [
         f'policy: spiffe://example.org/web, consult, rooms: the * in "consult-*" {star}',

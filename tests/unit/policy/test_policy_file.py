@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS, Grants, VideoGrants
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.models import seconds
 from livekit_auth_server.policy.policy_file import compile_policy, load_policy
 from support.policies import ANY, JOIN
@@ -27,7 +28,7 @@ WEB = "spiffe://example.org/web"
 
 
 def load(text: str, projects: frozenset[str] | None = frozenset({"default", "other"})) -> Policy:
-    return compile_policy(YamlFile.parse(Path("policy.yaml"), text.encode()), projects)
+    return compile_policy(Document.parse(Path("policy.yaml"), text.encode()), projects)
 
 
 def entry(text: str) -> AllowEntry:
@@ -573,7 +574,7 @@ def test_whatever_stands_in_a_file_is_a_policy_or_a_config_error(place, tree, wi
     YAML(typ="safe", pure=True).dump(data, out)
     try:
         policy = compile_policy(
-            YamlFile.parse(Path("policy.yaml"), out.getvalue().encode("utf-8", "surrogatepass")), projects
+            Document.parse(Path("policy.yaml"), out.getvalue().encode("utf-8", "surrogatepass")), projects
         )
     except ConfigError as error:
         assert "\n" not in str(error)  # noqa: PT017 - either outcome is fine

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from livekit_auth_server.config.settings import LimitSettings
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process import operating_system as process
 from livekit_auth_server.serve import capacity
 
@@ -78,13 +79,13 @@ def test_want_of_descriptors_is_seen_through_the_error_that_names_the_file(
 
     monkeypatch.setattr("os.open", full)
     with pytest.raises(ConfigError) as caught:
-        YamlFile.read(tmp_path / "deny.yaml")
+        Document.read(tmp_path / "deny.yaml")
     assert process.out_of_files(caught.value)
 
 
 def test_another_fault_isnt_want_of_descriptors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        YamlFile.read(tmp_path / "deny.yaml")
+        Document.read(tmp_path / "deny.yaml")
     assert not process.out_of_files(caught.value)
     assert not process.out_of_files(ValueError("EMFILE"))
 

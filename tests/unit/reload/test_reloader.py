@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.watch import fingerprint, places
-from livekit_auth_server.files.yaml_file import ConfigError
 from livekit_auth_server.reload import reloader as reload
 from livekit_auth_server.reload.metrics import ReloadMetrics
 from livekit_auth_server.reload.reloader import Part, Reloader

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from structlog.testing import capture_logs
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import Condition
 from livekit_auth_server.supervisor import control as control_module
 from livekit_auth_server.supervisor import worker as module

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import Readiness
 from livekit_auth_server.supervisor import pool as module
 from livekit_auth_server.supervisor.backoff import Backoff

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.trust.bundles import load_bundles
 from support.pki import Authority
 

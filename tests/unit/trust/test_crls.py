@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from livekit_auth_server.core.certificate_names import by_public_key
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.trust import crls
 from livekit_auth_server.trust.crls import load_crls, reload_crls
 from support.pki import NOW, Authority, Credential, key_usage, name

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from livekit_auth_server.core.certificate_names import by_key_id, by_name
 from livekit_auth_server.core.revocation import NEVER, DenyList
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.trust.deny_list import load_deny_file
 from support.pki import Authority
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from livekit_auth_server.files.yaml_file import ConfigError, YamlFile, read_bytes, read_private
+from livekit_auth_server.files.document import Document
+from livekit_auth_server.files.errors import ConfigError
 
 AnyOrList = Annotated[  # as policy.policy_file has it
     Annotated[Literal["any"], Tag("[any]")] | Annotated[list[str], Tag("[list]")],
@@ -35,7 +32,7 @@ class Part(BaseModel):
     list: int = 0
 
 
-class Document(BaseModel):
+class Form(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     title: str
@@ -45,19 +42,19 @@ class Document(BaseModel):
     some: Annotated[list[str], Field(min_length=1)] = ["x"]
 
 
-def parse(content: str | bytes, *, secret: bool = False) -> YamlFile:
-    return YamlFile.parse(Path("/f.yaml"), content if isinstance(content, bytes) else content.encode(), secret=secret)
+def parse(content: str | bytes, *, secret: bool = False) -> Document:
+    return Document.parse(Path("/f.yaml"), content if isinstance(content, bytes) else content.encode(), secret=secret)
 
 
 def mistake(content: str | bytes) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse(content).validated(Document)
+        parse(content).validated(Form)
     assert str(caught.value).isprintable()
     return str(caught.value).removeprefix("/f.yaml").lstrip(": ")
 
 
 def test_a_file_is_its_model() -> None:
-    document = parse("title: x\npart: {size: 2}\nby_name:\n  a: {on: true}\n").validated(Document)
+    document = parse("title: x\npart: {size: 2}\nby_name:\n  a: {on: true}\n").validated(Form)
     assert (document.title, document.part.size, document.by_name["a"].on) == ("x", 2, True)
 
 
@@ -125,7 +122,7 @@ def test_a_mistake_is_shown_with_its_line_and_what_to_do(content: str | bytes, t
 
 
 def test_a_byte_order_mark_and_crlf_are_fine() -> None:
-    assert parse("\ufefftitle: x\r\npart: {size: 2}\r\n").validated(Document).part.size == 2
+    assert parse("\ufefftitle: x\r\npart: {size: 2}\r\n").validated(Form).part.size == 2
 
 
 @pytest.mark.parametrize("name", ["a\\nforged: line", "\\e[31mred", "\\u202eevil", "\\0", "\\x9b2J", "\\u2028"])
@@ -166,7 +163,7 @@ def test_an_error_names_its_place() -> None:
 
 def test_secret_files_keep_names_that_arent_fields_out_of_errors() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse("title: x\npart:\n  MARKER: 1\n", secret=True).validated(Document)
+        parse("title: x\npart:\n  MARKER: 1\n", secret=True).validated(Form)
     assert str(caught.value) == "/f.yaml:3: part: there is no such field; check its spelling"
 
 
@@ -203,104 +200,10 @@ FRAGMENTS = [
 @settings(deadline=None, max_examples=300)
 def test_any_text_is_a_document_or_a_config_error_of_one_line(content: str) -> None:
     try:
-        document = parse(content).validated(Document)
+        document = parse(content).validated(Form)
     except ConfigError as error:
         shown = str(error)
     else:
         shown = ""
         assert isinstance(document.title, str)
     assert shown.isprintable()
-
-
-# Reading
-
-
-def test_a_file_is_read_with_its_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "f.yaml"
-    path.write_bytes(b"title: x\n")
-    file = YamlFile.read(path)
-    assert (file.path, file.content, file.data) == (path, b"title: x\n", {"title": "x"})
-    assert read_bytes(path) == b"title: x\n"
-
-
-def test_only_private_files_need_to_be_private(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"x")
-    path.chmod(0o644)
-    assert read_bytes(path) == b"x"
-    with pytest.raises(ConfigError, match="can be read by others; run: chmod o= "):
-        read_private(path)
-    path.chmod(0o640)
-    assert read_private(path) == b"x"
-
-
-def test_what_was_checked_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mode is the opened file's: swapping the name for another file's in between gains nothing."""
-    public, link = tmp_path / "public", tmp_path / "link"
-    public.write_bytes(b"planted")
-    public.chmod(0o644)
-    link.symlink_to(public)
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: pytest.fail("looked at the name"))
-    with pytest.raises(ConfigError, match="can be read by others"):
-        read_private(link)
-
-
-@pytest.mark.parametrize("read", [read_bytes, read_private, YamlFile.read])
-def test_what_cant_be_read_says_why(tmp_path: Path, read: object) -> None:
-    assert callable(read)
-    for path, why in [
-        (tmp_path / "missing", "there is no such file"),
-        (tmp_path, "can't be read: Is a directory"),
-        (Path("a\0b"), "isn't a path: it holds a NUL character"),
-    ]:
-        with pytest.raises(ConfigError) as caught:
-            read(path)
-        assert caught.value.message == why
-
-
-@pytest.mark.parametrize("read", [read_bytes, read_private, YamlFile.read])
-@pytest.mark.parametrize("kind", ["pipe", "pipe with a writer", "socket", "device", "link to a device"])
-def test_what_isnt_a_plain_file_is_refused_without_waiting(tmp_path: Path, kind: str, read: object) -> None:
-    assert callable(read)
-    path, before = tmp_path / "f", len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    with contextlib.ExitStack() as closing:
-        if kind.startswith("pipe"):
-            os.mkfifo(path, 0o600)
-        if kind == "pipe with a writer":
-            closing.callback(os.close, os.open(path, os.O_RDWR))
-        if kind == "socket":
-            closing.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
-        if kind == "device":
-            path = Path("/dev/zero")
-        if kind == "link to a device":
-            path.symlink_to("/dev/zero")
-        with pytest.raises(ConfigError) as caught:
-            read(path)
-    assert caught.value.message == "isn't a plain file"
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_a_shells_process_substitution_is_read_to_its_end() -> None:
-    """As in `policy diff <(git show HEAD:policy.yaml) policy.yaml`."""
-    reader, writer = os.pipe()
-
-    def write() -> None:
-        os.write(writer, b"first ")
-        os.write(writer, b"second")
-        os.close(writer)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        assert read_bytes(Path(f"/dev/fd/{reader}")) == b"first second"
-    finally:
-        thread.join()
-        os.close(reader)
-
-
-def test_a_file_too_large_to_be_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "large"
-    path.write_bytes(b"x" * 11)
-    monkeypatch.setattr("livekit_auth_server.files.yaml_file._MAX_BYTES", 10)
-    with pytest.raises(ConfigError, match="is over 10 bytes"):
-        read_bytes(path)
