@@ -27,21 +27,15 @@ from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.process.operating_system import accept_signals, return_large_blocks
 from livekit_auth_server.process.probe_listener import ProbeListener
 from livekit_auth_server.process.readiness import Condition
-from livekit_auth_server.reload.load import (
-    candidate,
-    fingerprints,
-    load_server_identity,
-    load_state,
-    parts,
-    warn,
-    warn_of_stale_crls,
-)
+from livekit_auth_server.reload.load import fingerprints, load_server_identity, load_state
 from livekit_auth_server.reload.metrics import ReloadMetrics
+from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_stale_crls
 from livekit_auth_server.reload.reloader import Reloader
 from livekit_auth_server.service.budget import Budget
-from livekit_auth_server.service.calls import Calls, State
+from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
+from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.open import Stores, open_stores
@@ -101,7 +95,7 @@ def new_registry() -> CollectorRegistry:
 
 async def start(  # noqa: PLR0913 - the composition root
     settings: Settings,
-    state: State,
+    in_force: InForce,
     registry: CollectorRegistry,
     stream: LineStream,
     *,
@@ -110,8 +104,8 @@ async def start(  # noqa: PLR0913 - the composition root
 ) -> Running:
     """Starts the server; `worker` is its number where several share the port. Raises ConfigError."""
     clock = SystemClock()
-    endpoint = Endpoint(load_server_identity(settings, source), state.identifier.bundles.union)
-    telemetry = open_telemetry(settings, state, endpoint, clock, registry)
+    endpoint = Endpoint(load_server_identity(settings, source), in_force.state.identifier.bundles.union)
+    telemetry = open_telemetry(settings, in_force, endpoint, clock, registry)
     stores = await open_stores(settings, clock, registry)
     directory = settings.at(settings.audit.path) if settings.audit.path else None
     try:
@@ -127,7 +121,7 @@ async def start(  # noqa: PLR0913 - the composition root
         connections.add((event,), 0)
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
-    calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
+    calls = Calls(in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
     server = Server(
         methods(
             issuer,
@@ -162,18 +156,19 @@ async def _flush(stream: LineStream) -> None:
 
 
 def new_reloader(
-    settings: Settings, state: State, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
+    settings: Settings, in_force: InForce, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
 ) -> Reloader:
     """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
     clock = SystemClock()
     metrics = ReloadMetrics(registry, before)
-    metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
+    metrics.count_stale_crls(lambda: len(in_force.state.denied.stale(clock.now())))
+    state = in_force.state
     warn_of_stale_crls(state.denied, clock.now())
     warn([*state.denied.idle, *of_bundles(state.identifier.bundles, clock.now())])
     source = running.source
-    kinds = parts(settings, state, running.endpoint, clock, source)
+    kinds = parts(settings, in_force, running.endpoint, clock, source)
     if settings.shadow_policy is not None:
-        kinds.append(candidate(settings, settings.shadow_policy, state, ShadowMetrics(registry, clock)))
+        kinds.append(candidate(settings, settings.shadow_policy, in_force, ShadowMetrics(registry, clock)))
     reloader = Reloader(kinds, before, metrics)
     if source is not None and source.moved():
         reloader.request()  # something came after it was loaded and before the reloader began to look
@@ -226,6 +221,7 @@ async def _serve(
     return_large_blocks()
     before = fingerprints(settings)
     state = load_state(settings, source)
+    in_force = InForce(state)
     registry = new_registry()
     dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
     dropped.set_function(lambda: stream.dropped)
@@ -235,11 +231,11 @@ async def _serve(
         await listener.start(settings.metrics)
     try:
         worker = control.worker if control else None
-        running = await start(settings, state, registry, stream, source=source, worker=worker)
+        running = await start(settings, in_force, registry, stream, source=source, worker=worker)
     except ConfigError:
         await listener.close()
         raise
-    reloader = new_reloader(settings, state, running, before, registry)
+    reloader = new_reloader(settings, in_force, running, before, registry)
     condition.problems += [running.audit.ready, running.stores.problems]
     condition.warnings.append(reloader.failing)
     _on_signals(reloader, stopping)
