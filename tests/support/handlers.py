@@ -11,8 +11,9 @@ from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Sec
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service.batches import Batches
-from livekit_auth_server.service.calls import ListedCaller, State, Undecoded
+from livekit_auth_server.service.calls import ListedCaller, Undecoded
 from livekit_auth_server.service.issue import Issuer
+from livekit_auth_server.service.state import State
 from livekit_auth_server.service.turns import Turns
 from support.policies import CALLER, EVERYTHING, policy_of
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.core.keys import Project
-    from livekit_auth_server.service.calls import State
+    from livekit_auth_server.service.state import State
 
 
 def summary(settings: Settings) -> dict[str, Any]:

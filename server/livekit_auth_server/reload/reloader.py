@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from livekit_auth_server.files.watch import Fingerprint, Places
     from livekit_auth_server.reload.metrics import ReloadMetrics
 
+    Facts = Mapping[str, object]  # what to log of something that was put in force
+    Apply = Callable[[], Facts]  # puts what was loaded in force
+
 TICK = 0.5  # seconds between looks where no notification comes
 SETTLED = 0.05  # seconds without a change before files are read
 SETTLING = 0.5  # seconds after which they are read anyway
@@ -50,7 +53,7 @@ class Part:
 
     kind: str
     paths: tuple[Path, ...]
-    load: Callable[[], Callable[[], Mapping[str, object]]]
+    load: Callable[[], Apply]
     depends: Callable[[], object] = lambda: None
 
 

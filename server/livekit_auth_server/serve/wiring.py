@@ -1,11 +1,16 @@
-"""The one composition root: settings in, a running server out."""
+"""The one composition root: settings in, a running server out.
+
+Guarantees: whatever was opened is closed, the last first, when the server ends and when a later step of the start
+fails. A server that ends drains first; then it closes the audit trail, the stores, the telemetry and the listener.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import signal
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,25 +28,20 @@ from livekit_auth_server.core.mint import mint
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.decision_log import DecisionLog
 from livekit_auth_server.process import probe_listener
+from livekit_auth_server.process.background import Background, every
 from livekit_auth_server.process.clock import SystemClock
 from livekit_auth_server.process.operating_system import accept_signals, return_large_blocks
 from livekit_auth_server.process.probe_listener import ProbeListener
 from livekit_auth_server.process.readiness import Condition
-from livekit_auth_server.reload.load import (
-    candidate,
-    fingerprints,
-    load_server_identity,
-    load_state,
-    parts,
-    warn,
-    warn_of_stale_crls,
-)
+from livekit_auth_server.reload.load import fingerprints, load_server_identity, load_state
 from livekit_auth_server.reload.metrics import ReloadMetrics
+from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_stale_crls
 from livekit_auth_server.reload.reloader import Reloader
 from livekit_auth_server.service.budget import Budget
-from livekit_auth_server.service.calls import Calls, State
+from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.methods import methods
+from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.open import Stores, open_stores
@@ -56,12 +56,11 @@ from livekit_auth_server.trust.doubts import of_bundles
 from livekit_auth_server.trust.workload_api import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.files.watch import Fingerprint
     from livekit_auth_server.logs.nonblocking_stream import LineStream
     from livekit_auth_server.process.probe_listener import Page
+    from livekit_auth_server.service.ports import Clock
     from livekit_auth_server.supervisor.control import Control
     from livekit_auth_server.trust.workload_api import WorkloadSource
 
@@ -72,115 +71,86 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """What the parts of one process are made from. `worker` is its number where several share the port."""
+
+    settings: Settings
+    stream: LineStream
+    source: WorkloadSource | None
+    in_force: InForce
+    registry: CollectorRegistry
+    worker: int | None = None
+    clock: Clock = field(default_factory=SystemClock)
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves; `port` is the one it got. `audit.ready()` says why nothing can be issued."""
+    """A server that serves on `port`. `audit.ready()` says why nothing can be issued."""
 
     server: Server
     port: int
     endpoint: Endpoint
     stores: Stores
     audit: AuditTrail
-    telemetry: Telemetry
-    source: WorkloadSource | None
-
-    async def stop(self, grace: float) -> None:
-        """Drains, then completes the audit trail and lets go of the stores."""
-        await self.server.stop(grace)
-        await self.audit.close()
-        await self.stores.close()
-        await self.telemetry.close()
 
 
-def new_registry() -> CollectorRegistry:
-    """A registry with what Prometheus' clients say of every process."""
+async def serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. `stream` takes all lines. Raises ConfigError before it serves.
+
+    A worker has its supervisor's `control`: the supervisor answers its probes, and it ends when the supervisor does.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            await _serve(stack, settings, stream, control)
+        _log.info("stopped")
+    finally:
+        await stream.drain(_LAST_LINES)
+
+
+async def _serve(stack: AsyncExitStack, settings: Settings, stream: LineStream, control: Control | None) -> None:
+    return_large_blocks()
+    source = stack.enter_context(opened(settings))
+    before = fingerprints(settings)
+    in_force = InForce(load_state(settings, source))
+    worker = control.worker if control is not None else None
+    process = Process(settings, stream, source, in_force, new_registry(stream), worker)
+    background = await stack.enter_async_context(Background())
+    condition, stopping = Condition(), asyncio.Event()
+    if settings.metrics and control is None:
+        await _listen_for_probes(stack, settings.metrics, condition, process.registry)
+    running = await _start(stack, process)
+    reloader = _new_reloader(process, running.endpoint, before)
+    condition.problems += [running.audit.ready, running.stores.problems]
+    condition.warnings.append(reloader.failing)
+    _on_signals(reloader, stopping)
+    condition.phase = "serving"
+    _report(process, running)
+    background.start(every(_LAST_LINES, stream.flush))  # hands on lines that waited for a slow reader
+    reloading = background.start(reloader.run())
+    if control is not None:
+        background.start(_obey(control, condition, process.registry, reloader, stopping))
+    await stopping.wait()
+    condition.phase = "draining"
+    reloading.cancel()
+    grace = min(settings.drain, _ORPHANED) if control is not None and control.gone else settings.drain
+    _log.info("draining", seconds=grace)
+    await running.server.stop(grace)
+
+
+def new_registry(stream: LineStream | None = None) -> CollectorRegistry:
+    """A registry with what Prometheus' clients say of every process, and the lines that the log's stream dropped."""
     registry = CollectorRegistry()
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
+    if stream is not None:
+        dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
+        dropped.set_function(lambda: stream.dropped)
     return registry
 
 
-async def start(  # noqa: PLR0913 - the composition root
-    settings: Settings,
-    state: State,
-    registry: CollectorRegistry,
-    stream: LineStream,
-    *,
-    source: WorkloadSource | None = None,
-    worker: int | None = None,
-) -> Running:
-    """Starts the server; `worker` is its number where several share the port. Raises ConfigError."""
-    clock = SystemClock()
-    endpoint = Endpoint(load_server_identity(settings, source), state.identifier.bundles.union)
-    telemetry = open_telemetry(settings, state, endpoint, clock, registry)
-    stores = await open_stores(settings, clock, registry)
-    directory = settings.at(settings.audit.path) if settings.audit.path else None
-    try:
-        audit = await open_trail(directory, settings.audit.patience, clock, registry, stream=stream, worker=worker)
-    except ConfigError:
-        await stores.close()
-        raise
-    decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
-    issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
-    text = "Connections by what became of them."
-    connections = Counts("livekit_auth_connections", text, ("event",), registry)
-    for event in CONNECTION_EVENTS:
-        connections.add((event,), 0)
-    limits = Limits(**settings.limits.model_dump())
-    room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
-    calls = Calls(state, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
-    server = Server(
-        methods(
-            issuer,
-            Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry)),
-            Turns(clock),
-        ),
-        calls,
-        limits,
-        reflect=settings.reflection,
-        share_port=worker is not None,
-        accepted=lambda: endpoint.handshakes,
-        tell=lambda event, count: connections.add((event,), count),
-    )
-    try:
-        port = await server.start(settings.listen, endpoint.credentials())
-    except OSError as error:
-        await audit.close()
-        await stores.close()
-        raise ConfigError("listen", str(error)) from None
-    except ConfigError:
-        await audit.close()
-        await stores.close()
-        raise
-    return Running(server, port, endpoint, stores, audit, telemetry, source)
-
-
-async def _flush(stream: LineStream) -> None:
-    """Hands on lines that waited for a slow reader, also when nothing new is logged."""
-    while True:
-        await asyncio.sleep(_LAST_LINES)
-        stream.flush()
-
-
-def new_reloader(
-    settings: Settings, state: State, running: Running, before: dict[str, Fingerprint], registry: CollectorRegistry
-) -> Reloader:
-    """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
-    clock = SystemClock()
-    metrics = ReloadMetrics(registry, before)
-    metrics.count_stale_crls(lambda: len(state.denied.stale(clock.now())))
-    warn_of_stale_crls(state.denied, clock.now())
-    warn([*state.denied.idle, *of_bundles(state.identifier.bundles, clock.now())])
-    source = running.source
-    kinds = parts(settings, state, running.endpoint, clock, source)
-    if settings.shadow_policy is not None:
-        kinds.append(candidate(settings, settings.shadow_policy, state, ShadowMetrics(registry, clock)))
-    reloader = Reloader(kinds, before, metrics)
-    if source is not None and source.moved():
-        reloader.request()  # something came after it was loaded and before the reloader began to look
-    return reloader
-
-
-def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListener:
+async def _listen_for_probes(
+    stack: AsyncExitStack, address: str, condition: Condition, registry: CollectorRegistry
+) -> None:
     async def live() -> Page:
         return probe_listener.live()
 
@@ -190,7 +160,74 @@ def _listener(condition: Condition, registry: CollectorRegistry) -> ProbeListene
     async def metrics() -> Page:
         return probe_listener.metrics(registry)
 
-    return ProbeListener({"/livez": live, "/readyz": ready, "/metrics": metrics})
+    listener = ProbeListener({"/livez": live, "/readyz": ready, "/metrics": metrics})
+    stack.push_async_callback(listener.close)
+    await listener.start(address)
+
+
+async def _start(stack: AsyncExitStack, process: Process) -> Running:
+    """Opens what the server needs, then the server. Raises ConfigError."""
+    settings, clock, registry = process.settings, process.clock, process.registry
+    endpoint = Endpoint(load_server_identity(settings, process.source), process.in_force.state.identifier.bundles.union)
+    telemetry = open_telemetry(settings, process.in_force, endpoint, clock, registry)
+    stack.push_async_callback(telemetry.close)
+    stores = await open_stores(settings, clock, registry)
+    stack.push_async_callback(stores.close)
+    directory = settings.at(settings.audit.path) if settings.audit.path else None
+    audit = await open_trail(
+        directory, settings.audit.patience, clock, registry, stream=process.stream, worker=process.worker
+    )
+    stack.push_async_callback(audit.close)
+    server = _new_server(process, endpoint, telemetry, stores, audit)
+    stack.push_async_callback(server.stop, 0.0)
+    try:
+        port = await server.start(settings.listen, endpoint.credentials())
+    except OSError as error:
+        raise ConfigError("listen", str(error)) from None
+    return Running(server, port, endpoint, stores, audit)
+
+
+def _new_server(
+    process: Process, endpoint: Endpoint, telemetry: Telemetry, stores: Stores, audit: AuditTrail
+) -> Server:
+    settings, clock, registry = process.settings, process.clock, process.registry
+    decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
+    issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
+    webhooks = Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))
+    limits = Limits(**settings.limits.model_dump())
+    room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
+    calls = Calls(process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
+    text = "Connections by what became of them."
+    connections = Counts("livekit_auth_connections", text, ("event",), registry)
+    for event in CONNECTION_EVENTS:
+        connections.add((event,), 0)
+    return Server(
+        methods(issuer, webhooks, Turns(clock)),
+        calls,
+        limits,
+        reflect=settings.reflection,
+        share_port=process.worker is not None,
+        accepted=lambda: endpoint.handshakes,
+        tell=lambda event, count: connections.add((event,), count),
+    )
+
+
+def _new_reloader(process: Process, endpoint: Endpoint, before: dict[str, Fingerprint]) -> Reloader:
+    """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
+    settings, in_force, clock, source = process.settings, process.in_force, process.clock, process.source
+    metrics = ReloadMetrics(process.registry, before)
+    metrics.count_stale_crls(lambda: len(in_force.state.denied.stale(clock.now())))
+    state = in_force.state
+    warn_of_stale_crls(state.denied, clock.now())
+    warn([*state.denied.idle, *of_bundles(state.identifier.bundles, clock.now())])
+    kinds = parts(settings, in_force, endpoint, clock, source)
+    if settings.shadow_policy is not None:
+        observer = ShadowMetrics(process.registry, clock)
+        kinds.append(candidate(settings, settings.shadow_policy, in_force, observer))
+    reloader = Reloader(kinds, before, metrics)
+    if source is not None and source.moved():
+        reloader.request()  # something came after it was loaded and before the reloader began to look
+    return reloader
 
 
 def _on_signals(reloader: Reloader, stopping: asyncio.Event) -> None:
@@ -206,81 +243,30 @@ def _no_roll() -> None:
     _log.warning("SIGUSR2 is for the supervisor of several workers; nothing is done")
 
 
-def new_decision_id() -> str:
-    """96 random bits in hexadecimal."""
-    return secrets.token_hex(12)
-
-
-async def serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. Raises ConfigError before it serves. `stream` takes all lines.
-
-    As a worker it has its supervisor's `control`, which then has the probes, and goes when its supervisor does.
-    """
-    with opened(settings) as source:
-        await _serve(settings, stream, control, source)
-
-
-async def _serve(
-    settings: Settings, stream: LineStream, control: Control | None, source: WorkloadSource | None
-) -> None:
-    return_large_blocks()
-    before = fingerprints(settings)
-    state = load_state(settings, source)
-    registry = new_registry()
-    dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
-    dropped.set_function(lambda: stream.dropped)
-    condition, stopping = Condition(), asyncio.Event()
-    listener = _listener(condition, registry)
-    if settings.metrics and control is None:
-        await listener.start(settings.metrics)
-    try:
-        worker = control.worker if control else None
-        running = await start(settings, state, registry, stream, source=source, worker=worker)
-    except ConfigError:
-        await listener.close()
-        raise
-    reloader = new_reloader(settings, state, running, before, registry)
-    condition.problems += [running.audit.ready, running.stores.problems]
-    condition.warnings.append(reloader.failing)
-    _on_signals(reloader, stopping)
-    condition.phase = "serving"
+def _report(process: Process, running: Running) -> None:
+    state = process.in_force.state
     _log.info(
         "serving",
-        listen=settings.listen,
+        listen=process.settings.listen,
         port=running.port,
         policy_revision=state.policy.revision,
         callers=len(state.policy.callers),
         projects=sorted(state.keys.projects),
         shared_limits=running.stores.link is not None,
     )
-    tasks = [asyncio.create_task(_flush(stream))]
-    reloading = asyncio.create_task(reloader.run())
-    if control is not None:
-        tasks.append(asyncio.create_task(_controlled(control, condition, registry, reloader, stopping)))
-    await stopping.wait()
-    condition.phase = "draining"
-    reloading.cancel()
-    grace = min(settings.drain, _ORPHANED) if control is not None and control.gone else settings.drain
-    _log.info("draining", seconds=grace)
-    await running.stop(grace)
-    await listener.close()
-    await _cancelled(tasks)
-    _log.info("stopped")
-    await stream.drain(_LAST_LINES)
 
 
-async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _controlled(
+async def _obey(
     control: Control, condition: Condition, registry: CollectorRegistry, reloader: Reloader, stopping: asyncio.Event
 ) -> None:
-    """Obeys the supervisor while it is there."""
+    """Obeys the supervisor while it is there, then stops the worker."""
     try:
         await control.run(condition, lambda: generate_latest(registry), {"reload": reloader.request})
-        _log.error("the supervisor is gone, so this worker goes")
+        _log.error("supervisor is gone; this worker stops")
     finally:
         stopping.set()
+
+
+def new_decision_id() -> str:
+    """96 random bits in hexadecimal."""
+    return secrets.token_hex(12)

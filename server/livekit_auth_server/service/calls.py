@@ -20,7 +20,6 @@ from google.protobuf.message import DecodeError, Message
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.refusal import Reason, Refusal, invalid
-from livekit_auth_server.core.revocation import DenyList
 from livekit_auth_server.core.trace import TraceParent, parse_traceparent
 from livekit_auth_server.service.limits import UNLISTED
 from livekit_auth_server.service.status import CODE_OF
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.limits import RateLimits
     from livekit_auth_server.service.ports import CallObserver, Clock
     from livekit_auth_server.service.shadow import Shadow
+    from livekit_auth_server.service.state import InForce
 
 M = TypeVar("M", bound=Message)
 Q = TypeVar("Q", bound="Message | Undecoded")
@@ -49,24 +49,6 @@ _GROWTH_OF_SCALARS = 4  # the parser's copy, rounded up, and that of whoever rea
 _LITTLE = 16 * 1024  # bytes in memory up to which a request isn't counted
 _PATIENCE = 10  # seconds that a request waits for room
 _log = structlog.get_logger("livekit_auth_server")
-
-
-@dataclass(slots=True)
-class State:
-    """What is in force now. Each part is replaced whole; a call reads each part once."""
-
-    policy: Policy
-    keys: KeySet
-    identifier: Identifier
-    denied: DenyList = field(default_factory=DenyList)
-    shadow: Shadow | None = None
-    version: int = field(default=0, init=False, compare=False)
-    """Grows whenever a part is replaced."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-        if name != "version":
-            object.__setattr__(self, "version", getattr(self, "version", 0) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +178,7 @@ class Finished:
 class Calls:
     """Runs calls against the current state and tells the observer how each ended. Without `limits` none is charged."""
 
-    state: State
+    in_force: InForce
     clock: Clock
     observer: CallObserver
     limits: RateLimits | None = None
@@ -205,7 +187,7 @@ class Calls:
 
     def admit(self, context: CallContext) -> Admitted:
         """Who calls. Raises Refusal for a peer whose certificate isn't accepted now, or is revoked."""
-        state, now = self.state, int(self.clock.now())
+        state, now = self.in_force.state, int(self.clock.now())
         try:
             identified = state.identifier.identify(context.leaf_pem, context.chain_pem, now, context.host)
             state.denied.check(identified, now)
@@ -290,7 +272,7 @@ class Calls:
         admitted: Admitted | None,
     ) -> Caller | ListedCaller:
         """Who calls, by the state of this moment."""
-        state, now = self.state, int(self.clock.now())
+        state, now = self.in_force.state, int(self.clock.now())
         if admitted is not None and admitted.identifier is state.identifier and admitted.identified.holds(now):
             identified = admitted.identified
         else:
@@ -314,7 +296,7 @@ class Calls:
         admitted: Admitted | None,
         before: Caller,
     ) -> Caller:
-        if before.version == self.state.version and before.now == int(self.clock.now()):
+        if before.version == self.in_force.state.version and before.now == int(self.clock.now()):
             return before
         caller = self._caller(method, context, finished, admitted)
         if isinstance(method, OpenMethod) or isinstance(caller, ListedCaller):

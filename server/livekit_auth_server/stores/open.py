@@ -122,9 +122,11 @@ async def _open_link(settings: Settings, redis: RedisSettings, gauges: RedisMetr
     link = RedisLink(client, redis.prefix, redis.timeout, lambda up: gauges.changed(up, redis.when_unavailable))
     try:
         await link.open()
-    except AuthenticationError:
+    except BaseException as error:
         await link.close()
-        raise _refused() from None
+        if isinstance(error, AuthenticationError):
+            raise _refused() from None
+        raise
     return link
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING
 
 import structlog
 
 from livekit_auth_server.process import probe_listener
+from livekit_auth_server.process.background import Background, every
 from livekit_auth_server.process.operating_system import accept_signals
 from livekit_auth_server.process.probe_listener import ProbeListener
 from livekit_auth_server.supervisor.metrics import PoolMetrics
@@ -30,25 +32,28 @@ _log = structlog.get_logger("livekit_auth_server")
 
 async def supervise(settings: Settings, count: int, config: Path, stream: LineStream, *, as_json: bool) -> None:
     """Runs `count` workers until SIGTERM or SIGINT, then drains them. Raises ConfigError when they can't start."""
-    held = hold(settings.listen)
-    orders = Orders(config, held.address, as_json)
-    waits = settings.workload_api.patience if settings.workload_api else 0.0
-    closing = settings.audit.patience if settings.audit.path else 0.0  # a slow disk completes its file
-    pool = Pool(orders, count, settings.drain + closing, start=START + waits)
-    listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
-    stopping = _signals(pool)
-    flushing = asyncio.create_task(_flush(stream))
     try:
-        if settings.metrics:
-            await listener.start(settings.metrics)
-        await _until(stopping, _serve(pool, count, shared=settings.redis is not None))
+        async with AsyncExitStack() as stack:
+            held = stack.enter_context(closing(hold(settings.listen)))
+            background = await stack.enter_async_context(Background())
+            background.start(every(_LAST_LINES, stream.flush))
+            pool = _pool(settings, count, Orders(config, held.address, as_json))
+            stopping = _signals(pool)
+            if settings.metrics:
+                listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
+                stack.push_async_callback(listener.close)
+                await listener.start(settings.metrics)
+            stack.push_async_callback(pool.stop)
+            await _until(stopping, _serve(pool, count, shared=settings.redis is not None))
+        _log.info("stopped")
     finally:
-        await pool.stop()
-        await listener.close()
-        flushing.cancel()
-        held.close()
-    _log.info("stopped")
-    await stream.drain(_LAST_LINES)
+        await stream.drain(_LAST_LINES)
+
+
+def _pool(settings: Settings, count: int, orders: Orders) -> Pool:
+    waits = settings.workload_api.patience if settings.workload_api else 0.0
+    completes = settings.audit.patience if settings.audit.path else 0.0  # a slow disk completes its file
+    return Pool(orders, count, settings.drain + completes, start=START + waits)
 
 
 async def _serve(pool: Pool, count: int, *, shared: bool) -> None:
@@ -96,9 +101,3 @@ def _listener(pool: Pool, metrics: PoolMetrics) -> ProbeListener:
         return probe_listener.metrics(await metrics.collect())
 
     return ProbeListener({"/livez": live, "/readyz": ready, "/metrics": all_metrics})
-
-
-async def _flush(stream: LineStream) -> None:
-    while True:
-        await asyncio.sleep(_LAST_LINES)
-        stream.flush()

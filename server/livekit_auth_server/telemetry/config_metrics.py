@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.identity import TrustBundles
     from livekit_auth_server.core.keys import Project
-    from livekit_auth_server.service.calls import State
     from livekit_auth_server.service.ports import Clock
+    from livekit_auth_server.service.state import InForce
 
 DNS_BUNDLE = "DNS names"  # no trust domain looks so
 
@@ -37,12 +37,12 @@ class StateMetrics(Collector):
     def __init__(
         self,
         registry: CollectorRegistry,
-        state: State,
+        in_force: InForce,
         certificate_end: Callable[[], dt.datetime],
         clock: Clock,
         version: str,
     ) -> None:
-        self._state, self._certificate_end, self._clock, self._version = state, certificate_end, clock, version
+        self._in_force, self._certificate_end, self._clock, self._version = in_force, certificate_end, clock, version
         registry.register(self)
 
     def describe(self) -> Iterator[Metric]:
@@ -51,7 +51,7 @@ class StateMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
-        state = self._state
+        state = self._in_force.state
         yield _gauge(
             "livekit_auth_server_certificate_expiry_timestamp_seconds",
             "When the server's certificate ends, in seconds since the epoch.",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from livekit_auth_server.config.settings import Settings
-    from livekit_auth_server.service.calls import State
     from livekit_auth_server.service.ports import CallObserver, Clock
+    from livekit_auth_server.service.state import InForce
     from livekit_auth_server.telemetry.tracing import Tracing
     from livekit_auth_server.transport.tls import Endpoint
 
@@ -43,10 +43,10 @@ class Telemetry:
 
 
 def open_telemetry(
-    settings: Settings, state: State, endpoint: Endpoint, clock: Clock, registry: CollectorRegistry
+    settings: Settings, in_force: InForce, endpoint: Endpoint, clock: Clock, registry: CollectorRegistry
 ) -> Telemetry:
     """Metrics in the registry, and an exporter of traces if it is configured. Raises ConfigError."""
-    StateMetrics(registry, state, lambda: expiry(endpoint.server), clock, version("livekit-auth-server"))
+    StateMetrics(registry, in_force, lambda: expiry(endpoint.server), clock, version("livekit-auth-server"))
     calls = Observer(registry, clock)
     observers: list[CallObserver] = [calls]
     if settings.metrics_callers:

@@ -21,9 +21,10 @@ from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.tokens import MAX_UNSIGNED
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service import batches as batches_module
-from livekit_auth_server.service.calls import CallContext, Calls, Method, State
+from livekit_auth_server.service.calls import CallContext, Calls, Method
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import methods
+from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from support.handlers import (
@@ -124,10 +125,10 @@ class World:
 
     def __init__(self, *gates: Gate, limits: tuple[Limit, ...] = ()) -> None:
         self.clock, self.audit, self.store = FakeClock(), SlowTrail(gates=list(gates)), SlowStore()
-        self.state = State(self.policy(GUESTS, limits=limits), keys_of(KEY), FakeIdentifier())
+        self.in_force = InForce(State(self.policy(GUESTS, limits=limits), keys_of(KEY), FakeIdentifier()))
         rates = RateLimits(self.store, self.store, Deaf())
         made = issuer(self.audit)
-        self.calls = Calls(self.state, self.clock, CallLog(), rates, made.deny_unlisted)
+        self.calls = Calls(self.in_force, self.clock, CallLog(), rates, made.deny_unlisted)
         self.turns = Turns(self.clock)
         self.acknowledged = SlowAcks()
         hooks = Webhooks(self.acknowledged, 1024)
@@ -163,20 +164,20 @@ class World:
         return pb.VerifyWebhookResponse.FromString(await self.calls.run(self.methods["VerifyWebhook"], CONTEXT, data))
 
     def deny(self) -> None:
-        self.state.denied = DenyList({CALLER: NEVER})
+        self.in_force.replace_deny_list(DenyList({CALLER: NEVER}))
 
     def expire(self) -> None:
         self.clock.time += 1
-        self.state.identifier.refusal = Refusal(Reason.CERTIFICATE_EXPIRED, "expired")
+        self.in_force.state.identifier.refusal = Refusal(Reason.CERTIFICATE_EXPIRED, "expired")
 
     def unlist(self) -> None:
-        self.state.policy = replace(self.state.policy, callers={})
+        self.in_force.replace_policy(replace(self.in_force.state.policy, callers={}))
 
     def revoke_key(self) -> None:
-        self.state.keys = keys_of(replace(KEY, state=KeyState.REVOKED), key("APInext"))
+        self.in_force.replace_keys(keys_of(replace(KEY, state=KeyState.REVOKED), key("APInext")))
 
     def narrow(self) -> None:
-        self.state.policy = self.policy(replace(GUESTS, rooms=Matcher(prefixes=("consult-",))))
+        self.in_force.replace_policy(self.policy(replace(GUESTS, rooms=Matcher(prefixes=("consult-",)))))
 
 
 REVOKED = {
@@ -254,7 +255,8 @@ async def test_of_a_batch_only_what_is_permitted_no_longer_is_denied():
 async def test_a_new_state_that_permits_the_same_keeps_the_token(call):
     def replaced(world: World) -> None:
         world.clock.time += 2
-        world.state.policy, world.state.keys = world.policy(GUESTS), keys_of(KEY)
+        world.in_force.replace_policy(world.policy(GUESTS))
+        world.in_force.replace_keys(keys_of(KEY))
 
     world, task = await waits_for_its_record(call, replaced)
     await asyncio.wait_for(task, 5)
@@ -369,10 +371,10 @@ async def test_a_batch_that_waits_is_not_decoded(monkeypatch):
 async def test_another_callers_batch_does_not_wait_for_it():
     world = World()
     gate, task = await queued(world, ASKED)
-    world.state.identifier = FakeIdentifier(OTHER)
+    world.in_force.replace_identifier(FakeIdentifier(OTHER))
     answer = await asyncio.wait_for(world.batch(ASKED), 5)
     assert answer.results[0].response.token
-    world.state.identifier = FakeIdentifier()
+    world.in_force.replace_identifier(FakeIdentifier())
     assert not task.done()
     gate.open()
     await asyncio.wait_for(task, 5)
@@ -446,7 +448,8 @@ async def test_a_webhook_is_verified_when_nothing_changes_or_the_new_state_permi
     world.acknowledged.gate = gate = Gate()
     task = asyncio.create_task(world.webhook())
     await asyncio.wait_for(gate.reached.wait(), 5)
-    world.state.keys, world.clock.time = keys_of(KEY, key("APInext")), NOW + 2
+    world.in_force.replace_keys(keys_of(KEY, key("APInext")))
+    world.clock.time = NOW + 2
     gate.open()
     assert (await task).key_id == KEY.id
 

@@ -23,11 +23,11 @@ from livekit_auth_server.service.calls import (
     ListedCaller,
     Method,
     OpenMethod,
-    State,
     decoded,
     require_valid,
 )
 from livekit_auth_server.service.methods import SERVICE, methods
+from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -76,7 +76,7 @@ GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
 
 def calls(state: State | None = None, log: CallLog | None = None) -> tuple[Calls, CallLog]:
     log = log or CallLog()
-    return Calls(state or state_of(EVERYTHING), FakeClock(), log), log
+    return Calls(InForce(state or state_of(EVERYTHING)), FakeClock(), log), log
 
 
 def stranger() -> State:
@@ -115,7 +115,7 @@ async def test_a_handler_gets_the_caller_and_the_request():
     assert handler.requests == [pb.VerifyTokenRequest(token="a.b.c")]
     [caller] = handler.callers
     assert (caller.policy.id, caller.now, caller.trace_id) == (CALLER, NOW, TRACE)
-    assert (caller.state_policy, caller.keys) == (runner.state.policy, runner.state.keys)
+    assert (caller.state_policy, caller.keys) == (runner.in_force.state.policy, runner.in_force.state.keys)
     [finished] = log.calls
     assert (finished.method, finished.caller, finished.code, finished.reason) == ("VerifyToken", CALLER, "OK", "")
     assert (finished.peer, finished.trace_id, finished.seconds) == (CONTEXT.peer, TRACE, 0.5)
@@ -124,11 +124,11 @@ async def test_a_handler_gets_the_caller_and_the_request():
 async def test_a_call_sees_one_state_even_if_it_is_replaced_meanwhile():
     handler = Handler()
     runner, _ = calls()
-    before = runner.state.policy
+    before = runner.in_force.state.policy
 
     async def replacing(caller: ListedCaller, request: Message) -> pb.VerifyTokenResponse:
-        runner.state.policy = policy_of()[0]
-        runner.state.keys = keys_of(KEY, project="other")
+        runner.in_force.replace_policy(policy_of()[0])
+        runner.in_force.replace_keys(keys_of(KEY, project="other"))
         return await handler(caller, request)
 
     await runner.run(Method("VerifyToken", pb.VerifyTokenRequest, replacing, 1 << 20), CONTEXT, GOOD)
@@ -197,8 +197,8 @@ async def test_the_observer_is_told_whether_the_policy_lists_the_caller():
 async def test_a_request_is_decoded_when_there_is_room_for_it():
     """By the state of that moment: the caller was revoked while its request waited."""
     handler, room = Handler(), Budget(100_000, 100_000)
-    state = state_of(EVERYTHING)
-    runner = Calls(state, FakeClock(), CallLog(), room=room)
+    in_force = InForce(state_of(EVERYTHING))
+    runner = Calls(in_force, FakeClock(), CallLog(), room=room)
     batch = Method("BatchIssueTokens", pb.BatchIssueTokensRequest, handler, 1 << 20)
     await room.take("another", 100_000)
     large = pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest()] * 500).SerializeToString()
@@ -206,7 +206,7 @@ async def test_a_request_is_decoded_when_there_is_room_for_it():
     await asyncio.sleep(0)
     assert room.waiting == {"(unlisted)": 1}
     await runner.run(batch, CONTEXT, pb.BatchIssueTokensRequest(requests=[ASKED]).SerializeToString())
-    state.denied = DenyList({CALLER: NEVER})
+    in_force.replace_deny_list(DenyList({CALLER: NEVER}))
     room.give("another", 100_000)
     with pytest.raises(Refusal) as caught:
         await waiting
@@ -219,7 +219,7 @@ async def test_a_request_waits_for_room_only_so_long(monkeypatch):
     room = Budget(1, 1)
     await room.take("another", 1)
     log = CallLog()
-    runner = Calls(state_of(EVERYTHING), FakeClock(), log, room=room)
+    runner = Calls(InForce(state_of(EVERYTHING)), FakeClock(), log, room=room)
     with pytest.raises(Refusal) as caught:
         await runner.run(Handler().method, CONTEXT, b"x" * 50_000, runner.admit(CONTEXT))
     assert (caught.value.reason, caught.value.retry_after) == (Reason.RATE_LIMITED, 1.0)
@@ -228,7 +228,7 @@ async def test_a_request_waits_for_room_only_so_long(monkeypatch):
 
 async def test_an_unlisted_caller_that_wants_a_token_is_recorded_before_its_request_is_read():
     audit = AuditTrail()
-    runner = Calls(stranger(), FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
+    runner = Calls(InForce(stranger()), FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
     for method in served(audit):
         if isinstance(method, Method):
             with pytest.raises(Refusal) as caught:

@@ -13,8 +13,9 @@ from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service.caller import get_caller
-from livekit_auth_server.service.calls import CallContext, Calls, Method, OpenMethod, State
+from livekit_auth_server.service.calls import CallContext, Calls, Method, OpenMethod
 from livekit_auth_server.service.limits import RateLimits
+from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
 from support.handlers import KEY, NOW, CallLog, FakeClock, FakeIdentifier, keys_of
 from support.policies import CALLER, EVERYTHING, policy_of
@@ -62,7 +63,7 @@ def calls(*, identified: Identified | None = None, log: CallLog | None = None) -
     state = State(policy, keys_of(KEY), FakeIdentifier(identified) if identified else FakeIdentifier())
     clock = FakeClock()
     store = MemoryLimits(clock)
-    return Calls(state, clock, log or CallLog(), RateLimits(store, MemoryLimits(clock), Deaf(), (), (ONCE,)))
+    return Calls(InForce(state), clock, log or CallLog(), RateLimits(store, MemoryLimits(clock), Deaf(), (), (ONCE,)))
 
 
 async def reason(calls: Calls, method: Method[Any, Any] | OpenMethod[Any, Any], data: bytes) -> str:
@@ -112,16 +113,16 @@ async def test_the_request_of_an_unlisted_caller_over_the_limit_is_not_read():
 async def test_who_can_not_be_identified_costs_nobody_anything():
     served = calls()
     refusal = Refusal(Reason.IDENTITY_INVALID, "no identity")
-    served.state.identifier = FakeIdentifier(refusal=refusal)
+    served.in_force.replace_identifier(FakeIdentifier(refusal=refusal))
     for _ in range(3):
         assert await reason(served, OPEN, b"") == "IDENTITY_INVALID"
-    served.state.identifier = FakeIdentifier()
+    served.in_force.replace_identifier(FakeIdentifier())
     assert await reason(served, OPEN, b"") == "OK"
 
 
 async def test_without_limits_nothing_is_charged():
     policy, _ = policy_of(EVERYTHING)
-    served = Calls(State(policy, keys_of(KEY), FakeIdentifier()), FakeClock(), CallLog())
+    served = Calls(InForce(State(policy, keys_of(KEY), FakeIdentifier())), FakeClock(), CallLog())
     assert [await reason(served, OPEN, b"") for _ in range(50)] == ["OK"] * 50
 
 
@@ -130,5 +131,6 @@ async def test_a_new_policy_is_charged_by_as_soon_as_it_is_in_force(identified):
     served = calls(identified=identified)
     assert await reason(served, OPEN, b"") == "OK"
     policy, caller = policy_of(EVERYTHING)
-    served.state.policy = replace(policy, callers={CALLER: caller, str(STRANGER.identity.text): caller})
+    listed = {CALLER: caller, str(STRANGER.identity.text): caller}
+    served.in_force.replace_policy(replace(policy, callers=listed))
     assert [await reason(served, OPEN, b"") for _ in range(3)] == ["OK"] * 3

@@ -19,6 +19,7 @@ from livekit_auth_server.core.refusal import Refusal
 from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
 from livekit_auth_server.service.calls import CallContext, Calls, Method
 from livekit_auth_server.service.shadow import Difference, Shadow
+from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.webhooks import permitted_to_verify
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
 from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issue_batch, issuer, listed, state_of
@@ -165,10 +166,10 @@ def test_what_may_be_verified_is_held_against_it_too(live: str, other: str, proj
 
 async def test_an_unlisted_caller_that_the_candidate_lists_is_told_of_without_reading_its_request() -> None:
     heard, audit = Heard(), AuditTrail()
-    state = state_of(GUESTS, roles=ROLES)
-    state.policy = Policy("r1", ROLES, {})
-    state.shadow = Shadow(candidate(GUESTS), heard)
-    calls = Calls(state, FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
+    in_force = InForce(state_of(GUESTS, roles=ROLES))
+    in_force.replace_policy(Policy("r1", ROLES, {}))
+    in_force.replace_shadow(Shadow(candidate(GUESTS), heard))
+    calls = Calls(in_force, FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
     method = Method("IssueToken", pb.IssueTokenRequest, issuer(audit).issue, 1000, audited=True)
     with pytest.raises(Refusal, match="doesn't list"):
         await calls.run(method, CallContext(b"", b""), b"\xff not a request")

@@ -18,7 +18,8 @@ from livekit_auth_server.core.identity import Identified
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.workload_id import WorkloadId
-from livekit_auth_server.service.calls import Calls, Method, State
+from livekit_auth_server.service.calls import Calls, Method
+from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.transport.grpc_aio import handlers as module
 from livekit_auth_server.transport.grpc_aio.connections import Connections
 from livekit_auth_server.transport.grpc_aio.gate import Gate
@@ -86,7 +87,8 @@ class Server:
 
     def __post_init__(self) -> None:
         self.held.set()
-        self.calls = Calls(self.state, FakeClock(), self.log)
+        self.in_force = InForce(self.state)
+        self.calls = Calls(self.in_force, FakeClock(), self.log)
         self.gate = Gate(self.concurrent, 64 << 20)
         self.edge = Edge(self.calls, self.gate, Connections(100, 30), 4 << 20)
         method = Method("VerifyToken", pb.VerifyTokenRequest, self._verify, 1 << 20)
@@ -201,7 +203,7 @@ async def test_nothing_is_read_for_a_peer_without_an_identity(path: str, reason:
 @pytest.mark.parametrize("path", ["/a.Service/VerifyToken", f"/{HEALTH}/Check"])
 async def test_a_revoked_caller_gets_no_method_and_no_health(path: str) -> None:
     server = Server()
-    server.state.denied = DenyList({CALLER: NEVER})
+    server.in_force.replace_deny_list(DenyList({CALLER: NEVER}))
     context = await server.call(FakeContext([SILENCE]), path)
     assert (context.reason, context.reads) == ("CERTIFICATE_REVOKED", 0)
 
@@ -211,7 +213,7 @@ async def test_a_caller_that_is_revoked_while_its_request_comes_gets_nothing() -
     context = FakeContext()
 
     async def read() -> object:
-        server.state.denied = DenyList({CALLER: NEVER})
+        server.in_force.replace_deny_list(DenyList({CALLER: NEVER}))
         return context.messages.pop() if context.messages else grpc.aio.EOF
 
     context.read = read  # type: ignore[method-assign]
