@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from livekit_auth_server.files.yaml_file import ConfigError
 from structlog.testing import capture_logs
 
 from livekit_auth_server.config.settings import load_settings
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.serve import wiring
 from support.handlers import state_of
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from livekit_auth_server.files.yaml_file import ConfigError
 from prometheus_client import CollectorRegistry
 from redis.exceptions import AuthenticationError
 
 from livekit_auth_server.config.redis import RedisSettings
 from livekit_auth_server.config.settings import Settings
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.stores import redis_link
 from livekit_auth_server.stores.open import open_stores
 from support.handlers import FakeClock
