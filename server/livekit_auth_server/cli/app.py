@@ -124,11 +124,13 @@ def worker(
 
 
 def _log_stream(settings: Settings, as_json: bool, number: int | None = None) -> LineStream:
+    from livekit_auth_server.cli.start_summary import StartSummary
     from livekit_auth_server.logs import configure as logs
     from livekit_auth_server.logs.nonblocking_stream import LineStream
 
     stream = LineStream(sys.stderr.fileno())
-    logs.configure("json" if as_json else settings.log.format, settings.log.level, stream, number)
+    on_terminal = [StartSummary(settings)] if number is None else []
+    logs.configure("json" if as_json else settings.log.format, settings.log.level, stream, number, on_terminal)
     return stream
 
 

@@ -20,6 +20,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from livekit_auth import AuthClient, AuthError
 from livekit_auth._extras import how_to_install
 from livekit_auth_server.cli import devkit
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from livekit_auth import IssuedToken
 
 START_TIMEOUT = 20.0  # seconds
+_COLUMN = 36  # where the results begin: 80 columns hold every line
 EVENT = {
     "event": "participant_joined",
     "room": {"sid": "RM_demo", "name": "consult-42"},
@@ -56,14 +59,16 @@ class Story:
         if not self.as_json:
             out.print(f"\n[bold]{title}[/bold]")
 
-    def step(self, what: str, **facts: object) -> None:
-        """One thing that happened, with what is worth knowing of it."""
+    def step(self, what: str, shown: str = "", **facts: object) -> None:
+        """One thing that happened: in JSON with its facts, for a person with the line that says what came of it."""
         self.steps.append({"step": what, **facts})
         if not self.as_json:
-            out.print(f"  [green]✓[/green] {what}")
-            for name, value in facts.items():
-                text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-                out.print(f"      {name}: {text}", markup=False, style="dim")
+            out.print(f"  [green]✓[/green] {what:<{_COLUMN}}[cyan]{escape(shown)}[/cyan]".rstrip())
+
+    def detail(self, text: str) -> None:
+        """A line for a person that belongs to the step before."""
+        if not self.as_json:
+            out.print(f"    {text}", markup=False, style="dim")
 
 
 def run(*, as_json: bool) -> int:
@@ -80,8 +85,9 @@ def run(*, as_json: bool) -> int:
         try:
             devkit.write(directory, "127.0.0.1:0", "ws://127.0.0.1:7880")
             with _server(directory) as port:
-                story.chapter("A server that holds the LiveKit secret")
-                story.step("livekit-auth-server serves, TLS 1.3 with client certificates", address=f"127.0.0.1:{port}")
+                address = f"127.0.0.1:{port}"
+                story.chapter("A server, which alone holds the LiveKit secret")
+                story.step("serves over mutual TLS 1.3", address, address=address)
                 asyncio.run(_tell(story, directory, f"localhost:{port}"))
         except (DemoError, AuthError, OSError) as error:
             err.print(f"The demo failed: {error}", style="red", markup=False)
@@ -89,9 +95,8 @@ def run(*, as_json: bool) -> int:
     if as_json:
         print_json({"ok": True, "steps": story.steps})
     else:
-        out.print(
-            "\nEvery step went as it should. `livekit-auth-server dev --dir ./dev` makes such a deployment to keep."
-        )
+        out.print("\n[green bold]Every step went as expected.[/green bold] To make such a deployment to keep:")
+        out.print("  livekit-auth-server dev --dir ./dev")
     return 0
 
 
@@ -136,50 +141,53 @@ async def _tell(story: Story, directory: Path, address: str) -> None:
 
 
 async def _web_backend(story: Story, web: AuthClient, livekit: _LiveKit) -> None:
-    story.chapter("A web backend, holding only a client certificate")
+    story.chapter("A web backend, with a client certificate and no secret")
     me = await web.get_caller()
-    story.step("asks who it is", workload_id=me.workload_id)
+    story.step("asks who it is", me.workload_id, workload_id=me.workload_id)
     token = await web.issue_token(room="consult-42", identity="user-7", role="guest")
-    story.step("gets a guest's token", **_shown(token), decision_id=token.decision_id)
+    _tell_token(story, "gets a guest's token", token, decision_id=token.decision_id)
     claims = livekit.verify(token.token)
     if claims.identity != "user-7" or claims.video.room != "consult-42" or not claims.video.room_join:
         raise DemoError("livekit-api reads another token than was asked for")
-    story.step("livekit-api verifies it", identity=claims.identity, room=claims.video.room)
+    shown = f"{claims.identity} may join {claims.video.room}"
+    story.step("livekit-api verifies it", shown, identity=claims.identity, room=claims.video.room)
 
 
 async def _agent_worker(story: Story, agents: AuthClient, livekit: _LiveKit) -> None:
     story.chapter("An agent worker, without LIVEKIT_API_SECRET in its environment")
     token = await agents.issue_token(role="agent-worker")
-    story.step("gets a token to register with", **_shown(token))
+    _tell_token(story, "gets a token to register with", token)
     if not livekit.verify(token.token).video.agent:
         raise DemoError("livekit-api reads no agent grant in the worker's token")
-    story.step("livekit-api verifies it", agent=True)
+    story.step("livekit-api verifies it", "may register as an agent", agent=True)
 
 
 async def _webhook_consumer(story: Story, webhooks: AuthClient, livekit: _LiveKit) -> None:
     story.chapter("A webhook consumer, which can't sign anything itself")
     body, authorization = livekit.webhook(EVENT)
     event = await webhooks.verify_webhook(body, authorization)
-    story.step("learns that LiveKit sent it", type=event.type, room=event.room, participant=event.participant_identity)
+    facts = {"type": event.type, "room": event.room, "participant": event.participant_identity}
+    shown = f"{event.type}: {event.participant_identity} in {event.room}"
+    story.step("learns that LiveKit sent an event", shown, **facts)
     await webhooks.ack_webhook(event)
     again = await webhooks.verify_webhook(body, authorization)
     if not again.duplicate:
         raise DemoError("a redelivered webhook wasn't reported as a duplicate")
-    story.step("handled it; the redelivery is reported", duplicate=again.duplicate)
+    story.step("handles it, and gets it once more", "duplicate", duplicate=again.duplicate)
     altered = body.replace(b"user-7", b"user-8")
-    await _expect(story, "an altered body is refused", "BODY_ALTERED", webhooks.verify_webhook(altered, authorization))
+    await _expect(story, "shows an altered body", "BODY_ALTERED", webhooks.verify_webhook(altered, authorization))
 
 
 async def _refusals(story: Story, web: AuthClient, agents: AuthClient) -> None:
-    story.chapter("Asking for more than the policy allows")
+    story.chapter("Asking for more than the policy allows is refused")
     outside = web.issue_token(room="board-1", identity="user-7", role="guest")
-    await _expect(story, "a room that isn't the web backend's", "ROOM_NOT_PERMITTED", outside)
+    await _expect(story, "the web backend: another room", "ROOM_NOT_PERMITTED", outside)
     other_role = web.issue_token(role="agent-worker")
-    await _expect(story, "a role that isn't the web backend's", "ROLE_NOT_PERMITTED", other_role)
+    await _expect(story, "the web backend: another role", "ROLE_NOT_PERMITTED", other_role)
     too_long = web.issue_token(room="consult-42", identity="user-7", role="guest", ttl=timedelta(hours=24))
-    await _expect(story, "a token for a whole day", "TTL_NOT_PERMITTED", too_long)
+    await _expect(story, "the web backend: a day's token", "TTL_NOT_PERMITTED", too_long)
     webhook = agents.verify_webhook(b"{}", "a.b.c")
-    await _expect(story, "a webhook check by the agents", "PROJECT_NOT_PERMITTED", webhook)
+    await _expect(story, "the agents: a webhook check", "PROJECT_NOT_PERMITTED", webhook)
 
 
 async def _expect(story: Story, what: str, reason: str, call: Awaitable[object]) -> None:
@@ -189,16 +197,21 @@ async def _expect(story: Story, what: str, reason: str, call: Awaitable[object])
     except AuthError as error:
         if error.reason != reason:
             raise DemoError(f"{what}: expected {reason}, got {error.reason}") from error
-        story.step(what, code=error.code, reason=error.reason, decision_id=error.decision_id or "none")
+        shown = f"{reason}, decision {error.decision_id[:8]}…" if error.decision_id else f"refused: {reason}"
+        story.step(what, shown, code=error.code, reason=error.reason, decision_id=error.decision_id or "none")
     else:
         raise DemoError(f"{what}: expected {reason}, and it was permitted")
 
 
-def _shown(token: IssuedToken) -> dict[str, Any]:
+def _tell_token(story: Story, what: str, token: IssuedToken, **facts: object) -> None:
     """A token as it may be shown: its claims and a fingerprint, never itself."""
     payload = token.token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return {"claims": claims, "sha256": hashlib.sha256(token.token.encode()).hexdigest()[:16]}
+    digest = hashlib.sha256(token.token.encode()).hexdigest()[:16]
+    minutes = (claims["exp"] - claims["nbf"]) // 60
+    story.step(what, f"valid for {minutes} minutes, SHA-256 {digest[:8]}…", claims=claims, sha256=digest, **facts)
+    granted = [name if value is True else f"{name} {value}" for name, value in claims["video"].items() if value]
+    story.detail(", ".join([*([f"sub {claims['sub']}"] if claims["sub"] else []), *granted]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import orjson
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import MutableMapping, Sequence
 
     from livekit_auth_server.logs.nonblocking_stream import LineStream
 
@@ -20,13 +20,18 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 def configure(
-    format_: Format = "auto", level: Level = "info", stream: LineStream | None = None, worker: int | None = None
+    format_: Format = "auto",
+    level: Level = "info",
+    stream: LineStream | None = None,
+    worker: int | None = None,
+    on_terminal: Sequence[structlog.typing.Processor] = (),
 ) -> None:
     """Sets up logging for the process, to `stream` or else to stderr, which may then hold up whoever logs.
 
     Lines have `worker`, the process's number, where it is one of several.
 
-    Tracebacks never show local variables: those may hold secrets. A terminal is written to directly.
+    Tracebacks never show local variables: those may hold secrets. A terminal is written to directly, and
+    `on_terminal` has further processors for it.
     """
     console = sys.stderr.isatty() if format_ == "auto" else format_ == "console"
     processors: list[Any] = [
@@ -35,8 +40,8 @@ def configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if console and sys.stderr.isatty() and level != "debug":
-        processors.append(_without_heads)
+    if console and sys.stderr.isatty():
+        processors += [*([_without_heads] if level != "debug" else []), *on_terminal]
     if console:
         plain, colors = structlog.dev.plain_traceback, sys.stderr.isatty()
         processors += [_escaped, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]

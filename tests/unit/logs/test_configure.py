@@ -83,6 +83,23 @@ def test_only_a_terminal_gets_colours(configure: Configure) -> None:
     assert "\x1b" in stream.text
 
 
+@pytest.mark.parametrize(
+    ("format_", "terminal", "runs"), [("auto", True, True), ("auto", False, False), ("json", True, False)]
+)
+def test_processors_for_a_terminal_run_on_a_terminal_only(
+    configure: Configure,
+    format_: str,
+    terminal: bool,  # noqa: FBT001
+    runs: bool,  # noqa: FBT001
+) -> None:
+    def marked(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**event, "marked": 1}
+
+    log, stream = configure(format_, "info", None, None, [marked], terminal=terminal)
+    log.info("serving")
+    assert ("marked" in stream.text) is runs
+
+
 def test_lines_below_the_level_are_left_out(configure: Configure) -> None:
     log, stream = configure("json", "warning")
     log.debug("a")
