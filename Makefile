@@ -52,6 +52,14 @@ demo: setup ## The main job end to end, on this machine
 demo-livekit: setup ## The same against a real LiveKit server (needs Go)
 	@PYTHONPATH=tests python -m e2e.demo
 
+.PHONY: demo-picture
+demo-picture: setup ## Draw what `make demo` prints: docs/images/demo.svg
+	@python tools/demo_picture.py
+
+.PHONY: architecture
+architecture: ## Draw docs/images/architecture.dot, light and dark (needs dot; Debian: graphviz)
+	@$(PYTHON) tools/architecture_picture.py
+
 .PHONY: web-room
 web-room: ## Build the page of the browser room example (needs npm)
 	@npm --prefix examples/web_room ci --no-audit --no-fund --loglevel error
