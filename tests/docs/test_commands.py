@@ -121,7 +121,7 @@ def anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_to_headings_lead_to_one(path: Path) -> None:
-    for target, name in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
+    for target, name in re.findall(r"\]\((?!https?:)((?:[^)#]*\.md)?)#([^)]+)\)", path.read_text()):
         page = path.parent / target if target else path
         headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
         assert name in {anchor(heading) for heading in headings}, f"{target}#{name}"
