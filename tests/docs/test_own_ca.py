@@ -16,6 +16,8 @@ from support.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow  # a server, and a program's start for each call
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs/own-ca.md").read_text()
 SERVE = "livekit-auth-server serve"
 REFUSED = ("CERTIFICATE_REVOKED", "UNAVAILABLE")

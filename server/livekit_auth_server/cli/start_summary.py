@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from livekit_auth_server.cli.terminal import err
-from livekit_auth_server.files.yaml_file import printable
+from livekit_auth_server.files.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
