@@ -20,7 +20,9 @@ def main() -> int:
     source = (IMAGES / "architecture.dot").read_text()
     mark = f"<!-- architecture.dot: sha256 {hashlib.sha256(source.encode()).hexdigest()} -->\n"
     for theme, colours in THEMES.items():
-        coloured = re.sub(r'"@(\w+)"', lambda name, by=colours: f'"{by[name[1]]}"', source)
+        coloured = source
+        for name, colour in colours.items():
+            coloured = coloured.replace(f'"@{name}"', f'"{colour}"')
         drawn = subprocess.run(["dot", "-Tsvg"], input=coloured, capture_output=True, text=True, check=True).stdout
         svg = re.sub(r"<!--.*?-->\n?", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
         svg = re.sub(r'<g id="node.*?</g>', _centred, svg, flags=re.DOTALL)
