@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.supervisor.worker import SILENCE
+from livekit_auth_server.supervisor.worker_process import SILENCE
 from support.deployment import environment
 from support.fleet import WEB, Fleet
 from support.moments import at_import

@@ -29,7 +29,7 @@ from livekit_auth_server.process.operating_system import MISUSE
 if TYPE_CHECKING:
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.logs.nonblocking_stream import LineStream
-    from livekit_auth_server.supervisor.control import Control
+    from livekit_auth_server.supervisor.worker_side import SupervisorLine
 
 app = App(
     name="livekit-auth-server",
@@ -107,19 +107,19 @@ def worker(
 ) -> None:
     """One of several workers; `serve` starts them."""
     from livekit_auth_server.serve import capacity
-    from livekit_auth_server.supervisor.control import Control
+    from livekit_auth_server.supervisor.worker_side import SupervisorLine
 
-    control = Control(line, number)
+    supervisor = SupervisorLine(line, number)
     try:
         capacity.check_threads()
-        control.begin()
+        supervisor.begin()
         from livekit_auth_server.config.settings import load_settings
 
         settings = load_settings(config).model_copy(update={"listen": listen})
         capacity.fit(settings)
-        _serve(settings, _log_stream(settings, as_json, number), control)
+        _serve(settings, _log_stream(settings, as_json, number), supervisor)
     except ConfigError as error:
-        control.fail(error)
+        supervisor.fail(error)
         raise typer.Exit(MISUSE) from None
 
 
@@ -134,7 +134,7 @@ def _log_stream(settings: Settings, as_json: bool, number: int | None = None) ->
     return stream
 
 
-def _serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
+def _serve(settings: Settings, stream: LineStream, supervisor: SupervisorLine | None = None) -> None:
     from livekit_auth_server.transport.tls import pin_tls13
 
     pin_tls13()
@@ -142,7 +142,7 @@ def _serve(settings: Settings, stream: LineStream, control: Control | None = Non
 
     from livekit_auth_server.serve.wiring import serve as run
 
-    uvloop.run(run(settings, stream, control))
+    uvloop.run(run(settings, stream, supervisor))
 
 
 @app.command(examples=("livekit-auth-server check --config server.yaml",))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Phase = Literal["starting", "serving", "draining"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,6 @@ class Readiness:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {"ready": self.ready, **asdict(self)}
-
-    @classmethod
-    def of(cls, fields: dict[str, Any]) -> Readiness:
-        """What `to_dict` made."""
-        return cls(tuple(fields["reasons"]), tuple(fields["warnings"]))
 
 
 @dataclass(slots=True)

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.logs.nonblocking_stream import LineStream
     from livekit_auth_server.process.probe_listener import Page
     from livekit_auth_server.service.ports import Clock
-    from livekit_auth_server.supervisor.control import Control
+    from livekit_auth_server.supervisor.worker_side import SupervisorLine
     from livekit_auth_server.trust.workload_api import WorkloadSource
 
 _LAST_LINES = 0.5  # seconds that a slow reader of the log is given
@@ -94,29 +94,31 @@ class Running:
     audit: AuditTrail
 
 
-async def serve(settings: Settings, stream: LineStream, control: Control | None = None) -> None:
+async def serve(settings: Settings, stream: LineStream, supervisor: SupervisorLine | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then drains. `stream` takes all lines. Raises ConfigError before it serves.
 
-    A worker has its supervisor's `control`: the supervisor answers its probes, and it ends when the supervisor does.
+    A worker has a line to its `supervisor`, which answers the probes; the worker ends when its supervisor does.
     """
     try:
         async with AsyncExitStack() as stack:
-            await _serve(stack, settings, stream, control)
+            await _serve(stack, settings, stream, supervisor)
         _log.info("stopped")
     finally:
         await stream.drain(_LAST_LINES)
 
 
-async def _serve(stack: AsyncExitStack, settings: Settings, stream: LineStream, control: Control | None) -> None:
+async def _serve(
+    stack: AsyncExitStack, settings: Settings, stream: LineStream, supervisor: SupervisorLine | None
+) -> None:
     return_large_blocks()
     source = stack.enter_context(opened(settings))
     before = fingerprints(settings)
     in_force = InForce(load_state(settings, source))
-    worker = control.worker if control is not None else None
+    worker = supervisor.worker if supervisor is not None else None
     process = Process(settings, stream, source, in_force, new_registry(stream), worker)
     background = await stack.enter_async_context(Background())
     condition, stopping = Condition(), asyncio.Event()
-    if settings.metrics and control is None:
+    if settings.metrics and supervisor is None:
         await _listen_for_probes(stack, settings.metrics, condition, process.registry)
     running = await _start(stack, process)
     reloader = _new_reloader(process, running.endpoint, before)
@@ -127,12 +129,12 @@ async def _serve(stack: AsyncExitStack, settings: Settings, stream: LineStream, 
     _report(process, running)
     background.start(every(_LAST_LINES, stream.flush))  # hands on lines that waited for a slow reader
     reloading = background.start(reloader.run())
-    if control is not None:
-        background.start(_obey(control, condition, process.registry, reloader, stopping))
+    if supervisor is not None:
+        background.start(_obey(supervisor, condition, process.registry, reloader, stopping))
     await stopping.wait()
     condition.phase = "draining"
     reloading.cancel()
-    grace = min(settings.drain, _ORPHANED) if control is not None and control.gone else settings.drain
+    grace = min(settings.drain, _ORPHANED) if supervisor is not None and supervisor.gone else settings.drain
     _log.info("draining", seconds=grace)
     await running.server.stop(grace)
 
@@ -257,11 +259,15 @@ def _report(process: Process, running: Running) -> None:
 
 
 async def _obey(
-    control: Control, condition: Condition, registry: CollectorRegistry, reloader: Reloader, stopping: asyncio.Event
+    supervisor: SupervisorLine,
+    condition: Condition,
+    registry: CollectorRegistry,
+    reloader: Reloader,
+    stopping: asyncio.Event,
 ) -> None:
     """Obeys the supervisor while it is there, then stops the worker."""
     try:
-        await control.run(condition, lambda: generate_latest(registry), {"reload": reloader.request})
+        await supervisor.run(condition, lambda: generate_latest(registry), reloader.request)
         _log.error("supervisor is gone; this worker stops")
     finally:
         stopping.set()

@@ -16,7 +16,7 @@ import structlog
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import Readiness
 from livekit_auth_server.supervisor.backoff import Backoff
-from livekit_auth_server.supervisor.worker import Orders, Worker
+from livekit_auth_server.supervisor.worker_process import Worker, WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -44,16 +44,16 @@ class Pool:
 
     def __init__(
         self,
-        orders: Orders,
+        options: WorkerOptions,
         count: int,
         drain: float,
-        spawn: Callable[[Orders, int], Awaitable[Worker]] = Worker.spawn,
+        spawn: Callable[[WorkerOptions, int], Awaitable[Worker]] = Worker.spawn,
         *,
         start: float = START,
     ) -> None:
         self.restarts = self.hung = 0
         self.phase: Phase = "starting"
-        self._orders, self._count, self._drain, self._spawn_worker = orders, count, drain, spawn
+        self._options, self._count, self._drain, self._spawn_worker = options, count, drain, spawn
         self._start = start
         self._guarding: asyncio.Task[None] | None = None
         self._starting: set[int] = set()  # numbers that are taken by a worker in the making
@@ -96,7 +96,7 @@ class Pool:
             codes = sorted({str(place.worker.code) for place in self._places})
             raise ConfigError("workers", f"none came to serve; exit code {', '.join(codes)} (negative for a signal)")
         self.phase = "serving"
-        listen = self._orders.listen
+        listen = self._options.listen
         port = int(listen.rpartition(":")[2])
         _log.info("supervising", workers=self._count, listen=listen, port=port, pids=[one.pid for one in self.live])
 
@@ -125,7 +125,7 @@ class Pool:
         number = wanted if wanted in free else min(free)
         self._starting.add(number)
         try:
-            worker = await self._spawn_worker(self._orders, number)
+            worker = await self._spawn_worker(self._options, number)
         finally:
             self._starting.discard(number)
         self._workers = [*self.live, worker]

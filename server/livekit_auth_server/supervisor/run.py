@@ -16,7 +16,7 @@ from livekit_auth_server.process.probe_listener import ProbeListener
 from livekit_auth_server.supervisor.metrics import PoolMetrics
 from livekit_auth_server.supervisor.pool import START, Pool
 from livekit_auth_server.supervisor.port import hold
-from livekit_auth_server.supervisor.worker import Orders
+from livekit_auth_server.supervisor.worker_process import WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,7 +37,7 @@ async def supervise(settings: Settings, count: int, config: Path, stream: LineSt
             held = stack.enter_context(closing(hold(settings.listen)))
             background = await stack.enter_async_context(Background())
             background.start(every(_LAST_LINES, stream.flush))
-            pool = _pool(settings, count, Orders(config, held.address, as_json))
+            pool = _pool(settings, count, WorkerOptions(config, held.address, as_json))
             stopping = _signals(pool)
             if settings.metrics:
                 listener = _listener(pool, PoolMetrics(pool, count, lambda: stream.dropped))
@@ -50,10 +50,10 @@ async def supervise(settings: Settings, count: int, config: Path, stream: LineSt
         await stream.drain(_LAST_LINES)
 
 
-def _pool(settings: Settings, count: int, orders: Orders) -> Pool:
+def _pool(settings: Settings, count: int, options: WorkerOptions) -> Pool:
     waits = settings.workload_api.patience if settings.workload_api else 0.0
     completes = settings.audit.patience if settings.audit.path else 0.0  # a slow disk completes its file
-    return Pool(orders, count, settings.drain + completes, start=START + waits)
+    return Pool(options, count, settings.drain + completes, start=START + waits)
 
 
 async def _serve(pool: Pool, count: int, *, shared: bool) -> None:

@@ -27,7 +27,6 @@ def test_a_warning_shows_and_stops_nothing() -> None:
     assert condition.now().ready
 
 
-def test_it_survives_the_way_to_the_supervisor() -> None:
+def test_readyz_answers_with_reasons_and_warnings() -> None:
     readiness = Readiness(("a",), ("b", "c"))
     assert readiness.to_dict() == {"ready": False, "reasons": ("a",), "warnings": ("b", "c")}
-    assert Readiness.of(readiness.to_dict()) == readiness

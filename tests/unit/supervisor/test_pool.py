@@ -16,12 +16,12 @@ from livekit_auth_server.process.readiness import Readiness
 from livekit_auth_server.supervisor import pool as module
 from livekit_auth_server.supervisor.backoff import Backoff
 from livekit_auth_server.supervisor.pool import Pool
-from livekit_auth_server.supervisor.worker import Orders
+from livekit_auth_server.supervisor.worker_process import WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ORDERS = Orders(Path("server.yaml"), "127.0.0.1:7443")
+ORDERS = WorkerOptions(Path("server.yaml"), "127.0.0.1:7443")
 
 
 class FakeWorker:
@@ -91,7 +91,7 @@ class Fleet:
         self.all: list[FakeWorker] = []
         self.next: list[dict[str, object]] = []
 
-    async def spawn(self, _orders: Orders, number: int) -> FakeWorker:
+    async def spawn(self, _orders: WorkerOptions, number: int) -> FakeWorker:
         alive = {worker.number for worker in self.all if worker.code is None}
         assert number not in alive, "two workers with one number would write one audit file"
         worker = FakeWorker(number, **(self.next.pop(0) if self.next else {}))  # type: ignore[arg-type]
@@ -333,7 +333,7 @@ async def test_while_no_process_can_be_started_the_pauses_grow(
     """The worker that died had served for long; what fails since then are the starts."""
     served: list[float] = []
 
-    async def no_process(_orders: Orders, _number: int) -> FakeWorker:
+    async def no_process(_orders: WorkerOptions, _number: int) -> FakeWorker:
         raise error
 
     def pause(_self: Backoff, seconds: float) -> float:
@@ -358,7 +358,7 @@ async def test_a_rolling_restart_without_a_process_to_be_had_leaves_the_old_ones
 ) -> None:
     tries: list[int] = []
 
-    async def no_process(_orders: Orders, number: int) -> FakeWorker:
+    async def no_process(_orders: WorkerOptions, number: int) -> FakeWorker:
         tries.append(number)
         raise error
 
@@ -377,7 +377,7 @@ async def test_a_start_without_a_process_to_be_had_says_so_and_leaves_none(
 ) -> None:
     pool = Pool(ORDERS, 2, 1.0, fleet.spawn)  # type: ignore[arg-type]
 
-    async def second_fails(orders: Orders, number: int) -> FakeWorker:
+    async def second_fails(orders: WorkerOptions, number: int) -> FakeWorker:
         if number:
             raise error
         return await fleet.spawn(orders, number)

@@ -16,10 +16,11 @@ from structlog.testing import capture_logs
 
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import Condition
-from livekit_auth_server.supervisor import control as control_module
-from livekit_auth_server.supervisor import worker as module
-from livekit_auth_server.supervisor.control import Control
-from livekit_auth_server.supervisor.worker import FIRST_WORD, SILENCE, Orders, Worker
+from livekit_auth_server.supervisor import worker_process as module
+from livekit_auth_server.supervisor import worker_side
+from livekit_auth_server.supervisor.protocol import MetricsPage
+from livekit_auth_server.supervisor.worker_process import FIRST_WORD, SILENCE, Worker, WorkerOptions
+from livekit_auth_server.supervisor.worker_side import SupervisorLine
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,7 +29,7 @@ HEARTBEAT = b'{"phase": "serving", "state": {"ready": true, "reasons": [], "warn
 
 
 @dataclass(frozen=True, slots=True)
-class Script(Orders):
+class Script(WorkerOptions):
     """A process that says this on its line and then stays."""
 
     says: bytes = b""
@@ -55,7 +56,7 @@ class Script(Orders):
 async def test_a_worker_whose_line_makes_no_sense_is_ended_so_that_another_takes_its_place(
     says: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LONGEST", 1024)
+    monkeypatch.setattr(module, "LONGEST", 1024)
     worker = await Worker.spawn(Script(Path(), "", says=says), 0)
     try:
         async with asyncio.timeout(5):
@@ -67,7 +68,7 @@ async def test_a_worker_whose_line_makes_no_sense_is_ended_so_that_another_takes
 
 
 @dataclass(frozen=True, slots=True)
-class Program(Orders):
+class Program(WorkerOptions):
     """A process that runs this, with the number of its line as `line`."""
 
     code: str = ""
@@ -254,7 +255,7 @@ async def test_metrics_that_dont_come_in_time_are_left_out(monkeypatch: pytest.M
     monkeypatch.setattr(module, "SCRAPE", 0.05)
     worker = await spoken("time.sleep(60)")
     assert await worker.metrics() is None
-    worker._hear({"metrics": "late"})  # of the one before: nobody waits for it
+    worker._hear(MetricsPage("late"))  # of the one before: nobody waits for it
     await worker.stop(1)
 
 
@@ -296,8 +297,8 @@ async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor
     reloads: list[int] = []
     with capture_logs():
         async with Line() as line:
-            control, condition = Control(line.theirs.fileno(), 0), Condition("serving", problems=[reasons])
-            running = asyncio.create_task(control.run(condition, page, {"reload": lambda: reloads.append(1)}))
+            control, condition = SupervisorLine(line.theirs.fileno(), 0), Condition("serving", problems=[reasons])
+            running = asyncio.create_task(control.run(condition, page, lambda: reloads.append(1)))
             line.writer.write(b"metrics\nreload\n")
             async with asyncio.timeout(15):
                 while not reloads:  # noqa: ASYNC110 - a test
@@ -320,18 +321,18 @@ async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor
 def unbound(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """This process doesn't end with the one that started it; says whether it was to."""
     bound: list[bool] = []
-    monkeypatch.setattr(control_module, "end_with_parent", lambda: bound.append(True))
+    monkeypatch.setattr(worker_side, "end_with_parent", lambda: bound.append(True))
     return bound
 
 
 async def test_while_it_loads_it_says_so_though_no_event_loop_runs(unbound: list[bool]) -> None:
     async with Line() as line:
-        control = Control(line.theirs.fileno(), 0)
+        control = SupervisorLine(line.theirs.fileno(), 0)
         control.begin()
         assert unbound
         for _ in range(3):
             assert await line.heard("phase") == "starting"
-        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"", {}))
+        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"", lambda: None))
         async with asyncio.timeout(15):
             while await line.heard("phase") != "serving":
                 pass
@@ -346,15 +347,15 @@ async def test_a_worker_whose_supervisor_has_ended_before_it_began_doesnt_start(
     line = Line()
     line.ours.close()
     with line.theirs, pytest.raises(ConfigError, match=r"^worker: its supervisor is gone$"):
-        Control(line.theirs.fileno(), 0).begin()
+        SupervisorLine(line.theirs.fileno(), 0).begin()
     assert unbound, "what ends later must end it"
 
 
 async def test_a_supervisor_that_doesnt_read_costs_a_worker_bounded_memory() -> None:
     async with Line() as line:
-        control = Control(line.theirs.fileno(), 0)
+        control = SupervisorLine(line.theirs.fileno(), 0)
         line.reader._transport.pause_reading()
-        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"x" * 500_000, {}))
+        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"x" * 500_000, lambda: None))
         line.writer.write(b"metrics\n" * 50)
         waiting: list[int] = []
         async with asyncio.timeout(10):
@@ -362,7 +363,7 @@ async def test_a_supervisor_that_doesnt_read_costs_a_worker_bounded_memory() -> 
                 await asyncio.sleep(0.01)
                 if control._writer is not None:
                     waiting.append(control._writer.transport.get_write_buffer_size())
-        assert 0 < max(waiting) < control_module._BACKLOG + 600_000
+        assert 0 < max(waiting) < worker_side._BACKLOG + 600_000
         running.cancel()
         await asyncio.wait({running})
 
@@ -371,10 +372,8 @@ async def test_orders_that_a_worker_doesnt_know_are_left_out() -> None:
     """Its supervisor may be of another version."""
     reloads: list[int] = []
     async with Line() as line:
-        control = Control(line.theirs.fileno(), 0)
-        running = asyncio.create_task(
-            control.run(Condition("serving"), lambda: b"", {"reload": lambda: reloads.append(1)})
-        )
+        control = SupervisorLine(line.theirs.fileno(), 0)
+        running = asyncio.create_task(control.run(Condition("serving"), lambda: b"", lambda: reloads.append(1)))
         line.writer.write(b"\xff\nrelod\n\nreload\n")
         async with asyncio.timeout(15):
             while not reloads:  # noqa: ASYNC110 - a test
@@ -386,5 +385,5 @@ async def test_orders_that_a_worker_doesnt_know_are_left_out() -> None:
 
 async def test_a_worker_that_cant_serve_says_why() -> None:
     async with Line() as line:
-        Control(line.theirs.fileno(), 0).fail(ConfigError("policy.yaml", "bad", 3))
+        SupervisorLine(line.theirs.fileno(), 0).fail(ConfigError("policy.yaml", "bad", 3))
         assert await line.heard("failed") == {"where": "policy.yaml", "line": 3, "message": "bad"}

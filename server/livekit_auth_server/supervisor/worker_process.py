@@ -1,4 +1,4 @@
-"""One worker process, as the supervisor sees it. The line to it: supervisor/control.py."""
+"""One worker process, as the supervisor sees it. Its own side of the line: supervisor/worker_side.py."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 import structlog
 
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.operating_system import MISUSE, deferred_signals
 from livekit_auth_server.process.readiness import Readiness
+from livekit_auth_server.supervisor.protocol import (
+    LONGEST,
+    Failed,
+    Heartbeat,
+    Message,
+    MetricsPage,
+    Order,
+    Unreadable,
+    decode,
+    encode_order,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +37,11 @@ SILENCE = 10  # seconds without a word after which a worker hangs: twenty heartb
 FIRST_WORD = 60  # seconds that a new process has for its first
 SLOW = 30  # seconds after which a start is said to take long
 _REAP = 0.01  # seconds between looks at a process whose line has ended
-_LONGEST = 16 * 1024 * 1024  # bytes of one message
 _log = structlog.get_logger("livekit_auth_server")
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class WorkerOptions:
     """What every worker is started with: the settings file, the address with its port, and how to log."""
 
     config: Path
@@ -70,18 +79,18 @@ class Worker:
         self._watching: asyncio.Task[None]
 
     @classmethod
-    async def spawn(cls, orders: Orders, number: int) -> Worker:
+    async def spawn(cls, options: WorkerOptions, number: int) -> Worker:
         """Starts a process. Raises OSError; then, and when it is cancelled, none is left."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = _started(orders.command(number, theirs.fileno()), theirs.fileno())
+                process = _started(options.command(number, theirs.fileno()), theirs.fileno())
             except BaseException:
                 ours.close()
                 raise
         worker = cls(number, process)
         try:
-            reader, worker._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST)
+            reader, worker._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST)
         except BaseException:
             process.kill()
             process.wait()
@@ -142,7 +151,7 @@ class Worker:
         if self._ended.is_set() or self.serving_since is None:
             return None
         self._scrape = asyncio.get_running_loop().create_future()
-        self._order("metrics")
+        self._order(Order.METRICS)
         with suppress(TimeoutError, asyncio.CancelledError):
             return await asyncio.wait_for(self._scrape, SCRAPE)
         return None
@@ -172,7 +181,7 @@ class Worker:
 
     def reload(self) -> None:
         """Has it read its files again; one that is starting does so once it serves."""
-        self._order("reload")
+        self._order(Order.RELOAD)
 
     async def stop(self, patience: float) -> None:
         """SIGTERM, and SIGKILL after so many seconds; returns when the process is gone."""
@@ -188,18 +197,13 @@ class Worker:
         self._killed = self._killed or kill
         self._process.kill() if kill else self._process.terminate()
 
-    def _order(self, name: str) -> None:
-        self._writer.write(name.encode() + b"\n")
+    def _order(self, order: Order) -> None:
+        self._writer.write(encode_order(order))
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
-        """Hears what it says until it is gone. One that makes no sense is ended: it would never be heard again."""
-        try:
-            while line := await reader.readline():
-                self._hear(orjson.loads(line))
-        except ConnectionError:
-            pass  # it is going
-        except Exception as error:  # noqa: BLE001 - too long, no JSON, or not what a worker says
-            _log.error("a worker can't be understood and is ended", number=self.number, error=type(error).__name__)
+        """Hears what it says until it is gone. One that sends anything else is killed: nothing more can be heard."""
+        if unreadable := await self._listen(reader):
+            _log.error("worker sent an unreadable line and is killed", number=self.number, why=unreadable.why)
             self._signal(kill=True)
         while self._process.poll() is None:  # noqa: ASYNC110 - its line has ended, so it goes or is killed
             await asyncio.sleep(_REAP)
@@ -209,17 +213,32 @@ class Worker:
         for event in (self._ended, self._left, self._changed):
             event.set()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    async def _listen(self, reader: asyncio.StreamReader) -> Unreadable | None:
+        """Hears every message until the line ends. Returns what isn't one."""
+        try:
+            while (line := await reader.readline()).endswith(b"\n"):
+                message = decode(line)
+                if isinstance(message, Unreadable):
+                    return message
+                self._hear(message)
+        except ConnectionError:
+            pass  # it is going
+        except ValueError:
+            return Unreadable("a line that is too long")
+        return None
+
+    def _hear(self, message: Message) -> None:
         self._spoke, self._silent = True, 0
-        if "failed" in message:
-            self.failure = ConfigError(**message["failed"])
-        elif "metrics" in message:
-            if self._scrape is not None and not self._scrape.done():
-                self._scrape.set_result(message["metrics"])
-        else:
-            self._heard, self._readiness = time.monotonic(), Readiness.of(message["state"])
-            if message["phase"] == "serving" and self.serving_since is None:
-                self.serving_since = self._heard
+        match message:
+            case Failed():
+                self.failure = message.error()
+            case MetricsPage(text):
+                if self._scrape is not None and not self._scrape.done():
+                    self._scrape.set_result(text)
+            case Heartbeat(phase, readiness):
+                self._heard, self._readiness = time.monotonic(), readiness
+                if phase == "serving" and self.serving_since is None:
+                    self.serving_since = self._heard
         self._changed.set()
 
     async def _next_change(self) -> None:
