@@ -133,7 +133,7 @@ def test_without_redis_acknowledgements_are_unknown_and_limits_local(
     told = refusal(lambda: hooks.AckWebhook(acknowledgement(answer, body)))
     assert (told.code, told.reason) == ("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     redis.start()
-    eventually(lambda: says(server, "redis is there")[1:])
+    eventually(lambda: says(server, "Redis available again"))
     assert passes(stub) == 6
     hooks.AckWebhook(acknowledgement(answer, body))
 
@@ -158,10 +158,10 @@ def test_a_server_starts_without_redis_and_finds_it_later(
 ) -> None:
     redis.kill()
     server = deploy()
-    assert [line["level"] for line in says(server, "redis is away")] == ["warning"]
+    assert [line["level"] for line in says(server, "Redis unavailable")] == ["warning"]
     assert passes(server.caller(LIMITED)) == 6
     redis.start()
-    eventually(lambda: says(server, "redis is there"))
+    eventually(lambda: says(server, "Redis available again"))
     assert passes(server.caller(LIMITED)) == 6
 
 
@@ -208,7 +208,7 @@ def test_a_redis_that_goes_under_load_holds_nobody_up_and_is_found_again(
         redis.pause() if fault == "paused" else redis.kill()
         eventually(lambda: gauge(metrics, "livekit_auth_redis_up") == 0)
         assert gauge(metrics, f'livekit_auth_limits_fallback{{state="{when_unavailable}"}}') == 1
-        required = ["Redis is away, and redis.when_unavailable is refuse"] if when_unavailable == "refuse" else []
+        required = ["Redis unavailable, and redis.when_unavailable is refuse"] if when_unavailable == "refuse" else []
         assert Probes(metrics).state()["reasons"] == required
         gone = len(load.results)
         time.sleep(1.5)
@@ -225,8 +225,8 @@ def test_a_redis_that_goes_under_load_holds_nobody_up_and_is_found_again(
     assert sum(seconds > 0.15 for _, seconds in away) <= 4
     assert {outcome for outcome, _ in load.results[back + 8 :]} == {"OK"}
     assert max(seconds for _, seconds in load.results) < 1.0
-    assert len(says(server, "redis is away")) == 1
-    assert len(says(server, "redis is there")) == 2
+    assert len(says(server, "Redis unavailable")) == 1
+    assert [len(says(server, event)) for event in ("Redis available", "Redis available again")] == [1, 1]
 
 
 def gauge(port: int, name: str) -> float:
@@ -244,7 +244,7 @@ def test_the_password_comes_from_a_file_and_a_new_one_needs_no_restart(tmp_path:
     with RedisServer(tmp_path, "the-first-MARKER") as redis:
         with_password(redis, deployment, redis.password)
         deployment.start()
-        assert len(says(deployment, "redis is there")) == 1
+        assert len(says(deployment, "Redis available")) == 1
         with redis.client() as client:
             client.config_set("requirepass", "the-second-MARKER")
             deployment.private("password", "the-second-MARKER\n")
@@ -283,9 +283,9 @@ def test_redis_over_tls_is_checked_against_its_ca(tmp_path: Path, deployment: De
     with RedisServer(tmp_path, options=tuple(map(str, options))):
         deployment.write(f"redis: {{url: 'rediss://localhost:{port}', ca: server-ca.pem}}")
         deployment.start()
-        assert says(deployment, "redis is there")
+        assert says(deployment, "Redis available")
         assert deployment.stop() == 0
         deployment.write(f"redis: {{url: 'rediss://localhost:{port}', ca: example.pem}}")
         deployment.start()
-        (away,) = says(deployment, "redis is away")
+        (away,) = says(deployment, "Redis unavailable")
         assert "certificate verify failed" in away["problem"]

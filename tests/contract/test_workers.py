@@ -125,7 +125,7 @@ def test_every_line_of_a_worker_carries_its_number(shared: Fleet) -> None:
 
 def test_without_redis_the_bound_of_limits_is_said_at_start(shared: Fleet) -> None:
     lines = map(json.loads, shared.deployment.log.splitlines())
-    (warning,) = [line for line in lines if "once a worker" in line["event"]]
+    (warning,) = [line for line in lines if "once per worker" in line["event"]]
     assert warning["level"] == "warning"
     assert warning["workers"] == 2
 
@@ -187,7 +187,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_no_call_fails(fleet:
         within(5, lambda: load.answered > before + 50)
     assert load.failed == []
     assert len(fleet.workers()) == 2
-    (death,) = fleet.events("a worker died")
+    (death,) = fleet.events("worker died")
     assert (death["pid"], death["code"]) == (victim.pid, -9)
     assert 'livekit_auth_worker_restarts_total{worker="supervisor"} 1.0' in fleet.probes.metrics()
     assert fleet.deployment.stop() == 0
@@ -355,8 +355,8 @@ def test_a_rolling_restart_with_bad_settings_leaves_the_workers_as_they_are(flee
     path = fleet.deployment.directory / "server.yaml"
     path.write_text(f"{path.read_text()}\nnonsense: 1\n")
     fleet.supervisor.send_signal(signal.SIGUSR2)
-    within(30, lambda: fleet.events("rolling restart given up; the workers before stay"), "giving up")
-    (given_up,) = fleet.events("rolling restart given up; the workers before stay")
+    within(30, lambda: fleet.events("rolling restart aborted; existing workers keep running"), "giving up")
+    (given_up,) = fleet.events("rolling restart aborted; existing workers keep running")
     assert "nonsense" in given_up["why"]
     assert {worker.pid for worker in fleet.workers()} == before
     assert fleet.probes.ready()

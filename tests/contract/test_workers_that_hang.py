@@ -119,7 +119,7 @@ def test_workers_that_all_end_at_the_start_end_the_supervisor_with_a_reason(flee
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        "livekit-auth-server: workers: none came to serve; exit code -9 (negative for a signal)"
+        "livekit-auth-server: workers: no worker served; exit code -9 (negative for a signal)"
     )
     assert "Traceback" not in done.stderr
 

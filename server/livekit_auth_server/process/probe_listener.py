@@ -163,5 +163,5 @@ async def _made(page: Callable[[], Awaitable[Page]]) -> Page:
     try:
         return await page()
     except Exception:  # noqa: BLE001 - the listener has other pages
-        _log.exception("a page failed")
+        _log.exception("page failed")
         return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -188,7 +188,7 @@ def _reporting(load: Callable[[], Apply], source: WorkloadSource) -> Callable[[]
 def warn(doubts: Iterable[str]) -> None:
     """Logs each. Call this from the event loop only: the log's stream belongs to it."""
     for doubt in doubts:
-        _log.warning("configuration that is probably not meant", doubt=doubt)
+        _log.warning("probable configuration mistake", doubt=doubt)
 
 
 def warn_of_stale_crls(denied: DenyList, now: float) -> None:

@@ -32,10 +32,6 @@ class Budget:
         """How many requests of each owner wait."""
         return {owner: len(queue) for owner, queue in self._waiting.items()}
 
-    def held(self, owner: str) -> int:
-        """The bytes that this owner has taken."""
-        return self._owners.get(owner, 0)
-
     def heaviest(self) -> str:
         """The owner that has taken most; "" when nobody has taken anything."""
         return max(self._owners, key=self._owners.__getitem__, default="")

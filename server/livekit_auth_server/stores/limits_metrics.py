@@ -71,4 +71,4 @@ class RedisMetrics:
         _log.warning(_ODD, count=counted.count, callers=counted.callers, problems=dict(counted.reasons))
 
 
-_ODD = "redis gave an answer of no use; what is configured for when it is away applies to its caller"
+_ODD = "Redis gave an unusable answer; redis.when_unavailable applies to its caller"

@@ -42,7 +42,7 @@ class Stores:
     def problems(self) -> list[str]:
         """Why calls that have limits are refused now; empty when they aren't."""
         away = self.required and self.link is not None and not self.link.up
-        return ["Redis is away, and redis.when_unavailable is refuse"] if away else []
+        return ["Redis unavailable, and redis.when_unavailable is refuse"] if away else []
 
     async def close(self) -> None:
         """Ends what runs for them."""

@@ -57,7 +57,7 @@ class TlsContexts:
                 self._digest = digest
         except ConfigError as error:
             if str(error) != self._failure:
-                _log.warning("redis' TLS files can't be used; the last good ones stay in force", error=str(error))
+                _log.warning("Redis TLS files can't be used; the last good ones stay in force", error=str(error))
             self._failure = str(error)
         else:
             self._failure = ""

@@ -150,12 +150,13 @@ class RedisLink:
         while self._waiting:
             self._answer(self._waiting.popleft()[1], RedisAway())
         self._changed(False)
-        _log.warning("redis is away", problem=problem(error))
+        _log.warning("Redis unavailable", problem=problem(error))
 
     def _found(self) -> None:
+        again = self._probing is not None
         self._up, self._since, self._probing = True, asyncio.get_running_loop().time(), None
         self._changed(True)
-        _log.info("redis is there")
+        _log.info("Redis available again" if again else "Redis available")
 
     async def _probe_until_found(self) -> None:
         pause = self._pause

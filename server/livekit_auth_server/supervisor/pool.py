@@ -94,7 +94,7 @@ class Pool:
         served = await asyncio.gather(*(place.worker.until_serving() for place in self._places))
         if not any(served):
             codes = sorted({str(place.worker.code) for place in self._places})
-            raise ConfigError("workers", f"none came to serve; exit code {', '.join(codes)} (negative for a signal)")
+            raise ConfigError("workers", f"no worker served; exit code {', '.join(codes)} (negative for a signal)")
         self.phase = "serving"
         listen = self._options.listen
         port = int(listen.rpartition(":")[2])
@@ -152,7 +152,7 @@ class Pool:
                 try:
                     place.worker = await self._spawn(worker.number)
                 except OSError as error:  # the next try comes later
-                    _log.error("a worker can't be started", problem=str(error))
+                    _log.error("worker can't be started", problem=str(error))
                     return False
                 self.restarts += 1
             return True
@@ -160,7 +160,7 @@ class Pool:
     def _report(self, worker: Worker, served: float, pause: float) -> None:
         failure = str(worker.failure) if worker.failure is not None else ""
         _log.error(
-            "a worker died",
+            "worker died",
             number=worker.number,
             pid=worker.pid,
             code=worker.code,
@@ -196,7 +196,7 @@ class Pool:
         try:
             worker = await self._spawn()
         except OSError as error:
-            _log.error("rolling restart given up: no worker can be started", problem=str(error))
+            _log.error("rolling restart aborted: no worker can be started", problem=str(error))
             return None
         why = "it ended"
         try:
@@ -207,6 +207,6 @@ class Pool:
             why = f"it isn't ready after {READY:g} s: {'; '.join(worker.readiness().reasons)}"
         except ConfigError as error:
             why = str(error)
-        _log.error("rolling restart given up; the workers before stay", number=worker.number, why=why)
+        _log.error("rolling restart aborted; existing workers keep running", number=worker.number, why=why)
         await worker.stop(MARGIN)
         return None

@@ -60,8 +60,8 @@ async def _serve(pool: Pool, count: int, *, shared: bool) -> None:
     await pool.start()
     if not shared:
         _log.warning(
-            "limits and acknowledgements are each worker's own: a caller may use its budget once a worker, and an "
-            "acknowledged webhook is known to one worker alone; set redis to share them",
+            "limits and acknowledgements are per worker: a caller may use its budget once per worker, and an "
+            "acknowledged webhook is known to one worker only; set redis to share them",
             workers=count,
         )
     await pool.run()

@@ -127,7 +127,7 @@ class Worker:
         if self.serving_since is None and self.failure is not None:
             raise self.failure
         if self.serving_since is None and self.code == MISUSE:
-            raise ConfigError("worker", "can't be started; what it wrote says why")
+            raise ConfigError("worker", "can't be started; its output says why")
         return self.serving_since is not None
 
     async def until_ready(self) -> bool:

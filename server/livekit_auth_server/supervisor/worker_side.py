@@ -111,8 +111,8 @@ def _heartbeat(condition: Condition) -> Heartbeat:
     try:
         state = condition.now()
     except Exception:  # noqa: BLE001 - a part's fault
-        _log.exception("readiness can't be told")
-        state = Readiness(("readiness can't be told; the log has the details",))
+        _log.exception("readiness check failed")
+        state = Readiness(("readiness check failed; the log has the details",))
     return Heartbeat(condition.phase, state)
 
 

@@ -181,7 +181,7 @@ async def test_workers_that_all_die_at_the_first_start_end_all_with_a_reason(fle
     await until(lambda: len(fleet.all) == 2)
     for worker in fleet.all:
         worker.die()
-    with pytest.raises(ConfigError, match=r"^workers: none came to serve; exit code -9 \(negative for a signal\)$"):
+    with pytest.raises(ConfigError, match=r"^workers: no worker served; exit code -9 \(negative for a signal\)$"):
         await asyncio.wait_for(starting, 5)
     await pool.stop()
 

@@ -303,7 +303,7 @@ async def test_metrics_and_checks_that_fail_cost_the_worker_neither_its_line_nor
             async with asyncio.timeout(15):
                 while not reloads:  # noqa: ASYNC110 - a test
                     await asyncio.sleep(0.01)
-            told = {"ready": False, "reasons": ["readiness can't be told; the log has the details"], "warnings": []}
+            told = {"ready": False, "reasons": ["readiness check failed; the log has the details"], "warnings": []}
             assert await line.heard("state") == told
             broken.clear()
             line.writer.write(b"metrics\n")
