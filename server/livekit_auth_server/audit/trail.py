@@ -75,9 +75,16 @@ class AuditTrail:
         except Refusal:
             self.observer.unrecorded(records)
             raise
+        except asyncio.CancelledError:  # the sink writes these lines all the same, and that no token left
+            self._count(records)
+            self.observer.withheld([record for record in records if record.token_sha256], "")
+            raise
         finally:
             self.waiting -= len(records)
             self.observer.waited(self.clock.monotonic() - started)
+        self._count(records)
+
+    def _count(self, records: Sequence[AuditRecord]) -> None:
         for record in records:
             self.observer.decided(record)
 

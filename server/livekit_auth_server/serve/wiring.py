@@ -45,11 +45,11 @@ from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.open import Stores, open_stores
-from livekit_auth_server.telemetry.counters import Counts
-from livekit_auth_server.telemetry.mint_and_webhook_metrics import WebhookMetrics, timed
+from livekit_auth_server.telemetry.connection_metrics import ConnectionMetrics
+from livekit_auth_server.telemetry.mint_metrics import timed
 from livekit_auth_server.telemetry.open import Telemetry, open_telemetry
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
-from livekit_auth_server.transport.grpc_aio.connections import EVENTS as CONNECTION_EVENTS
+from livekit_auth_server.telemetry.webhook_metrics import WebhookMetrics
 from livekit_auth_server.transport.grpc_aio.server import Limits, Server
 from livekit_auth_server.transport.tls import Endpoint
 from livekit_auth_server.trust.doubts import of_bundles
@@ -199,10 +199,6 @@ def _new_server(
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
     calls = Calls(process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
-    text = "Connections by what became of them."
-    connections = Counts("livekit_auth_connections", text, ("event",), registry)
-    for event in CONNECTION_EVENTS:
-        connections.add((event,), 0)
     return Server(
         methods(issuer, webhooks, Turns(clock)),
         calls,
@@ -210,7 +206,7 @@ def _new_server(
         reflect=settings.reflection,
         share_port=process.worker is not None,
         accepted=lambda: endpoint.handshakes,
-        tell=lambda event, count: connections.add((event,), count),
+        tell=ConnectionMetrics(registry).happened,
     )
 
 
