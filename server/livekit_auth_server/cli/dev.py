@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path  # noqa: TC003 - typer reads annotations
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def dev(
         **_of(directory, "web"),
     }
     commands = [
-        f"livekit-auth-server serve --config {directory / 'server.yaml'}",
+        f"livekit-auth-server serve --config {shlex.quote(str(directory / 'server.yaml'))}",
         *_exports(environment),
         "livekit-auth whoami",
         "livekit-auth token --role guest --room consult-1 --identity user-1 --json",
@@ -54,7 +55,8 @@ def dev(
     if as_json:
         print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
         return
-    out.print(f"Wrote {len(files)} files to {directory}, to try things out. ca.key makes any caller: keep it here.\n")
+    about = "to try things out. Whoever has ca.key can be any caller: keep it here."
+    out.print(f"Wrote {len(files)} files to {directory}, {about}\n", markup=False)
     out.print("In one terminal:")
     out.print(f"  {commands[0]}", markup=False)
     out.print("In another:")
@@ -100,4 +102,4 @@ def _of(directory: Path, name: str) -> dict[str, str]:
 
 
 def _exports(environment: dict[str, str]) -> list[str]:
-    return [f"export {name}={value}" for name, value in environment.items()]
+    return [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]

@@ -94,6 +94,17 @@ def test_dev_adds_a_caller_and_says_what_it_did(tmp_path: Path) -> None:
     assert "spiffe://dev.example.org/other" in as_json["policy_entry"]
 
 
+def test_the_commands_of_dev_work_in_a_folder_whose_name_needs_quotes(tmp_path: Path) -> None:
+    folder = tmp_path / "it's [red]; here"
+    done = json.loads(run("dev", "--dir", str(folder), "--json").output)
+    serve, *rest = map(shlex.split, done["commands"])
+    assert serve == ["livekit-auth-server", "serve", "--config", str(folder / "server.yaml")]
+    exports = [f"{name}={value}" for name, value in done["environment"].items()]
+    assert [words[1:] for words in rest if words[0] == "export"] == [[export] for export in exports]
+    shown = run("dev", "add-caller", "billing", "--dir", str(folder)).output
+    assert ["export", f"LIVEKIT_AUTH_CERT={folder}/billing.pem"] in map(shlex.split, shown.splitlines()[-2:])
+
+
 @pytest.mark.parametrize("words", [["dev"], ["dev", "add-caller", "x"]])
 def test_dev_without_a_folder_is_misuse(words: list[str]) -> None:
     done = run(*words)
