@@ -1,7 +1,7 @@
-"""A key file that is being changed: the keys that it should hold afterwards, its text, and the check that they agree.
+"""A key file under edit: the keys it should hold afterwards, its text, and the check that they agree.
 
-Guarantees: what takes the file's place has been loaded as the server would load it, and holds the keys that it held
-before, each with the secret it had, but for the changes that were asked for.
+Guarantees: the text that replaces the file was loaded as the server would load it, and holds the same keys with the
+same secrets as before, apart from the requested change.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class RefusedError(Exception):
-    """The change would break a rule; the file is as it was. The message says what to do instead."""
+    """The change would break a rule, and the file is unchanged. The message says what to do instead."""
 
 
 @dataclass(slots=True)
 class KeysEdit:
-    """The keys as they should be at the end, and the text so far. `save` is the last thing to call."""
+    """The keys as they should be at the end, and the text so far. Call `save` last."""
 
     file: PrivateFile
     keys: tuple[ApiKey, ...]
@@ -52,7 +52,7 @@ class KeysEdit:
             self.keys = tuple(replace(key, state=state) if key.id == key_id else key for key in self.keys)
 
     def demote_active(self, but: str = "") -> None:
-        """Makes every active key verify-only, but for one."""
+        """Makes every active key verify-only, except one."""
         for key in self.keys:
             if key.state is KeyState.ACTIVE and key.id != but:
                 self.set_state(key.id, KeyState.VERIFY_ONLY)
@@ -67,7 +67,7 @@ class KeysEdit:
         self.keys = (*self.keys, key)
 
     def remove(self, key_id: str) -> None:
-        """Takes a key out."""
+        """Removes a key."""
         self.content = self._text().without(key_id)
         self.keys = tuple(key for key in self.keys if key.id != key_id)
 
@@ -86,7 +86,7 @@ class KeysEdit:
         check_unique(self.file.path, self.keys, taken)
 
     def save(self) -> None:
-        """Puts the new text in the file's place, unless nothing changed. Raises ConfigError."""
+        """Replaces the file with the new text, unless nothing changed. Raises ConfigError."""
         if self.changed:
             self.file.replace(self.content)
 
@@ -96,7 +96,7 @@ class KeysEdit:
 
 @contextmanager
 def editing_keys(path: Path, *, to_convert: bool = False) -> Iterator[KeysEdit]:
-    """Locks and loads a key file. Raises ConfigError, at once for one that only `to_convert` is of use."""
+    """Locks and loads a key file. Raises ConfigError, at once for a form that can only be converted."""
     with editing(path) as file:
         keys = load(path, file.content)
         if not to_convert:
@@ -111,23 +111,23 @@ def load(path: Path, content: bytes) -> tuple[ApiKey, ...]:
     for key in keys:
         if (first := by_id.setdefault(key.id, key)) is not key:
             raise ConfigError(
-                path, f"one key id stands at {first.place} and at {key.place}; remove one of the two keys"
+                path, f"duplicate key id: at {first.place} and at {key.place}; remove one of the two keys"
             )
     return keys
 
 
 def check_unique(path: Path, keys: tuple[ApiKey, ...], taken: Mapping[str, str]) -> None:
-    """Raises ConfigError when a key's id is `taken`: by which project, and where."""
+    """Raises ConfigError when another project has a key's id, and says which one and where."""
     for key in keys:
         if key.id in taken:
             message = (
-                f"a key id ({key.place}) stands in project {taken[key.id]} too; key ids are unique across projects"
+                f"duplicate key id: at {key.place} and in project {taken[key.id]}; key ids are unique across projects"
             )
             raise ConfigError(path, message)
 
 
 def _mark(key: ApiKey) -> bytes:
-    """Equal for equal secrets. It says something about the secret, and stays in this module."""
+    """Equal for equal secrets. It is derived from the secret: keep it in this module."""
     return key.secret.sign(b"livekit-auth keys")
 
 

@@ -30,7 +30,7 @@ EXPIRES_SOON = 30 * 24 * 3600  # seconds
 NOTHING_TAKEN: Mapping[str, str] = MappingProxyType({})
 _CHARACTERS = string.ascii_letters + string.digits
 _SECRET_LENGTH = 43  # characters of 62: 256 bits, as LiveKit's own
-_LONGEST_SHOWN = 31  # characters: a longer id may be a secret that stands where the id belongs
+_LONGEST_SHOWN = 31  # characters: a longer id may be a secret in the place of the id
 _NEW = "the new key"
 
 
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key to add. `secret` is None for one that is to be made; `export` then names the file for LiveKit."""
+    """A key to add. `secret` is None to generate one; `export` then names the file for LiveKit."""
 
     id: str
     secret: bytes | None = field(default=None, repr=False)
@@ -70,7 +70,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is in a file that loads, and what is worth a thought: (id, words); an empty id is the file's."""
+    """The keys of a file that loads, and warnings as (id, text); the id is empty for a warning about the file."""
 
     keys: tuple[Listed, ...]
     warnings: tuple[tuple[str, str], ...]
@@ -94,9 +94,9 @@ def check(path: Path, now: int, taken: Mapping[str, str] = NOTHING_TAKEN, within
 
 
 def add(path: Path, new: NewKey, now: int, taken: Mapping[str, str] = NOTHING_TAKEN) -> Change:
-    """Adds a key, verify-only or active. With `active` those that were become verify-only.
+    """Adds a key, verify-only or active. With `active`, active keys become verify-only.
 
-    A secret that is made here is in `new.export` before the key file changes, so that it can't be lost.
+    A generated secret is written to `new.export` before the key file changes, so that it can't be lost.
     `taken` has the key ids of other projects. Raises ConfigError and RefusedError.
     """
     secret, state = _secret(new), KeyState.ACTIVE if new.active else KeyState.VERIFY_ONLY
@@ -119,7 +119,7 @@ def add(path: Path, new: NewKey, now: int, taken: Mapping[str, str] = NOTHING_TA
 def promote(
     path: Path, key_id: str, now: int, revoke: Sequence[str] = (), taken: Mapping[str, str] = NOTHING_TAKEN
 ) -> Change:
-    """Makes a key the one that signs; those that were active become verify-only, and those in `revoke` revoked.
+    """Makes a key the signing key. Active keys become verify-only, and those in `revoke` become revoked.
 
     Raises ConfigError and RefusedError.
     """
@@ -127,7 +127,7 @@ def promote(
         raise RefusedError("a key can't be promoted and revoked at once")
     with editing_keys(path) as edit:
         if edit.key(key_id).state is KeyState.REVOKED:
-            raise RefusedError("the key is revoked, and stays so; add a new one")
+            raise RefusedError("the key is revoked, and can't be promoted again; add a new one")
         for other in revoke:
             edit.set_state(other, KeyState.REVOKED)
         edit.demote_active(but=key_id)
@@ -163,7 +163,7 @@ def retire(
 
 
 def convert(path: Path, now: int, taken: Mapping[str, str] = NOTHING_TAKEN) -> Change:
-    """Gives a file in LiveKit's form states. The first key signs, and all verify, as before. Raises ConfigError."""
+    """Gives states to a file in LiveKit's form. As before, the first key signs and all verify. Raises ConfigError."""
     with editing_keys(path, to_convert=True) as edit:
         edit.convert()
         edit.check(taken)
@@ -172,7 +172,7 @@ def convert(path: Path, now: int, taken: Mapping[str, str] = NOTHING_TAKEN) -> C
 
 
 def shown_id(key_id: str) -> str:
-    """An id as it may be shown."""
+    """An id in a form that is safe to show."""
     return key_id if len(key_id) <= _LONGEST_SHOWN else f"(an id of {len(key_id)} characters)"
 
 
@@ -182,7 +182,7 @@ def new_id() -> str:
 
 
 def _save(edit: KeysEdit, export: Path | None, line: str) -> None:
-    """Writes the secret for LiveKit first, and takes it back when the key file wasn't changed."""
+    """Writes the secret for LiveKit first, and removes it again when the key file wasn't changed."""
     if export is None:
         edit.save()
         return
@@ -207,7 +207,7 @@ def _must_sign(keys: tuple[ApiKey, ...], now: int) -> None:
 
 
 def _secret(new: NewKey) -> bytes:
-    """The secret of a new key, made or given. One that is given comes from outside: it must be a word by itself."""
+    """The secret of a new key, generated or given. A given one must be a single word."""
     if new.secret is None:
         return _made_secret()
     secret = new.secret.rstrip(b"\r\n")

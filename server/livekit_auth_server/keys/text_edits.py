@@ -1,8 +1,8 @@
-"""Changes to the text of a key file that leave every other byte as it is: comments, quotes, order, line endings.
+"""Edits to the text of a key file that leave every other byte unchanged: comments, quotes, order, line endings.
 
-ruamel.yaml parses the text and says where things stand; the text is changed there. Writing the file out again with it
-moves comments to other keys when one is removed, and joined two lines of a file with a quoted secret and a time. What
-these functions return must still be loaded and compared: they don't check what they have done.
+ruamel.yaml parses the text and gives positions; the text is edited there. Writing the file out with ruamel.yaml would
+move comments to other keys when one is removed, and joined two lines of a file with a quoted secret and a time. These
+functions don't check their result: load it and compare.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNUSUAL = (AliasToken, AnchorToken, DirectiveToken, TagToken)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is written of a new key; times are ISO 8601 or empty."""
+    """A new key as it is written. Times are ISO 8601, or empty."""
 
     id: str
     secret: str
@@ -40,10 +40,10 @@ class Entry:
 
 
 class KeyText:
-    """The text of a key file in this service's own form, as one `- …` a key."""
+    """The text of a key file in this service's own form, with one `- …` per key."""
 
     def __init__(self, path: Path, content: bytes) -> None:
-        """Takes content that the loader has accepted. Raises ConfigError for a form that can't be changed here."""
+        """Takes content that the loader has accepted. Raises ConfigError for a form that can't be edited here."""
         self._path = path
         self._text = content.decode()
         self._break = "\r\n" if "\r\n" in self._text else "\n"
@@ -55,11 +55,11 @@ class KeyText:
             message = "is in LiveKit's own form, where keys have no state; run: livekit-auth-server keys convert"
             raise ConfigError(path, f"{message} {path}")
         if root.flow_style or (keys.flow_style and keys.value):
-            raise self._by_hand("isn't written with one `- …` a key")
+            raise self._by_hand("isn't written with one `- …` per key")
         self._keys: SequenceNode = keys
 
     def with_state(self, key_id: str, state: KeyState) -> bytes:
-        """The text with another state of this key."""
+        """The text with this key in another state."""
         entry = self._entry(key_id)
         if (old := _value(entry, "state")) is not None:
             start, end = _span(old)
@@ -72,7 +72,7 @@ class KeyText:
         return self._inserted(self._line_end(first.end_mark.index), " " * column + f"state: {state}")
 
     def with_entry(self, entry: Entry) -> bytes:
-        """The text with one more key, below the last one and written as it is."""
+        """The text with one more key, below the last one and in the same style."""
         fields = [f"id: {entry.id}", f"secret: {_quoted(entry.secret)}", f"state: {entry.state}"]
         fields += [f"{name}: {time}" for name in ("not_before", "not_after") if (time := getattr(entry, name))]
         flow = f"- {{{', '.join(fields)}}}"
@@ -84,7 +84,7 @@ class KeyText:
         return self._inserted(self._line_end(_end(last)), indent + (flow if last.flow_style else block))
 
     def _first(self, flow: str) -> bytes:
-        """The text with this line in the place of `[]`."""
+        """The text with this line instead of `[]`."""
         start, end = _span(self._keys)
         after = self._line_end(end)
         rest = self._text[end:after].rstrip("\r\n")
@@ -92,7 +92,7 @@ class KeyText:
         return self._spliced(start, after, f"{rest}{self._break}  {flow}{self._break}")
 
     def without(self, key_id: str) -> bytes:
-        """The text without this key. Comments on lines of their own stay."""
+        """The text without this key. Comments on their own lines stay."""
         entry = self._entry(key_id)
         return self._spliced(self._line_start(self._dash(entry)), self._line_end(_end(entry)), "")
 
@@ -140,7 +140,7 @@ def converted(path: Path, content: bytes) -> bytes:
     if not isinstance(root, MappingNode) or isinstance(_value(root, "keys"), SequenceNode):
         raise ConfigError(path, "isn't in LiveKit's form: its keys have states already")
     if root.flow_style or any(node.start_mark.line != node.end_mark.line for pair in root.value for node in pair):
-        raise ConfigError(path, "isn't written as one `key: secret` a line: write the other form by hand")
+        raise ConfigError(path, "isn't written as one `key: secret` per line: write the other form by hand")
     done, rest = text[: _span(root)[0]] + f"keys:{line_break}", _span(root)[0]
     for name, secret in root.value:
         start, end = _span(name)[0], _span(secret)[1]
@@ -169,5 +169,5 @@ def _end(entry: Node) -> int:
 
 
 def _quoted(secret: str) -> str:
-    """In double quotes, or in single ones where those would have a meaning in it."""
+    """In double quotes, or in single quotes where a character of the secret has a meaning in double ones."""
     return "'" + secret.replace("'", "''") + "'" if '"' in secret or "\\" in secret else f'"{secret}"'

@@ -1,4 +1,4 @@
-"""Parts that are installed only where they are used."""
+"""Optional dependencies, which are installed as extras."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MODULES = {"redis": "redis.asyncio", "otlp": "opentelemetry.exporter.otlp.proto
 
 
 def require(extra: str, setting: str) -> None:
-    """Raises ConfigError, with what to install, where the setting needs an extra that isn't there."""
+    """Raises ConfigError, with the command to run, when the setting needs an extra that isn't installed."""
     try:
         import_module(_MODULES[extra])
     except ImportError:

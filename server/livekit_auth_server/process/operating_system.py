@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Open files that connections leave to everything else. A worker holds about 25, 16 for probes, as many as
-# redis_link.CONNECTIONS for Redis; the rest is for files, the audit trail, watches and traces.
+# Descriptors that connections leave free. A worker holds about 25, 16 for probes and redis_link.CONNECTIONS for Redis;
+# the rest is for files, the audit trail, watches and traces.
 RESERVE = 128
 THREADS = 32  # a worker on two cores runs about 20; gRPC aborts the process where it can't start one
 _DEFERRED = (signal.SIGHUP, signal.SIGUSR2)
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
-MISUSE = 2  # the exit code of a process that was started wrongly
+MISUSE = 2  # the exit code for wrong options, files or settings
 _INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD = -3
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """Prepares the process for a command, before the imports that take a second. Ends it where it couldn't serve.
+    """Prepares the process for a command, before imports that take a second. Ends a process that couldn't serve.
 
-    SIGHUP and SIGUSR2 wait until `accept_signals`. SIGINT ends `serve` with one line; a worker leaves it to its
+    SIGHUP and SIGUSR2 are deferred until `accept_signals`. SIGINT ends `serve` with one line; a worker leaves it to its
     supervisor.
     """
     closed = _open_standard_streams()
@@ -47,13 +47,13 @@ def begin(arguments: Sequence[str]) -> None:
 
 
 def accept_signals() -> None:
-    """Lets SIGHUP and SIGUSR2 through, also those that came before; their handlers must be set."""
+    """Delivers SIGHUP and SIGUSR2, including those that came before. Set their handlers first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEFERRED)
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Whoever is started in here starts with SIGHUP and SIGUSR2 deferred, as `begin` does."""
+    """Processes that are started in this block begin with SIGHUP and SIGUSR2 deferred."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
     try:
         yield
@@ -64,7 +64,7 @@ def deferred_signals() -> Iterator[None]:
 def raise_open_files() -> int:
     """Raises the soft limit of open files to the hard one; returns what this process may open."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS says "unlimited" and means less
+    with suppress(ValueError, OSError):  # macOS says "unlimited" and allows less
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return open_files()
 
@@ -76,7 +76,7 @@ def open_files() -> int:
 
 
 def out_of_files(error: BaseException | None) -> bool:
-    """Whether this came of a file that couldn't be opened since too many are: one that passes by itself."""
+    """Whether the cause is that too many files are open, which passes by itself."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
             return True
@@ -85,7 +85,7 @@ def out_of_files(error: BaseException | None) -> bool:
 
 
 def startable_threads(wanted: int = THREADS) -> int:
-    """How many of so many more threads can run at once; starts them and ends them again."""
+    """How many of `wanted` more threads can run at once. Starts them and ends them again."""
     over, started = threading.Event(), []
     try:
         for _ in range(wanted):
@@ -102,15 +102,15 @@ def startable_threads(wanted: int = THREADS) -> int:
 
 
 def end_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it ends, on Linux and where it can be asked to.
+    """Makes the kernel kill this process when its parent ends, on Linux and where ctypes works.
 
-    A parent that has ended already isn't noticed: look for it afterwards.
+    A parent that has already ended isn't noticed: check for it afterwards.
     """
     _ask_libc("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def return_large_blocks() -> None:
-    """Has malloc give large blocks back to the system as soon as they are freed, where it is glibc's.
+    """Makes glibc's malloc return large blocks to the system as soon as they are freed.
 
     Its own threshold grows with each large block that is freed, and then every thread keeps many megabytes.
     """
@@ -127,9 +127,9 @@ def _ask_libc(function: str, *arguments: int) -> None:
 
 
 def _open_standard_streams() -> set[int]:
-    """Opens those that are closed on /dev/null, and returns their numbers.
+    """Opens closed standard streams on /dev/null, and returns their numbers.
 
-    Otherwise a file or connection gets the number, and what is written to stderr goes there.
+    Otherwise a file or connection would get the number, and what is written to stderr would go there.
     """
     closed = set()
     for number, (name, mode) in enumerate(_STREAMS):
@@ -143,7 +143,7 @@ def _open_standard_streams() -> set[int]:
 
 
 def _interrupted(*_: object) -> NoReturn:
-    """Python's own answer is a traceback of whatever is being imported."""
+    """Python itself would print a traceback of whatever is being imported."""
     with suppress(OSError):
         os.write(2, b"livekit-auth-server: interrupted before it served\n")
     os._exit(_INTERRUPTED)

@@ -1,9 +1,8 @@
 """The plain HTTP listener for probes and Prometheus: /livez, /readyz, /metrics.
 
-Guarantees: at most CONNECTIONS at a time, each for SECONDS to send its request and as long to take the answer; GET and
-HEAD alone, one request a connection, no body read, headers of at most HEADERS bytes. When all places are taken the
-connection goes that has waited longest for its peer, to send its request or to take the answer, so that silent and slow
-ones keep no probe out.
+Guarantees: at most CONNECTIONS connections at a time, each with SECONDS to send its request and SECONDS to take the
+answer; only GET and HEAD, one request per connection, no body, headers of at most HEADERS bytes. When all places are
+taken, the connection that has waited longest for its peer is closed, so that silent and slow peers keep no probe out.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _REQUEST = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]\r?\n")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a path answers with."""
+    """The answer of a path."""
 
     body: bytes
     type: str = "text/plain; charset=utf-8"
@@ -55,12 +54,12 @@ class Page:
 
 
 def live() -> Page:
-    """The process answers."""
+    """The answer of /livez."""
     return Page(b"ok\n")
 
 
 def ready(readiness: Readiness) -> Page:
-    """200 or 503, with the reasons as JSON."""
+    """The answer of /readyz: 200 or 503, with the reasons as JSON."""
     status = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
     return Page(orjson.dumps(readiness.to_dict()) + b"\n", "application/json", status)
 
@@ -95,7 +94,7 @@ class ProbeListener:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stops listening, and drops what is open."""
+        """Stops listening, and closes open connections."""
         if self._server is not None:
             self._server.close()
             for task in self._open:
@@ -113,14 +112,14 @@ class ProbeListener:
             self._idle[task] = None
             await self._exchange(task, reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # it went, took too long (TimeoutError is an OSError), or had to make room
+            pass  # closed by the peer, too slow (TimeoutError is an OSError), or closed to make room
         finally:
             self._open.discard(task)
             self._idle.pop(task, None)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     def _has_room(self) -> bool:
-        """Makes room if it must; False when every connection is being answered."""
+        """Closes the longest-waiting connection if all places are taken. False when all are being answered."""
         if len(self._open) >= CONNECTIONS:
             oldest = next(iter(self._idle), None)
             if oldest is None:

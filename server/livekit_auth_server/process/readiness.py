@@ -1,4 +1,4 @@
-"""Whether a process can do its work, and why not: what /readyz says."""
+"""Whether a process is ready, and why not: the content of /readyz."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Not ready for these reasons, if there are any. Warnings need somebody's attention and stop nothing."""
+    """Ready unless there are reasons why not. Warnings need an operator's attention, and stop nothing."""
 
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -31,14 +31,14 @@ class Readiness:
 
 @dataclass(slots=True)
 class Condition:
-    """How one process stands: its phase, and what its parts have to say."""
+    """The phase of one process, and the problems and warnings of its parts."""
 
     phase: Phase = "starting"
     problems: list[Callable[[], Iterable[str]]] = field(default_factory=list)
     warnings: list[Callable[[], Iterable[str]]] = field(default_factory=list)
 
     def now(self) -> Readiness:
-        """The state at this moment."""
+        """The readiness at this moment."""
         reasons: list[str] = [] if self.phase == "serving" else [self.phase]
         reasons += [reason for part in self.problems for reason in part()]
         return Readiness(tuple(reasons), tuple(warning for part in self.warnings for warning in part()))

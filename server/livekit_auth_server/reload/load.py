@@ -47,7 +47,7 @@ def load_keys(settings: Settings) -> KeySet:
 
 
 def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKey, ...]:
-    """A source that isn't there is named by its setting: its value may be a key in the wrong place."""
+    """An error about a missing source names the setting only: its value may be a key in the wrong place."""
     for kind, path in (("file", source.file), ("directory", source.directory)):
         if path is not None and not os.path.exists(settings.at(path)):  # noqa: PTH110 - raises nothing
             raise ConfigError(f"projects.{project}.keys.{kind}", f"there is no such {kind}; check the path")
@@ -59,7 +59,7 @@ def _keys(settings: Settings, project: str, source: KeysSettings) -> tuple[ApiKe
 
 
 def load_identifier(settings: Settings, source: WorkloadSource | None = None) -> Identifier:
-    """An identifier for the CA bundles, which remembers nothing that other bundles vouched for. Raises ConfigError."""
+    """A new identifier for the CA bundles, which has verified nothing yet. Raises ConfigError."""
     identity = settings.identity
     domains = {name: settings.at(path) for name, path in identity.trust_domains.items()}
     bundles = load_bundles(domains, settings.at(identity.dns_bundle) if identity.dns_bundle else None)
@@ -110,7 +110,7 @@ def load_server_identity(settings: Settings, source: WorkloadSource | None = Non
 
 
 def files(settings: Settings) -> dict[str, tuple[Path, ...]]:
-    """The files, and folders of keys, that each kind is made of."""
+    """The files, and folders of keys, of each kind."""
     identity = settings.identity
     keys = [source.keys.file or source.keys.directory for source in settings.projects.values()]
     named: dict[str, list[Path | None]] = {
@@ -126,7 +126,7 @@ def files(settings: Settings) -> dict[str, tuple[Path, ...]]:
 
 
 def fingerprints(settings: Settings) -> dict[str, Fingerprint]:
-    """What the files of each kind are now. To be taken before they are loaded, so that no change is missed."""
+    """The fingerprint of each kind's files. Take it before loading them, so that no change is missed."""
     found = {kind: fingerprint(paths) for kind, paths in files(settings).items()}
-    # A candidate policy isn't loaded at the start, which it mustn't hold up: the reloader finds that it has changed.
+    # The start doesn't wait for a candidate policy: the reloader finds it changed, and loads it.
     return {kind: () if kind == "shadow" else state for kind, state in found.items()}

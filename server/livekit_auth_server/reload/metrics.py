@@ -1,4 +1,4 @@
-"""Metrics of what is reloaded while the server runs."""
+"""Prometheus metrics of reloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ReloadMetrics:
-    """Counts reloads of each kind and says which kinds run on something older than their files."""
+    """Counts reloads of each kind, and shows which kinds are older than their files."""
 
     def __init__(self, registry: CollectorRegistry, kinds: Iterable[str]) -> None:
         labels = ("kind",)
@@ -22,7 +22,7 @@ class ReloadMetrics:
         )
         self._failed = Gauge(
             "livekit_auth_reload_failed",
-            "1 while a file can't be used and the last good one is.",
+            "1 while a file can't be used and the last good one is in force.",
             labels,
             registry=registry,
         )

@@ -1,8 +1,9 @@
 """Reloading while the server runs: each part of what is in force is read again when its files change.
 
-Guarantees: all or nothing a part, so a file that can't be used leaves the last good one in force, loudly; files are
-read and compiled in a thread and put in force on the event loop, between two calls; a part waits for no other, so a
-policy that takes long to compile doesn't delay a deny-list; whatever goes wrong here doesn't stop the server.
+Guarantees: each part is reloaded completely or not at all, so a file that can't be used leaves the last good one in
+force, and an error is logged; files are read and compiled in a thread and put in force on the event loop, between two
+calls; no part waits for another, so a policy that takes long to compile doesn't delay a deny-list; no failure here
+stops the server.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ SETTLING = 0.5  # seconds after which they are read anyway
 SECOND_LOOK = 0.3  # seconds before a file that can't be used is reported: it may be half-written
 RETRY = 30.0  # seconds between tries of files that can't be used and don't change; TICK where none could be opened
 
-# Seconds after which a thread that compiles lets the event loop run. With Python's own 5 ms a third as many calls are
-# answered while a large policy is compiled, and the slowest of a hundred takes five times as long.
+# Seconds after which a compiling thread lets the event loop run. With Python's default of 5 ms, a third as many calls
+# are answered while a large policy is compiled, and the p99 latency is five times as long.
 SWITCH = 0.0005
 
 _log = structlog.get_logger("livekit_auth_server")
@@ -47,8 +48,8 @@ _log = structlog.get_logger("livekit_auth_server")
 class Part:
     """A kind of configuration, its files, and how to read it.
 
-    `load` runs in a thread and returns what puts the loaded thing in force, which runs on the event loop and returns
-    what to log of it. `depends` names what else the part was made from: when that is another object, it is read again.
+    `load` runs in a thread. It returns what puts the result in force, which runs on the event loop and returns what to
+    log. `depends` returns what else the part was made from: when that is another object, the part is read again.
     """
 
     kind: str
@@ -59,7 +60,7 @@ class Part:
 
 @dataclass(slots=True)
 class _Kept:
-    """A part, what was read last, and why it couldn't be used."""
+    """A part, the fingerprint of what was last read, and why that couldn't be used."""
 
     part: Part
     seen: tuple[Fingerprint, object]
@@ -68,7 +69,7 @@ class _Kept:
     pause: float = RETRY  # seconds until the next try
     retry_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    # A thread of its own: what is freed in one thread's part of malloc isn't used by another, and policies are large.
+    # Its own thread: memory freed in one thread's malloc arena isn't reused by another, and policies are large.
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def look(self) -> tuple[Fingerprint, object]:
@@ -76,7 +77,7 @@ class _Kept:
 
 
 class Reloader:
-    """Keeps the parts up to date. `before` has each kind's fingerprint from before it was first loaded."""
+    """Keeps the parts up to date. `before` has each kind's fingerprint from before its first load."""
 
     def __init__(self, parts: Sequence[Part], before: Mapping[str, Fingerprint], metrics: ReloadMetrics) -> None:
         self._kept = [_Kept(part, (before[part.kind], part.depends())) for part in parts]
@@ -106,7 +107,7 @@ class Reloader:
             kept.wake.set()
 
     async def _watch(self) -> None:
-        """Has the folders watched in which something can change; they change with the links that lead to them."""
+        """Watches the folders in which something can change. Links decide which ones these are, so they can change."""
         paths = [path for kept in self._kept for path in kept.part.paths]
         watched: Places = {}
         task: asyncio.Task[None] | None = None
@@ -133,7 +134,7 @@ class Reloader:
                 _log.exception("reloading failed unexpectedly", kind=kept.part.kind)
 
     async def _check(self, kept: _Kept) -> None:
-        """Reloads until what is in force, or known to be of no use, is what the files hold."""
+        """Reloads until what is in force, or known to be unusable, is what the files hold."""
         while True:
             now = await asyncio.to_thread(kept.look)
             due = kept.problem and asyncio.get_running_loop().time() >= kept.retry_at
@@ -176,7 +177,7 @@ class Reloader:
 
 
 async def _places(paths: Sequence[Path], before: Places) -> Places:
-    """The folders to watch; those of before where that can't be found out, such as without a thread to be had."""
+    """The folders to watch, or those of before when finding them fails, such as when no thread can be started."""
     try:
         return await asyncio.to_thread(places, paths)
     except Exception:  # noqa: BLE001 - files are looked at in any case
@@ -185,7 +186,7 @@ async def _places(paths: Sequence[Path], before: Places) -> Places:
 
 
 async def _settled(kept: _Kept) -> tuple[Fingerprint, object]:
-    """What the files are once they stop changing, or after a while."""
+    """The fingerprint once the files stop changing, or after SETTLING."""
     now = await asyncio.to_thread(kept.look)
     for _ in range(int(SETTLING / SETTLED)):
         await asyncio.sleep(SETTLED)
@@ -196,7 +197,7 @@ async def _settled(kept: _Kept) -> tuple[Fingerprint, object]:
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:
-    """Ends a task; a cancellation of whoever waits here isn't taken for the task's own."""
+    """Ends a task, without mistaking the caller's own cancellation for the task's."""
     if task is not None:
         task.cancel()
         await asyncio.wait({task})

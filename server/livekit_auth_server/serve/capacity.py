@@ -1,4 +1,4 @@
-"""Whether the settings fit into what the system lets this process have: open files and threads."""
+"""Whether the settings fit the process's limits of open files and threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fit(settings: Settings) -> str:
-    """Makes the default of limits.connections fit; returns what to warn of. Raises ConfigError for one that is set."""
+    """Lowers the default of limits.connections until it fits; returns a warning. Raises ConfigError for a set value."""
     allowed, limits = process.open_files(), settings.limits
     room = allowed - process.RESERVE
     if limits.connections <= room:

@@ -1,4 +1,4 @@
-"""Acknowledged webhooks in Redis, so that every server that shares it knows them."""
+"""Acknowledged webhooks in Redis, shared by every server that uses it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class RedisAckStore:
     """A key for each acknowledgement, which Redis forgets after `lifetime` seconds.
 
-    There is no bound a caller here. A limit on AckWebhook is one: no more acknowledgements live than it lets through in
-    a lifetime.
+    Nothing here bounds a caller. A limit on AckWebhook does: at most the acknowledgements that it lets through in a
+    lifetime are kept.
     """
 
     link: RedisLink

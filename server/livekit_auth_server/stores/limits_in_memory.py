@@ -1,4 +1,4 @@
-"""Rate limits in memory: of this process alone, by its monotonic clock, which nobody sets."""
+"""Rate limits in memory, of this process alone, by its monotonic clock."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.limits import Charge
     from livekit_auth_server.service.ports import Clock
 
-_SWEEP = 60.0  # seconds between two looks for windows that nobody uses any more
+_SWEEP = 60.0  # seconds between two sweeps of unused windows
 
 
 @dataclass(slots=True)
 class MemoryLimits:
-    """A window for each limit of each caller that has called lately."""
+    """A window for each limit of each recent caller."""
 
     clock: Clock
     _windows: dict[tuple[str, str], MovingWindow] = field(default_factory=dict)
     _next_sweep: float = 0.0
 
     async def take(self, caller: str, charges: Sequence[Charge]) -> Excess | None:
-        """Counts all of the charges, or none and says which limit will take the longest. Awaits nothing: atomic."""
+        """Counts all charges, or none, and returns the limit that frees up last. Awaits nothing: atomic."""
         now = self.clock.monotonic()
         if now >= self._next_sweep:
             self._sweep(now)

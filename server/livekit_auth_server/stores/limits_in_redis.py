@@ -1,7 +1,7 @@
 """Rate limits in Redis: one window for all servers that share it, by the Redis server's clock.
 
-An answer that no window gives, whoever wrote it there, counts as none: the caller whose window it is gets what callers
-get without Redis, and others aren't concerned.
+An answer that no window gives, whoever wrote it there, counts as none: what applies without Redis then applies to the
+caller whose window it is, and to nobody else.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SCRIPT = files(__package__).joinpath("limits.lua").read_text(encoding="utf-8")
 
 _SLACK = 1  # seconds that a wait may be over its window: clocks are set, and Lua's numbers are rounded
 Odd = Callable[[str, str], None]
-"""Hears whose keys Redis gave no useful answer about, and what was odd."""
+"""Is told whose keys Redis gave an unusable answer about, and why it was unusable."""
 
 
 class RedisLimits:
-    """Asks Redis, in one round trip a call; while it is away `fallback`, or refuses when there is none."""
+    """Asks Redis, in one round trip per call. While Redis is unavailable, asks `fallback`, or refuses without one."""
 
     def __init__(
         self, link: RedisLink, fallback: LimitStore | None, script: str = SCRIPT, odd: Odd = lambda *_: None
@@ -42,7 +42,7 @@ class RedisLimits:
         self._script, self._digest = script, sha1(script.encode(), usedforsecurity=False).hexdigest()
 
     async def take(self, caller: str, charges: Sequence[Charge]) -> Excess | None:
-        """Counts all of the charges, or none and says which limit will take the longest. Raises StoreUnavailable."""
+        """Counts all charges, or none, and returns the limit that frees up last. Raises StoreUnavailable."""
         # The braces keep a caller's windows together where a proxy in front shards by key.
         keys = [f"{self._link.prefix}limit:{{{caller}}}:{limit.key}" for limit, _ in charges]
         arguments = [number for limit, cost in charges for number in (limit.amount, limit.seconds, cost)]
@@ -56,7 +56,7 @@ class RedisLimits:
             return await self._fallback.take(caller, charges)
 
     async def _run(self, *arguments: str | int) -> Any:  # noqa: ANN401 - the script's answer
-        """Runs the script, which a Redis that has been restarted doesn't know until it is sent."""
+        """Runs the script. A restarted Redis doesn't know it until it is sent."""
         try:
             return await self._link.run("EVALSHA", self._digest, *arguments)
         except NoScriptError:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of rate limits and of the store that they share."""
+"""Prometheus metrics of rate limits and of the Redis that shares them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 class LimitMetrics:
-    """Counts refused calls by method, and says whether Redis is there where there should be one."""
+    """Counts refused calls by method."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -35,7 +35,7 @@ class LimitMetrics:
 
 
 class RedisMetrics:
-    """Whether Redis is there, what becomes of limits when it isn't, and whose keys it gives no useful answer about."""
+    """Whether Redis is available, what applies to limits when it isn't, and unusable answers."""
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._clock, self._lines = clock, CountedLines(clock, self._say_together, rate=1.0)
@@ -47,18 +47,18 @@ class RedisMetrics:
             registry=registry,
         )
         self._odd = Counter(
-            "livekit_auth_redis_odd_answers", "Answers of Redis that were of no use to a caller.", registry=registry
+            "livekit_auth_redis_odd_answers", "Unusable answers of Redis about a caller's keys.", registry=registry
         )
 
     def changed(self, up: bool, when_unavailable: str) -> None:  # noqa: FBT001 - a gauge's value
-        """Redis came or went."""
+        """Redis became available or unavailable."""
         self._up.set(up)
         state = "shared" if up else when_unavailable
         for name in ("shared", "local", "refuse"):
             self._fallback.labels(name).set(name == state)
 
     def odd(self, caller: str, problem: str) -> None:
-        """An answer about this caller's keys was of no use; the caller is empty where the answer isn't about one."""
+        """An answer about this caller's keys was unusable; the caller is empty where the answer isn't about one."""
         self._odd.inc()
         if self._lines.admits(Happening(caller, int(self._clock.now()), "", problem), shared="redis"):
             _log.warning(_ODD, caller=caller, problem=problem)

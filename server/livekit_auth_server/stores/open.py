@@ -1,4 +1,4 @@
-"""Puts together what callers' limits and acknowledgements are kept in: Redis where it is configured, else memory."""
+"""Opens the stores of limits and acknowledgements: Redis where it is configured, else memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROBE = 2.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores, and the Redis behind them if there is one; `required` when calls are refused without it."""
+    """The stores, and their Redis if there is one. `required`: calls are refused without it."""
 
     limits: RateLimits
     acknowledged: AckStore
@@ -40,12 +40,12 @@ class Stores:
     gauges: RedisMetrics | None = None
 
     def problems(self) -> list[str]:
-        """Why calls that have limits are refused now; empty when they aren't."""
+        """Why calls with limits are refused now; empty when they aren't."""
         away = self.required and self.link is not None and not self.link.up
         return ["Redis unavailable, and redis.when_unavailable is refuse"] if away else []
 
     async def close(self) -> None:
-        """Ends what runs for them."""
+        """Logs what is left and closes the connections to Redis."""
         if self.gauges is not None:
             self.gauges.close()
         if self.link is not None:
@@ -53,7 +53,7 @@ class Stores:
 
 
 async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegistry) -> Stores:
-    """Connects to Redis if it is configured; one that is away is waited for in the background. Raises ConfigError."""
+    """Connects to Redis if it is configured, in the background if it is unavailable. Raises ConfigError."""
     metrics, local = LimitMetrics(registry), MemoryLimits(clock)
     store: LimitStore = local
     remember = settings.webhooks.remember
@@ -99,7 +99,7 @@ async def probe_redis(settings: Settings) -> str:
 
 
 def _client(settings: Settings, redis: RedisSettings) -> Redis:
-    # Imported here: the library is an extra, and who doesn't use Redis needn't hold it in memory.
+    # Imported here: the library is an extra, and takes memory.
     require("redis", "redis")
     from livekit_auth_server.stores.redis_client import TlsFiles, new_client  # noqa: PLC0415
 

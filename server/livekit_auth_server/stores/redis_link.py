@@ -1,10 +1,11 @@
-"""A Redis or Valkey that may be slow or away: no command is waited for longer than `timeout`, and most not at all then.
+"""A Redis or Valkey that may be slow or unavailable: no command waits longer than `timeout`.
 
 The first command that fails opens the circuit: from then on every command fails at once, and a probe in the background
-tries until Redis answers again. Loss and return are logged once each. Commands that come at the same time share a round
-trip, so that a burst of calls isn't mistaken for a slow Redis.
+tries until Redis answers again. Loss and return are logged once each. Concurrent commands share a round trip, so that a
+burst of calls isn't mistaken for a slow Redis.
 
-An error about a key, such as one of another type, concerns whoever's key it is and opens no circuit.
+An error about a key, such as a key of another type, affects only the caller whose key it is, and doesn't open the
+circuit.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 class RedisAway(Exception):  # noqa: N818 - a condition, not a fault of the program
-    """Redis can't be asked now."""
+    """Redis is unavailable now."""
 
 
 class OddAnswer(RedisAway):
-    """Redis can be asked, and what it says about this caller's keys is of no use. The message says why."""
+    """Redis is available, and its answer about this caller's keys is unusable. The message says why."""
 
 
 class RedisLink:
-    """One Redis for all who use it in this process. `timeout` is in seconds; `changed` hears whether it is there."""
+    """The process's link to Redis. `timeout` is in seconds; `changed` is told whether Redis is available."""
 
     def __init__(self, client: Redis, prefix: str, timeout: float, changed: Callable[[bool], None]) -> None:
         self._client, self.prefix = client, prefix
@@ -65,7 +66,7 @@ class RedisLink:
         return self._up
 
     async def open(self) -> None:
-        """Connects. A Redis that is away is waited for in the background. Raises AuthenticationError."""
+        """Connects, in the background if Redis is unavailable. Raises AuthenticationError."""
         try:
             await self._probe()
         except AuthenticationError:
@@ -76,7 +77,7 @@ class RedisLink:
             self._found()
 
     async def close(self) -> None:
-        """Ends the probing and every connection."""
+        """Stops probing and closes every connection."""
         if self._probing is not None:
             self._probing.cancel()
         await self._client.aclose()
@@ -103,7 +104,7 @@ class RedisLink:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             try:
                 results = await self._execute([command for command, _ in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - whatever it is, the waiting calls must be told
                 results = [error] * len(batch)
             for result, (_, answer) in zip(results, batch, strict=True):
                 self._answer(answer, result)
@@ -165,13 +166,13 @@ class RedisLink:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 await self._probe()
-            except Exception:  # noqa: BLE001, S112 - whatever it is, the next probe may fare better
+            except Exception:  # noqa: BLE001, S112 - whatever it is, the next probe may succeed
                 continue
             self._found()
             return
 
     async def _probe(self) -> None:
-        """Writes over every connection: a replica, or a Redis without memory, answers and is of no use."""
+        """Writes over every connection: a replica, or a Redis without memory, answers and is unusable."""
         key = f"{self.prefix}probe"
         async with asyncio.timeout(_PROBE_TIMEOUT):
             writes = (self._client.set(key, "1", ex=60) for _ in range(CONNECTIONS))
@@ -184,13 +185,13 @@ class RedisLink:
 
 
 def about_a_key(error: Exception) -> bool:
-    """Whether the error says something of one key, and nothing of Redis as a whole."""
+    """Whether the error is about one key, and not about Redis as a whole."""
     text = str(error)
     return type(error) is ResponseError and bool(_ABOUT_A_KEY.search(text)) and not _ABOUT_REDIS.search(text)
 
 
 def problem(error: Exception) -> str:
-    """What went wrong, for the log. Redis' own words can repeat a command, and with it a password: only kinds show."""
+    """What went wrong, for the log: the kind alone, since Redis' words can repeat a command, and with it a password."""
     if type(error) is RedisConnectionError and isinstance(error.__cause__ or error.__context__, OSError):
         return str(error)  # the client's words about the socket
     return type(error).__name__

@@ -11,13 +11,13 @@ STEADY = 30.0  # seconds of service after which a death counts as the first one 
 
 @dataclass(slots=True)
 class Backoff:
-    """Exponential, with a jitter of a half, so that workers that died together don't start together."""
+    """Exponential, with a jitter of one half, so that workers that died together don't start together."""
 
     chance: random.Random = field(default_factory=random.SystemRandom)
     _deaths: int = 0
 
     def pause(self, served: float) -> float:
-        """Seconds to wait, after a worker died that had served for so many."""
+        """Seconds to wait after the death of a worker that served for `served` seconds."""
         if served >= STEADY:
             self._deaths = 0
         longest = min(LONGEST, FIRST * 2.0 ** min(self._deaths, 16))

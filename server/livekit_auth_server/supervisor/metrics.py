@@ -1,7 +1,7 @@
-"""The metrics of all workers on one page: theirs, each with the label `worker`, and the supervisor's own.
+"""The metrics of all workers on one page, with the label `worker`, and the supervisor's own.
 
-Workers keep their registries to themselves, since prometheus_client's files for several processes know no gauge that
-is computed. The label has the workers' numbers and "supervisor": a bounded set.
+Each worker keeps its own registry: prometheus_client's mode for several processes doesn't support gauges that call a
+function. The label's values are the workers' numbers and "supervisor": a bounded set.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Merged:
-    """A collector of several texts, by the name that their samples get as `worker`."""
+    """A collector of several pages, by the value of the label `worker`."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
@@ -52,7 +52,7 @@ class _Own:
         self._pool, self._count = pool, count
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("livekit_auth_workers", "Workers that there should be.", value=self._count)
+        yield GaugeMetricFamily("livekit_auth_workers", "Workers that should run.", value=self._count)
         serving = sum(worker.serving_since is not None for worker in self._pool.live)
         yield GaugeMetricFamily("livekit_auth_workers_live", "Workers that serve or drain.", value=serving)
         yield CounterMetricFamily(
@@ -64,7 +64,7 @@ class _Own:
 
 
 class PoolMetrics:
-    """Asks all workers at once. Who comes while they are being asked gets the same answer."""
+    """Asks all workers at once. Scrapes that come meanwhile share the answer."""
 
     def __init__(self, pool: Pool, count: int, dropped: Callable[[], float]) -> None:
         self._pool = pool
@@ -77,7 +77,7 @@ class PoolMetrics:
         self._asking: asyncio.Task[Merged] | None = None
 
     async def collect(self) -> Merged:
-        """What the workers say now. One that doesn't answer in time is left out."""
+        """The page of this moment. A worker that doesn't answer in time is left out."""
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
             self._asking.add_done_callback(self._asked)

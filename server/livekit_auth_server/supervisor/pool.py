@@ -1,7 +1,7 @@
-"""The workers: so many places, each with a worker that serves; who dies is replaced, and on request all are, in turn.
+"""A fixed number of places, each with a worker that serves. Dead workers are replaced; a rolling restart replaces all.
 
-Numbers go from 0 to the count of places: one more than there are, since a rolling restart has a new worker beside the
-old one, and each needs an audit file of its own. A worker that died is followed by one with the same number.
+Numbers go from 0 to the number of places, one more than there are places: a rolling restart runs a new worker beside
+the old one, and each needs its own audit file. The successor of a dead worker has the same number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.process.readiness import Phase
 
 START = 300.0  # seconds that a new worker has to serve before it counts as hung
-READY = 60.0  # seconds that it has to become ready before a rolling restart is given up
+READY = 60.0  # seconds that it has to become ready before a rolling restart is aborted
 MARGIN = 5.0  # seconds after the drain in which a worker closes its files
 _SECOND = 1.0
 _log = structlog.get_logger("livekit_auth_server")
@@ -32,7 +32,7 @@ _log = structlog.get_logger("livekit_auth_server")
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """Where one worker serves. Whoever puts another there holds the lock."""
+    """Where one worker serves. Hold the lock to put another worker there."""
 
     worker: Worker
     backoff: Backoff = field(default_factory=Backoff)
@@ -40,7 +40,7 @@ class _Place:
 
 
 class Pool:
-    """`count` workers. In seconds, `drain` is how long calls in flight may take, `start` how long a worker's start."""
+    """`count` workers. `drain` is how long calls in flight may take, `start` how long a start may take, in seconds."""
 
     def __init__(
         self,
@@ -68,19 +68,19 @@ class Pool:
         return sorted(living, key=lambda worker: worker.number)
 
     def readiness(self) -> Readiness:
-        """That of all places together. One that drains in a rolling restart doesn't count any more."""
+        """The readiness of all places together. A worker that drains in a rolling restart no longer counts."""
         parts = [place.worker.readiness() for place in self._places]
         own = () if self.phase == "serving" else (self.phase,)
         reasons = (*own, *(text for part in parts for text in part.reasons))
         return Readiness(reasons, tuple(text for part in parts for text in part.warnings))
 
     def reload(self) -> None:
-        """Has all workers read their files again."""
+        """Tells all workers to read their files again."""
         for worker in self.live:
             worker.reload()
 
     def roll(self) -> None:
-        """Asks for a rolling restart; one that is going on is followed by another."""
+        """Requests a rolling restart, which follows one that is under way."""
         self._roll_wanted.set()
 
     async def start(self) -> None:
@@ -115,7 +115,7 @@ class Pool:
             self._guarding.cancel()
 
     async def _guard(self) -> None:
-        """Ends workers that hang; what dies is replaced."""
+        """Kills workers that hang. `run` replaces them."""
         while True:
             await asyncio.sleep(_SECOND)
             self.hung += sum(worker.end_if_hung(self._start) for worker in self.live)
@@ -132,7 +132,7 @@ class Pool:
         return worker
 
     async def _keep(self, place: _Place) -> None:
-        """Puts a new worker in the place of one that died."""
+        """Replaces the place's worker whenever it dies."""
         while True:
             worker = place.worker
             await worker.left()
@@ -146,7 +146,7 @@ class Pool:
                 await asyncio.sleep(place.backoff.pause(0.0))
 
     async def _replaced(self, place: _Place, worker: Worker) -> bool:
-        """Puts a new worker in the place of this one, unless another is there; whether it isn't there any more."""
+        """Replaces this worker, unless that was done. Returns False when no process can be started now."""
         async with place.lock:
             if place.worker is worker:
                 try:
@@ -182,7 +182,7 @@ class Pool:
                 _log.info("rolling restart done", seconds=round(time.monotonic() - began, 2))
 
     async def _replace(self, place: _Place) -> bool:
-        """Puts a new worker beside the old one and drains that when the new one is ready."""
+        """Starts a new worker beside the old one, and drains the old one once the new one is ready."""
         async with place.lock:
             new = await self._new()
             if new is None:
@@ -192,7 +192,7 @@ class Pool:
         return True
 
     async def _new(self) -> Worker | None:
-        """A worker that is ready; None, said loudly, when it doesn't come to that."""
+        """A new worker that is ready. Logs an error and returns None when it doesn't become ready."""
         try:
             worker = await self._spawn()
         except OSError as error:

@@ -1,8 +1,8 @@
-"""One port for all workers: settled and kept by the supervisor, which never listens on it.
+"""One port for all workers: the supervisor binds it, and never listens on it.
 
-Sockets with SO_REUSEPORT share a port, each with a queue of its own; one that is bound and doesn't listen gets no
-connections. It keeps the port while workers come and go, and with port 0 gives all of them the same one. SO_REUSEPORT
-would also let a second server in without a word, so that the port is tried without it first.
+Sockets with SO_REUSEPORT share a port, each with its own queue; a socket that is bound and doesn't listen gets no
+connections. It holds the port while workers come and go; with port 0 it gives all of them the same one. SO_REUSEPORT
+would also let a second server in silently, so the port is first tried without it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ PATIENCE = 3.0  # seconds for the workers of a supervisor that was killed to go
 
 @dataclass(frozen=True, slots=True)
 class HeldPort:
-    """The address for the workers, and the sockets that keep its port."""
+    """The address for the workers, and the sockets that hold its port."""
 
     address: str
     sockets: tuple[socket.socket, ...]
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Releases the port."""
         for one in self.sockets:
             one.close()
 
 
 def hold(address: str, patience: float = PATIENCE) -> HeldPort:
-    """Keeps the port of HOST:PORT. Raises ConfigError when it can't be had."""
+    """Holds the port of HOST:PORT. Raises ConfigError when it isn't available."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -57,7 +57,7 @@ def hold(address: str, patience: float = PATIENCE) -> HeldPort:
 
 
 def _try(family: int, where: str, port: int, deadline: float) -> None:
-    """Finds out whether somebody listens. Raises OSError."""
+    """Waits until nobody listens there. Raises OSError at the deadline."""
     while True:
         try:
             _bound(family, where, port, socket.SO_REUSEADDR).close()

@@ -1,10 +1,10 @@
-"""What a worker and its supervisor say to each other: a message a line, over one socket.
+"""The messages between a worker and its supervisor: one per line, over one socket.
 
-A worker sends JSON objects: heartbeats from its start to its end, why it can't serve, and its metrics when it is asked
-for them. The supervisor sends orders, a word each. The two may be of different releases while an update is rolled out,
-so that what a line means stays as it is.
+A worker sends JSON objects: heartbeats from its start to its end, the reason why it can't serve, and its metrics on
+request. The supervisor sends orders, one word each. The two can be of different releases during an update, so the
+format of these lines must not change.
 
-Guarantees: encoding never fails; decoding returns a message, or says that the line is none, and never raises.
+Guarantees: encoding never fails; decoding returns a message or `Unreadable`, and never raises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import PHASES, Readiness
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The worker lives, and stands like this."""
+    """The worker is alive, in this phase and condition."""
 
     phase: Phase
     readiness: Readiness

@@ -31,11 +31,11 @@ from livekit_auth_server.supervisor.protocol import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-STALE = 1.4  # seconds without a word after which a worker counts as one that doesn't answer
+STALE = 1.4  # seconds without a message after which a worker isn't ready
 SCRAPE = 1.0  # seconds that a worker has to hand over its metrics
-SILENCE = 10  # seconds without a word after which a worker hangs: twenty heartbeats
-FIRST_WORD = 60  # seconds that a new process has for its first
-SLOW = 30  # seconds after which a start is said to take long
+SILENCE = 10  # seconds without a message after which a worker counts as hung: twenty heartbeats
+FIRST_WORD = 60  # seconds that a new process has for its first message
+SLOW = 30  # seconds after which a warning says that the start takes long
 _REAP = 0.01  # seconds between looks at a process whose line has ended
 _log = structlog.get_logger("livekit_auth_server")
 
@@ -57,9 +57,9 @@ class WorkerOptions:
 
 
 class Worker:
-    """A worker that was started. `number` is its own among those that live: in logs, metrics, its audit file's name.
+    """A started worker. Its `number` is unique among live workers, and is in logs, metrics and its audit file's name.
 
-    `failure` is what it said of itself when it couldn't serve.
+    `failure` is why it couldn't serve, in its own words.
     """
 
     def __init__(self, number: int, process: subprocess.Popen[bytes]) -> None:
@@ -80,7 +80,7 @@ class Worker:
 
     @classmethod
     async def spawn(cls, options: WorkerOptions, number: int) -> Worker:
-        """Starts a process. Raises OSError; then, and when it is cancelled, none is left."""
+        """Starts a process. Raises OSError. When it fails or is cancelled, no process is left."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -110,7 +110,7 @@ class Worker:
         return self._ended.is_set()
 
     def readiness(self) -> Readiness:
-        """How it stands, with its number before each reason."""
+        """Whether it is ready, with its number before each reason."""
         state = self._readiness
         if self._ended.is_set():
             state = Readiness(("ended",))
@@ -121,7 +121,7 @@ class Worker:
         )
 
     async def until_serving(self) -> bool:
-        """Whether it came to serve, or else ended. Raises ConfigError where it says that a file or setting is bad."""
+        """Waits until it serves or ends; returns whether it serves. Raises ConfigError for a bad file or setting."""
         while self.serving_since is None and not self._ended.is_set():
             await self._next_change()
         if self.serving_since is None and self.failure is not None:
@@ -131,7 +131,7 @@ class Worker:
         return self.serving_since is not None
 
     async def until_ready(self) -> bool:
-        """Likewise, and until it is ready."""
+        """Waits until it is ready or ends; returns whether it is ready. Raises ConfigError as `until_serving` does."""
         if not await self.until_serving():
             return False
         while not self.readiness().ready and not self._ended.is_set():
@@ -143,7 +143,7 @@ class Worker:
         await self._ended.wait()
 
     async def left(self) -> None:
-        """Returns when the process is gone, or has been asked to go."""
+        """Returns when the process is gone, or was told to stop."""
         await self._left.wait()
 
     async def metrics(self) -> str | None:
@@ -157,10 +157,10 @@ class Worker:
         return None
 
     def end_if_hung(self, patience: float) -> bool:
-        """To be called every second: kills it, and says so, where it is silent or doesn't come to serve for too long.
+        """Kills it when it was silent or didn't serve for too long, and returns whether it did. Call this every second.
 
-        `patience` is how many seconds it has until it serves. Seconds in which the supervisor itself didn't run aren't
-        counted, so that a machine that was suspended isn't taken for workers that hang.
+        `patience` is how many seconds it has until it serves. Seconds in which the supervisor itself didn't run don't
+        count, so that a suspended machine isn't taken for hung workers.
         """
         self._age += 1
         self._silent += 1
@@ -170,9 +170,9 @@ class Worker:
         if starting and self._age == SLOW:
             _log.warning("worker takes long to start", number=self.number, pid=self.pid, seconds=self._age)
         if self._silent > (SILENCE if self._spoke else FIRST_WORD):
-            why = "it says nothing"
+            why = "no heartbeat"
         elif starting and self._age > patience:
-            why = "it doesn't come to serve"
+            why = "it doesn't serve"
         else:
             return False
         _log.error("worker hangs and is killed", number=self.number, pid=self.pid, why=why, seconds=self._silent)
@@ -180,11 +180,11 @@ class Worker:
         return True
 
     def reload(self) -> None:
-        """Has it read its files again; one that is starting does so once it serves."""
+        """Tells it to read its files again. One that is starting does so once it serves."""
         self._order(Order.RELOAD)
 
     async def stop(self, patience: float) -> None:
-        """SIGTERM, and SIGKILL after so many seconds; returns when the process is gone."""
+        """Sends SIGTERM, and SIGKILL after `patience` seconds. Returns when the process is gone."""
         self._left.set()
         self._signal(kill=False)
         with suppress(TimeoutError):
@@ -201,7 +201,7 @@ class Worker:
         self._writer.write(encode_order(order))
 
     async def _watch(self, reader: asyncio.StreamReader) -> None:
-        """Hears what it says until it is gone. One that sends anything else is killed: nothing more can be heard."""
+        """Handles its messages until it is gone. Kills it when it sends something else."""
         if unreadable := await self._listen(reader):
             _log.error("worker sent an unreadable line and is killed", number=self.number, why=unreadable.why)
             self._signal(kill=True)
@@ -214,7 +214,7 @@ class Worker:
             event.set()
 
     async def _listen(self, reader: asyncio.StreamReader) -> Unreadable | None:
-        """Hears every message until the line ends. Returns what isn't one."""
+        """Handles every message until the line ends. Returns early with the first line that isn't one."""
         try:
             while (line := await reader.readline()).endswith(b"\n"):
                 message = decode(line)

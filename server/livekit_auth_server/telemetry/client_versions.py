@@ -1,7 +1,7 @@
-"""Which client libraries call, and in which versions: a bounded set of labels from what callers write freely.
+"""Client libraries and their versions: a bounded set of labels, from a header that callers choose freely.
 
-Guarantees: a label is a client that this project makes and three numbers, or "other"; there are never more than
-`MOST` of them and that one.
+Guarantees: a label is one of this project's clients with three numbers, or "other"; there are at most `MOST` and
+"other".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Prometheus metrics of what is in force: how long certificates and keys last, which policy it is.
+"""Prometheus metrics of what is in force: when certificates and keys end, and which policy it is.
 
-Looked up when Prometheus asks, so that calls and reloads pay nothing. Ends are times ("…_timestamp_seconds", seconds
-since the epoch) as Prometheus' conventions have it, never seconds that are left: a series then changes only when what
-it is about does, and `… - time()` is right at any moment.
+They are computed at each scrape, so that calls and reloads pay nothing. Ends are times ("…_timestamp_seconds", seconds
+since the epoch), as Prometheus' conventions ask, not seconds left: a series then changes only when its subject does,
+and `… - time()` is right at any moment.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Counters and histograms for what happens in every call: written on the event loop alone, so without a lock.
+"""Counters and histograms of what happens in every call, without locks. Call them from the event loop only.
 
-The metrics of prometheus_client take locks and check their arguments: one call would cost 4 µs with them, and
-costs 1.2 µs with these. The pages are equal (tests/unit/telemetry/test_counters.py). A scrape on another thread reads
-copies, which may be one call apart.
+The metrics of prometheus_client take locks and check their arguments, which costs a call 3 to 5 % of its CPU time
+(docs/adr/0030). The pages are equal (tests/unit/telemetry/test_counters.py). A scrape on another thread reads copies,
+which may be one call apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Counts(Collector):
-    """A counter with labels; `name` is without "_total". Whoever counts sees to it that label values are few."""
+    """A counter with labels; `name` is without "_total". Keep label values few: nothing here bounds them."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
         self._name, self._text, self._labels = name, text, labels
@@ -43,7 +43,7 @@ class Counts(Collector):
 
 
 class Times:
-    """How long something took, by the bounds of its histogram."""
+    """One series of a histogram: durations by its bounds."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -56,7 +56,7 @@ class Times:
         self._sum += seconds
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Each bound with how many were at most that long, and the sum of all."""
+        """Each bound with the number of durations up to it, and the sum of all."""
         counts, total, reached = self._counts.copy(), self._sum, 0
         found: list[tuple[str, float]] = []
         for bound, count in zip((*self._bounds, math.inf), counts, strict=True):
@@ -77,7 +77,7 @@ class TimesBy(Collector):
         registry.register(self)
 
     def of(self, *value: str) -> Times:
-        """What to add to for this label value, or for the only series."""
+        """The series of this label value, or the only one."""
         if value not in self._times:
             self._times[value] = Times(self._bounds)
         return self._times[value]

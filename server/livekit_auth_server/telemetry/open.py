@@ -1,4 +1,4 @@
-"""Puts together what watches a server: metrics of calls and of the state, and traces where they are configured."""
+"""Opens the telemetry of a server: metrics of calls and of the configuration, and traces where configured."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Who hears of calls, and the traces among them."""
+    """The observer of calls, and the parts of it that have to be closed."""
 
     observer: CallObserver
     calls: Observer
     tracing: Tracing | None = None
 
     async def close(self) -> None:
-        """Logs and sends what is left."""
+        """Logs what was counted and not yet logged, and exports the last spans."""
         self.calls.close()
         if self.tracing is not None:
             await self.tracing.close()
@@ -72,7 +72,7 @@ def _open_tracing(settings: Settings, registry: CollectorRegistry) -> Tracing | 
     if configured is None:
         return None
     headers, ca = read_tracing(settings)
-    # Imported here: the libraries are an extra, and who doesn't trace needn't hold them in memory.
+    # Imported here: the libraries are an extra, and take memory.
     require("otlp", "tracing")
     from livekit_auth_server.telemetry.tracing import Tracing  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What is said of a candidate policy: counts by kind, and log lines of which there are only so many."""
+"""Metrics and log lines about a candidate policy: counts by kind, and differences at a bounded rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ShadowMetrics:
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._lines = FewLines(clock)
         counter = Counter(
-            "livekit_auth_shadow", "Decisions held against the candidate policy.", ("kind",), registry=registry
+            "livekit_auth_shadow", "Decisions compared with the candidate policy's.", ("kind",), registry=registry
         )
         self._counts = {kind: counter.labels(kind) for kind in _KINDS}
 
@@ -35,9 +35,9 @@ class ShadowMetrics:
     def different(self, difference: Difference) -> None:
         """The candidate decides otherwise."""
         self._counts[difference.kind].inc()
-        self._lines.say("warning", "the candidate policy decides otherwise", asdict(difference))
+        self._lines.say("warning", "candidate policy decides otherwise", asdict(difference))
 
     def failed(self, error: Exception) -> None:
-        """The candidate couldn't be asked."""
+        """The candidate failed to decide."""
         self._counts["error"].inc()
-        self._lines.say("warning", "the candidate policy couldn't be asked", {"error": type(error).__name__})
+        self._lines.say("warning", "candidate policy failed", {"error": type(error).__name__})

@@ -1,9 +1,9 @@
 """OpenTelemetry: one server span for each call, exported with OTLP over HTTP. Imported only where it is configured.
 
-Guarantees: a span has the method, the status, the reason and the decision's id, and nothing of what was asked or of who
-asked; a call never waits for the collector: spans queue, `QUEUE` at most, and the oldest are dropped; what goes wrong
-is logged once, without the collector's words or the headers that it is sent; the environment's proxies, .netrc and
-OTEL_EXPORTER_OTLP_* don't change where spans go or what goes with them, and no redirect is followed.
+Guarantees: a span has the method, the status, the reason and the decision's id, and nothing of the request or the
+caller; a call never waits for the collector: at most `QUEUE` spans wait, then the oldest are dropped; a failure is
+logged once, without the collector's words or the headers sent to it; the environment's proxies, .netrc and
+OTEL_EXPORTER_OTLP_* don't change where spans go or what is sent with them, and no redirect is followed.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 class Tracing:
-    """Makes a span of each finished call: service.ports.CallObserver. To be made on the event loop.
+    """Makes a span of each finished call: service.ports.CallObserver. Create it on the event loop.
 
-    `headers` go to the collector with every export; `ratio` is the part of the calls that is recorded where the caller
-    has sent no traceparent, which otherwise decides.
+    `headers` are sent to the collector with every export. `ratio` is the share of calls that are recorded when the
+    caller sends no traceparent; a traceparent decides for itself.
     """
 
     def __init__(  # noqa: PLR0913 - settings
@@ -74,7 +74,7 @@ class Tracing:
         ca: Path | None = None,
         version: str = "",
     ) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # its lines quote what others sent
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # its log lines quote what others sent
         self._prefix = f"{service}/"
         self._spans = Counter("livekit_auth_spans", "Spans by what became of them.", ("outcome",), registry=registry)
         self._ended = self._spans.labels("ended")
@@ -124,7 +124,7 @@ class Tracing:
         span.end(end)
 
     async def close(self, seconds: float = 2.0) -> None:
-        """Exports what is queued, as far as that can be done in so many seconds."""
+        """Exports what is queued, for at most `seconds`."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
@@ -135,7 +135,7 @@ class Tracing:
         try:
             await asyncio.wait_for(done.wait(), seconds)
         except TimeoutError:
-            _log.warning("the last spans weren't exported in time", seconds=seconds)
+            _log.warning("last spans not exported in time", seconds=seconds)
 
 
 def _parent(call: FinishedCall) -> Context:
@@ -182,7 +182,7 @@ class _Session(requests.Session):
 
 
 class _Exporter(SpanExporter):
-    """OTLP's own, with its outcomes counted and its troubles logged: the first of a row, and that it is over."""
+    """OTLP's exporter, with outcomes counted and the first failure of a row logged, as is its end."""
 
     def __init__(self, session: _Session, endpoint: str, spans: Counter, loop: asyncio.AbstractEventLoop) -> None:
         self._session, self._endpoint, self._loop = session, endpoint, loop

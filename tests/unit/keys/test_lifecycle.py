@@ -241,7 +241,7 @@ def test_what_cant_sign_isnt_promoted(tmp_path: Path) -> None:
     )
     assert "could sign then" in refused(path, lambda: lifecycle.promote(path, "APItwo", NOW))
     assert "could sign then" in refused(path, lambda: lifecycle.promote(path, "APIthree", NOW))
-    assert "is revoked, and stays so" in refused(path, lambda: lifecycle.promote(path, "APInew", NOW))
+    assert "is revoked, and can't be promoted again" in refused(path, lambda: lifecycle.promote(path, "APInew", NOW))
     assert "holds no key with that id" in refused(path, lambda: lifecycle.promote(path, "APIother", NOW))
     assert "holds no key" in refused(path, lambda: lifecycle.promote(path, "APIone", NOW, ["APIother"]))
     assert "at once" in refused(path, lambda: lifecycle.promote(path, "APIone", NOW, ["APIone"]))
@@ -367,9 +367,9 @@ def test_secrets_that_are_made_never_look_made_up(tmp_path: Path) -> None:
 def test_a_key_id_stands_once_in_a_file(tmp_path: Path) -> None:
     path = key_file(tmp_path, "APIone active", "APIone verify-only")
     for call in (lifecycle.check, lifecycle.listed, lifecycle.convert):
-        with pytest.raises(ConfigError, match=f"one key id stands at {path}:2 and at {path}:3"):
+        with pytest.raises(ConfigError, match=f"duplicate key id: at {path}:2 and at {path}:3"):
             call(path, NOW)
-    with pytest.raises(ConfigError, match=f"one key id stands at {path}:2 and at {path}:3"):
+    with pytest.raises(ConfigError, match=f"duplicate key id: at {path}:2 and at {path}:3"):
         lifecycle.promote(path, "APIone", NOW)
 
 
@@ -450,7 +450,7 @@ projects:
   second: {url: "wss://two.example.org", keys: {file: other.yaml}}
 """)
     done = run(app, ["keys", "add", str(path), "APInew", "--export", str(tmp_path / "e"), "--config", str(settings)])
-    assert f'stands in project "second" ({other}:1) too' in str(done.exception)
+    assert f'and in project "second" ({other}:1)' in str(done.exception)
     assert states(path) == {"APIone": "active"}
     assert keys("add", path, "APItwo", "--export", tmp_path / "e", "--config", settings)["changed"]
     stray = tmp_path / "stray.yaml"

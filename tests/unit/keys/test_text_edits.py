@@ -139,7 +139,7 @@ def test_a_dash_on_a_line_of_its_own_is_left_to_people() -> None:
     "content", [f"{{APIa: {SECRET}}}", f"APIa: >-\n  {SECRET}\n", f"? APIa\n: {SECRET}\n  {SECRET}\n"]
 )
 def test_only_key_secret_lines_are_converted(content: str) -> None:
-    with pytest.raises(ConfigError, match="isn't written as one `key: secret` a line"):
+    with pytest.raises(ConfigError, match="isn't written as one `key: secret` per line"):
         converted(PATH, content.encode())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from livekit_auth_server.files.yaml_file import ConfigError
 
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.readiness import PHASES, Readiness
 from livekit_auth_server.supervisor.protocol import (
     Failed,

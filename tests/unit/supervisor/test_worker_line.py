@@ -104,7 +104,7 @@ async def test_a_worker_that_says_nothing_for_long_is_killed_once_and_said_to_be
         assert seconds(worker, 3 * SILENCE) == [SILENCE + 1]
     await killed(worker)
     (line,) = lines
-    assert (line["event"], line["pid"], line["why"]) == ("worker hangs and is killed", worker.pid, "it says nothing")
+    assert (line["event"], line["pid"], line["why"]) == ("worker hangs and is killed", worker.pid, "no heartbeat")
 
 
 async def test_a_word_in_time_keeps_a_slow_worker() -> None:
@@ -141,7 +141,7 @@ async def test_a_worker_that_lives_and_doesnt_come_to_serve_is_killed_after_the_
                     await asyncio.sleep(0.002)
     assert worker._age == 21
     await killed(worker)
-    assert lines[0]["why"] == "it doesn't come to serve"
+    assert lines[0]["why"] == "it doesn't serve"
 
 
 async def test_one_that_serves_isnt_killed_for_its_age() -> None:
