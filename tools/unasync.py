@@ -19,13 +19,13 @@ HEADER = "# Generated from livekit_auth/_async/{name} by tools/unasync.py: edit 
 
 # In this order; each matches from the beginning of a word.
 REPLACEMENTS = [
-    (r"The client for asyncio, and the source from which .* livekit_auth\._sync\.", "The client for threads."),
+    (r"The client for asyncio, from which .* livekit_auth\._sync\.", "The client for threads."),
     (r"# ruff: noqa: ASYNC109 [^\n]*\n", ""),
     (r"await ", ""),
     (r"async (def|with|for) ", r"\1 "),
     (r"import grpc\.aio", "import grpc"),
     (r"grpc\.aio\.", "grpc."),
-    (r"AsyncFlight", "Flight"),
+    (r"AsyncSingleFlight", "SingleFlight"),
     (r"asynccontextmanager", "contextmanager"),
     (r"AsyncIterator", "Iterator"),
     (r"AsyncRetrying", "Retrying"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from livekit_auth._async.client import AuthClient
     from livekit_auth._async.token_source import TokenSource
-    from livekit_auth._errors import (
+    from livekit_auth._messages.errors import (
         AuthError,
         ConfigError,
         Denied,
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         VerificationFailed,
         Violation,
     )
-    from livekit_auth._requests import TokenRequest
-    from livekit_auth._results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
-    from livekit_auth._webhook import VerifiedWebhook
+    from livekit_auth._messages.requests import TokenRequest
+    from livekit_auth._messages.results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
+    from livekit_auth._messages.webhook import VerifiedWebhook
 
 __all__ = [
     "AllowEntry",
@@ -54,10 +54,10 @@ __all__ = [
 
 _HOMES = {
     "AuthClient": "_async.client",
-    "TokenRequest": "_requests",
+    "TokenRequest": "_messages.requests",
     "TokenSource": "_async.token_source",
-    "VerifiedWebhook": "_webhook",
-    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_results"),
+    "VerifiedWebhook": "_messages.webhook",
+    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_messages.results"),
 }
 
 
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> object:
     """Imports a public name from its private module at first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_errors')}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_messages.errors')}"), name)
     globals()[name] = value
     return value
 

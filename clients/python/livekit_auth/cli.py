@@ -13,7 +13,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
-        from livekit_auth._extras import how_to_install
+        from livekit_auth.extras import how_to_install
 
         sys.stderr.write(f"livekit-auth's command line needs more than is installed: {how_to_install('cli')}\n")
         sys.exit(2)

@@ -19,18 +19,26 @@ try:
     from starlette.requests import ClientDisconnect
     from starlette.types import Message, Receive, Scope, Send
 except ImportError as _error:  # an extra
-    from livekit_auth._extras import how_to_install
+    from livekit_auth.extras import how_to_install
 
     raise ImportError(f"livekit_auth.fastapi needs FastAPI: {how_to_install('fastapi')}") from _error
 
-from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
-from livekit_auth._requests import TokenRequest
-from livekit_auth._results import IssuedToken
-from livekit_auth._web.answers import Answer, RefusedError, retry_after
-from livekit_auth._web.asked import OLDER, STANDARD, Access, AskedToken, check_asked, check_members, fields_at_fault
+from livekit_auth._messages.errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._messages.results import IssuedToken
 from livekit_auth._web.bodies import read_body, require_json, values
-from livekit_auth._web.documented import REFUSALS, OlderToken, StandardToken, at_fault, request_body
+from livekit_auth._web.openapi import REFUSALS, OlderToken, StandardToken, at_fault, request_body
+from livekit_auth._web.responses import Answer, RefusedError, retry_after
 from livekit_auth._web.strict_json import pairs_to_object, parse_object
+from livekit_auth._web.token_request import (
+    OLDER,
+    STANDARD,
+    Access,
+    AskedToken,
+    check_asked,
+    check_members,
+    fields_at_fault,
+)
 from livekit_auth.webhooks import MAX_BODY, EventType, HandlerT, Verifier, WebhookReceiver
 
 __all__ = ["Access", "Asked", "AskedToken", "WebhookRouter", "token_router", "webhook_router"]

@@ -16,10 +16,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
-from livekit_auth._errors import AuthError, InvalidRequest, VerificationFailed
-from livekit_auth._web.answers import Answer, RefusedError, retry_after
+from livekit_auth._messages.errors import AuthError, InvalidRequest, VerificationFailed
+from livekit_auth._messages.webhook import VerifiedWebhook
 from livekit_auth._web.bodies import TooSlowError, read_body, values
-from livekit_auth._webhook import VerifiedWebhook
+from livekit_auth._web.responses import Answer, RefusedError, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, MutableMapping

@@ -20,7 +20,7 @@ from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
 from livekit.protocol.models import Room
 
 from livekit_auth import AuthClient, ConfigError, Denied
-from livekit_auth.agent_proxy import _door, _messages
+from livekit_auth.agent_proxy import _limited_server, _worker_protocol
 from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
@@ -660,7 +660,7 @@ async def test_a_fault_of_its_own_ends_the_connection_and_is_told(http, proxy, l
     def faulty(*_, **__):
         raise KeyError("what mustn't show")
 
-    monkeypatch.setattr(_messages, way, faulty)
+    monkeypatch.setattr(_worker_protocol, way, faulty)
     livekit.to_say = [ServerMessage().SerializeToString()]
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         await worker.send_bytes(b"")
@@ -733,14 +733,14 @@ async def hung_up(reader):
 
 
 async def test_strangers_share_a_few_places_and_the_worker_still_gets_in(http, proxy, livekit):
-    said = [b"GET /agent HTTP/1.1\r\nX-Half: a"] * (_door.MAX_STRANGERS + 20)
+    said = [b"GET /agent HTTP/1.1\r\nX-Half: a"] * (_limited_server.MAX_UNAUTHENTICATED + 20)
     async with strangers(proxy, *said) as readers, asyncio.timeout(PATIENCE):
         assert all([await hung_up(reader) for reader in readers[:20]])
         assert await handshake(http, proxy) == 101
 
 
 async def test_who_shows_no_key_in_time_is_hung_up_on(http, client, livekit, monkeypatch):
-    monkeypatch.setattr(_door, "PROOF_SECONDS", 0.2)
+    monkeypatch.setattr(_limited_server, "AUTHENTICATION_SECONDS", 0.2)
     register = WorkerMessage()
     register.register.agent_name = "greeter"
     async with (
@@ -803,7 +803,7 @@ async def test_no_proxy_is_used_where_none_is_wanted(http, client, livekit, *, n
     monkeypatch.setenv("HTTP_PROXY", f"http://{livekit.address}")
     monkeypatch.setenv("NO_PROXY", exempt)
     async with serving(client, RULES, "ws://livekit.example.org:7880") as proxy:
-        assert proxy._way_out is None
+        assert proxy._outbound_proxy is None
 
 
 async def test_a_livekit_on_this_machine_is_never_reached_through_a_proxy(

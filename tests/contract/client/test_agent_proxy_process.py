@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from livekit_auth import AuthClient, ConfigError
-from livekit_auth.agent_proxy import _tether
+from livekit_auth.agent_proxy import _die_with_parent
 from livekit_auth.agent_proxy._proxy import Rules
 from livekit_auth.agent_proxy._run import run
 
@@ -121,7 +121,7 @@ async def test_a_fifo_in_place_of_the_file_is_refused_without_waiting(auth, path
 async def test_a_command_whose_parent_has_ended_meanwhile_is_not_started(tmp_path):
     """The kernel tells nobody of a parent that had ended before it was asked to."""
     started = tmp_path / "started"
-    command = [sys.executable, "-I", "-S", _tether.__file__, "1", "touch", str(started)]
+    command = [sys.executable, "-I", "-S", _die_with_parent.__file__, "1", "touch", str(started)]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, told = await process.communicate()
     assert process.returncode == 1

@@ -19,8 +19,8 @@ from livekit.agents.utils import http_context
 from livekit.protocol.agent import ServerMessage, WorkerMessage
 
 from livekit_auth import ConfigError, Denied, TokenRequest, TokenSource, sync
-from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agents import AgentServer, _http, _private
+from livekit_auth._workers.tokens import WorkerTokens
+from livekit_auth.agents import AgentServer, _http, _livekit_internals
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings
 from support.fake_auth_server import TOKEN, refusal
@@ -129,7 +129,7 @@ async def until(condition):
 
 
 def test_livekit_agents_has_the_private_names_that_are_relied_on():
-    _private.check(agents.AgentServer())
+    _livekit_internals.check(agents.AgentServer())
 
 
 def test_a_version_without_them_is_refused_with_what_to_do(monkeypatch):
@@ -180,7 +180,7 @@ async def test_a_second_run_exports_nothing_either(server, livekit):
 def test_placeholders_are_random_and_of_no_use(server):
     made = []
     for _ in range(2):
-        _private.set_placeholders(server)
+        _livekit_internals.set_placeholders(server)
         made.append(server._api_secret)
     assert len(set(made)) == 2
     assert all(len(secret) >= 43 for secret in made)

@@ -8,8 +8,10 @@ import pytest
 
 import livekit_auth
 import livekit_auth.sync
-from livekit_auth import NotConnected, Unavailable, _diagnosis
-from livekit_auth._certificates import Certificates
+from livekit_auth import NotConnected, Unavailable
+from livekit_auth._connection import diagnosis
+from livekit_auth._connection.certificates import Certificates
+from livekit_auth._connection.config import Config
 from support.fake_auth_server import refusal, serving
 from support.pki import NOW, Authority
 from support.ports import free_port
@@ -111,7 +113,7 @@ async def test_a_proxy_that_has_no_server_behind_it_is_no_lost_connection(client
 
 async def test_many_failing_calls_make_one_test_connection(files, monkeypatch):
     made = []
-    monkeypatch.setattr(_diagnosis, "look", lambda *_: made.append(1))
+    monkeypatch.setattr(diagnosis, "look", lambda *_: made.append(1))
     async with livekit_auth.AuthClient(f"localhost:{free_port()}", **files) as client:
         await asyncio.gather(*(client.get_caller(timeout=1.0) for _ in range(20)), return_exceptions=True)
     assert len(made) == 1
@@ -119,7 +121,7 @@ async def test_many_failing_calls_make_one_test_connection(files, monkeypatch):
 
 async def test_a_proxy_in_the_environment_is_not_gone_round(files, monkeypatch):
     made = []
-    monkeypatch.setattr(_diagnosis, "look", lambda *_: made.append(1))
+    monkeypatch.setattr(diagnosis, "look", lambda *_: made.append(1))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     async with livekit_auth.AuthClient(f"localhost:{free_port()}", **files) as client:
         with pytest.raises(Unavailable):
@@ -128,6 +130,6 @@ async def test_a_proxy_in_the_environment_is_not_gone_round(files, monkeypatch):
 
 
 async def test_a_server_that_answers_leaves_nothing_to_find(address, files):
-    config = livekit_auth._config.Config.resolve(address, **files)
+    config = Config.resolve(address, **files)
     certificates = Certificates(*(files[name].read_bytes() for name in ("ca", "cert", "key")))
-    assert await asyncio.to_thread(_diagnosis.look, config, certificates) is None
+    assert await asyncio.to_thread(diagnosis.look, config, certificates) is None

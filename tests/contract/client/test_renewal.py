@@ -6,13 +6,14 @@ import os
 import psutil
 import pytest
 
-from livekit_auth import AuthClient, _certificates
+from livekit_auth import AuthClient
+from livekit_auth._connection import certificates
 
 
 @pytest.fixture(autouse=True)
 def look_always(monkeypatch):
     """Looks at the files at every call, so that no test waits for the second."""
-    monkeypatch.setattr(_certificates, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(certificates, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from livekit_auth import Denied, TokenRequest, Unavailable, _certificates
+from livekit_auth import Denied, TokenRequest, Unavailable
+from livekit_auth._connection import certificates
 from livekit_auth.sync import TokenSource
 from support.fake_auth_server import refusal
 
@@ -23,7 +24,7 @@ async def test_one_client_serves_many_threads_over_one_connection(sync_client, s
 
 
 async def test_a_renewal_under_load_breaks_no_call(sync_client, service, files, authority, monkeypatch):
-    monkeypatch.setattr(_certificates, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(certificates, "POLL_SECONDS", 0.0)
     renewed = authority.issue(uris=["spiffe://example.org/web"])
     started = threading.Barrier(5)
 

@@ -13,11 +13,11 @@ from livekit.agents import APIConnectionError, inference
 from livekit.agents.inference import _utils as _inference
 
 from livekit_auth import ConfigError, Denied, TokenRequest, Unavailable
-from livekit_auth._errors import Failure
-from livekit_auth._livekit_calls import needs
-from livekit_auth._results import IssuedToken
-from livekit_auth.agents import _cloud, _http, _private, _process
-from livekit_auth.agents._process import ProcessTokens, process_tokens
+from livekit_auth._messages.errors import Failure
+from livekit_auth._messages.results import IssuedToken
+from livekit_auth._workers.required_grants import needs
+from livekit_auth.agents import _cloud, _http, _livekit_internals, _process_tokens
+from livekit_auth.agents._process_tokens import ProcessTokens, process_tokens
 from livekit_auth.agents._settings import Settings
 
 PATIENCE = 10  # seconds
@@ -101,7 +101,7 @@ async def test_inference_with_unusable_settings_says_which():
 
 
 async def test_a_token_comes_as_soon_as_the_service_is_back(monkeypatch):
-    monkeypatch.setattr(_process, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_process_tokens, "MAX_PAUSE_SECONDS", 0.01)
     kept = tokens(Client(AWAY, AWAY, issued())).inference
     await kept.ready(PATIENCE)
     async with asyncio.timeout(PATIENCE):
@@ -186,7 +186,7 @@ def test_setting_up_again_replaces_nothing_twice(as_before):
         _cloud.set_up(settings(inference_role=role, observability_role=role))
     own = inference.LLM.__init__.replaced
     assert not hasattr(own, "replaced")
-    assert _private.REPLACED
+    assert _livekit_internals.REPLACED
 
 
 def test_a_version_without_a_name_that_is_replaced_is_refused(monkeypatch):
@@ -195,7 +195,7 @@ def test_a_version_without_a_name_that_is_replaced_is_refused(monkeypatch):
     server = AgentServer()
     monkeypatch.delattr(job, "_observability_url")
     with pytest.raises(ConfigError, match=r"no livekit\.agents\.job\._observability_url: .* works with 1\.7 and 1\.8"):
-        _private.check(server)
+        _livekit_internals.check(server)
 
 
 SERVICES = (

@@ -3,8 +3,8 @@
 import pytest
 
 from livekit_auth import AuthClient, ConfigError
-from livekit_auth._certificates import CertificateFiles
-from livekit_auth._config import Config, Files, FromWorkloadApi
+from livekit_auth._connection.certificates import CertificateFiles
+from livekit_auth._connection.config import Config, Files, FromWorkloadApi
 from support.pki import Authority
 
 NAMES = ("ADDRESS", "CA", "CERT", "KEY")

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from livekit_auth._diagnosis import not_after
+from livekit_auth._connection.diagnosis import not_after
 from support.pki import NOW, Authority
 
 

@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from livekit_auth._extras import how_to_install
+from livekit_auth.extras import how_to_install
 
 
 @pytest.mark.parametrize(

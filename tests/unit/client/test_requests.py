@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from livekit_auth import AuthClient, TokenRequest, sync
-from livekit_auth._requests import Kind, encode
+from livekit_auth._messages.requests import Kind, encode
 from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest
 from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf.json_format import ParseError
 
-from livekit_auth import _results
-from livekit_auth._webhook import verified_webhook
+from livekit_auth._messages import results
+from livekit_auth._messages.webhook import verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1.grants_pb2 import ParticipantKind
 from support.fake_auth_server import TOKEN, issued
@@ -20,14 +20,14 @@ def webhook(body=BODY):
 
 
 def test_the_repr_of_an_issued_token_does_not_show_it():
-    token = _results.issued_token(issued())
+    token = results.issued_token(issued())
     assert token.token == TOKEN
     assert TOKEN not in repr(token)
     assert TOKEN not in str(token)
 
 
 def test_times_are_aware():
-    token = _results.issued_token(issued())
+    token = results.issued_token(issued())
     assert token.expire_time.tzinfo is UTC
     assert (token.expire_time - token.issue_time).total_seconds() == 600
 
@@ -62,14 +62,14 @@ def test_parse_without_the_extra_says_what_to_install(monkeypatch):
     [(ParticipantKind.PARTICIPANT_KIND_AGENT, "agent"), (ParticipantKind.PARTICIPANT_KIND_UNSPECIFIED, ""), (99, "")],
 )
 def test_a_verified_tokens_kind_is_livekits_name(kind, name):
-    assert _results.verified_token(pb.VerifyTokenResponse(kind=kind)).kind == name
+    assert results.verified_token(pb.VerifyTokenResponse(kind=kind)).kind == name
 
 
 def test_a_verified_token_has_what_is_set():
     message = pb.VerifyTokenResponse(attributes={"a": "b"}, other_claims=["x"])
     message.issue_time.seconds = 1
     message.room_config.max_participants = 2
-    verified = _results.verified_token(message)
+    verified = results.verified_token(message)
     assert verified.attributes == {"a": "b"}
     assert verified.other_claims == ("x",)
     assert verified.issue_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
@@ -86,5 +86,5 @@ def test_a_verified_token_has_what_is_set():
     ],
 )
 def test_a_matcher_reads_as_the_policy_has_it(message, text):
-    caller = _results.caller(pb.GetCallerResponse(allow=[pb.AllowEntry(rooms=[message])]))
+    caller = results.caller(pb.GetCallerResponse(allow=[pb.AllowEntry(rooms=[message])]))
     assert str(caller.allow[0].rooms[0]) == text

@@ -6,8 +6,8 @@ import itertools
 import pytest
 from tenacity import RetryCallState, Retrying
 
-from livekit_auth._errors import to_error
-from livekit_auth._retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
+from livekit_auth._connection.retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
+from livekit_auth._messages.errors import to_error
 from support.fake_auth_server import refusal
 
 

@@ -18,10 +18,10 @@ from livekit_auth import (
     TokenRequest,
     TokenSource,
     Unavailable,
-    _results,
     sync,
 )
-from livekit_auth._errors import to_error
+from livekit_auth._messages.errors import to_error
+from livekit_auth._messages.results import issued_token
 from support.fake_auth_server import issued, refusal
 
 LIFETIME = 600.0
@@ -43,7 +43,7 @@ class FakeClient:
         if self.script:
             error = self.script.pop(0)
             raise error if isinstance(error, Exception) else to_error(error)
-        token = _results.issued_token(issued(lifetime=int(self.lifetime)))
+        token = issued_token(issued(lifetime=int(self.lifetime)))
         return replace(token, token=f"token-{len(self.requests)}")
 
 
@@ -352,7 +352,7 @@ def test_threads_share_one_request():
 
         def issue(self, _request):
             self.gate.wait(5)
-            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+            return replace(issued_token(issued()), token=f"token-{next(self.requests)}")
 
     source = sync.TokenSource(Client(), TokenRequest(role="guest"))
     with ThreadPoolExecutor(8) as pool:
@@ -369,7 +369,7 @@ def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
         def issue(self, _request):
             if (number := next(self.requests)) > 1:
                 self.gate.wait(5)
-            return replace(_results.issued_token(issued()), token=f"token-{number}")
+            return replace(issued_token(issued()), token=f"token-{number}")
 
     clock = Clock()
     source = sync.TokenSource(Client(), TokenRequest(role="guest"), clock=clock)
@@ -387,7 +387,7 @@ def test_without_a_thread_to_be_had_the_token_held_is_returned_and_a_missing_one
         requests = itertools.count(1)
 
         def issue(self, _request):
-            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+            return replace(issued_token(issued()), token=f"token-{next(self.requests)}")
 
     def refuse(_thread):
         raise RuntimeError("can't start new thread")

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
-from livekit_auth._trace import trace_metadata
+from livekit_auth._connection.trace import trace_metadata
 from livekit_auth_server.core.trace import parse_traceparent
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -38,7 +38,7 @@ def test_without_a_span_nothing_is_sent() -> None:
 
 def test_opentelemetry_is_not_imported_for_it() -> None:
     code = (
-        "import sys; import livekit_auth, livekit_auth.sync; from livekit_auth._trace import trace_metadata;"
+        "import sys; import livekit_auth, livekit_auth.sync; from livekit_auth._connection.trace import trace_metadata;"
         "print(trace_metadata(), [name for name in sys.modules if 'opentelemetry' in name])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from livekit_auth import ConfigError, Denied, TokenRequest, _results
-from livekit_auth._errors import to_error
-from livekit_auth._worker_tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
+from livekit_auth import ConfigError, Denied, TokenRequest
+from livekit_auth._messages import results
+from livekit_auth._messages.errors import to_error
+from livekit_auth._workers.tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
 from support.fake_auth_server import issued, refusal
 
 LIFETIME = 300
@@ -31,7 +32,7 @@ class Service:
             error = self.script.pop(0)
             raise error if isinstance(error, Exception) else to_error(error)
         self.count += 1
-        return replace(_results.issued_token(issued(lifetime=LIFETIME)), token=f"token-{self.count}")
+        return replace(results.issued_token(issued(lifetime=LIFETIME)), token=f"token-{self.count}")
 
 
 class Time:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import spiffe
 
-from livekit_auth._workload_api import WorkloadApi
+from livekit_auth.workload_api import WorkloadApi
 
 PATIENCE = 10  # seconds
 

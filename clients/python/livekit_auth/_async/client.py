@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc.aio
 from tenacity import AsyncRetrying, retry_if_exception
 
-from livekit_auth import _results
 from livekit_auth._async.connection import Connection
-from livekit_auth._config import DEFAULT_TIMEOUT, Config, check_timeout
-from livekit_auth._errors import AuthError, not_connected, to_error, unusable
-from livekit_auth._requests import TokenRequest, encode
-from livekit_auth._retry import Attempts, is_transient
-from livekit_auth._trace import trace_metadata
-from livekit_auth._webhook import VerifiedWebhook, verified_webhook
+from livekit_auth._connection.config import DEFAULT_TIMEOUT, Config, check_timeout
+from livekit_auth._connection.retry import Attempts, is_transient
+from livekit_auth._connection.trace import trace_metadata
+from livekit_auth._messages import results
+from livekit_auth._messages.errors import AuthError, not_connected, to_error, unusable
+from livekit_auth._messages.requests import TokenRequest, encode
+from livekit_auth._messages.webhook import VerifiedWebhook, verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from types import TracebackType
 
-    from livekit_auth._requests import Kind
-    from livekit_auth._results import Caller, IssuedToken, VerifiedToken
+    from livekit_auth._messages.requests import Kind
+    from livekit_auth._messages.results import Caller, IssuedToken, VerifiedToken
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
     from livekit_auth.v1.room_config_pb2 import RoomConfig
@@ -129,7 +129,7 @@ class AuthClient:
     async def issue(self, request: TokenRequest, *, timeout: float | None = None) -> IssuedToken:
         """Issues one token: `issue_token` for a request that is at hand as a value."""
         response = await self._call(lambda stub: stub.IssueToken, encode(request), timeout)
-        return _results.issued_token(response, validate_only=request.validate_only)
+        return results.issued_token(response, validate_only=request.validate_only)
 
     async def issue_tokens(
         self, requests: Sequence[TokenRequest], *, timeout: float | None = None
@@ -143,7 +143,7 @@ class AuthClient:
             return []
         batch = pb.BatchIssueTokensRequest(requests=[encode(request) for request in requests])
         response = await self._call(lambda stub: stub.BatchIssueTokens, batch, timeout)
-        return _results.batch(response, requests)
+        return results.batch(response, requests)
 
     async def verify_webhook(
         self, body: bytes, authorization: str, project: str = "", *, timeout: float | None = None
@@ -169,16 +169,16 @@ class AuthClient:
             return None
         request = pb.AckWebhookRequest(project=event.project, event_id=event.event_id, body_sha256=event.body_sha256)
         response = await self._call(lambda stub: stub.AckWebhook, request, timeout)
-        return _results.to_datetime(response.expire_time)
+        return results.to_datetime(response.expire_time)
 
     async def verify_token(self, token: str, *, timeout: float | None = None) -> VerifiedToken:
         """Verifies a LiveKit access token, at most 3 MiB. Raises VerificationFailed when it isn't valid now."""
         request = pb.VerifyTokenRequest(token=token)
-        return _results.verified_token(await self._call(lambda stub: stub.VerifyToken, request, timeout))
+        return results.verified_token(await self._call(lambda stub: stub.VerifyToken, request, timeout))
 
     async def get_caller(self, *, timeout: float | None = None) -> Caller:
         """Who the server takes this caller for and what the policy lets it do: ask this first when denied."""
-        return _results.caller(await self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
+        return results.caller(await self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
 
     async def _call(
         self,

@@ -10,9 +10,9 @@ import typer
 from livekit_auth._async.client import AuthClient
 from livekit_auth._cli import output
 from livekit_auth._cli.options import Address, Ca, Cert, Key, Project, Timeout
-from livekit_auth._config import DEFAULT_TIMEOUT
-from livekit_auth._errors import ConfigError
-from livekit_auth._extras import how_to_install
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth.extras import how_to_install
 
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*/[A-Za-z][A-Za-z0-9_]*")
 

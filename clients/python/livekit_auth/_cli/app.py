@@ -14,12 +14,12 @@ from livekit_auth._cli import options, output
 from livekit_auth._cli.agent_proxy import agent_proxy
 from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout, examples
 from livekit_auth._cli.program import Program
-from livekit_auth._config import DEFAULT_TIMEOUT
-from livekit_auth._requests import TokenRequest
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth._messages.requests import TokenRequest
 from livekit_auth.v1.grants_pb2 import Grants
 
 if TYPE_CHECKING:
-    from livekit_auth._results import Caller
+    from livekit_auth._messages.results import Caller
 
 app = typer.Typer(
     name="livekit-auth",

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from livekit_auth._errors import (
+from livekit_auth._messages.errors import (
     AuthError,
     ConfigError,
     Denied,

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from livekit_auth import _channel, _fork
-from livekit_auth._certificates import open_source
-from livekit_auth._diagnosis import Diagnosis
+from livekit_auth._connection.certificates import open_source
+from livekit_auth._connection.channel import open_channel
+from livekit_auth._connection.diagnosis import Diagnosis
+from livekit_auth._process import fork
 from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from livekit_auth._config import Config
-    from livekit_auth._errors import Finding
+    from livekit_auth._connection.config import Config
+    from livekit_auth._messages.errors import Finding
 
 
 @dataclass(slots=True)
@@ -52,12 +53,12 @@ class Connection:
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._closed = False
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: sets the parent's channel aside. The next call opens another."""
         self._lock = threading.Lock()
-        _fork.set_aside(self._link)
+        fork.set_aside(self._link)
         self._link = None
 
     @contextmanager
@@ -111,5 +112,5 @@ class Connection:
             return link.finished
 
     def _open(self) -> _Link:
-        channel = _channel.secure(grpc.secure_channel, self._address, self._source.current)
+        channel = open_channel(grpc.secure_channel, self._address, self._source.current)
         return _Link(channel, AuthServiceStub(channel))

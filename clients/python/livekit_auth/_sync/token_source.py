@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
-from livekit_auth._clock import steady
-from livekit_auth._errors import AuthError, unusable, with_retry_after
-from livekit_auth._flight import Flight
-from livekit_auth._retry import CHANCE, MAX_RETRY_AFTER_SECONDS
+from livekit_auth._connection.retry import CHANCE, MAX_RETRY_AFTER_SECONDS
+from livekit_auth._messages.errors import AuthError, unusable, with_retry_after
+from livekit_auth._process.clock import steady
+from livekit_auth._process.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from livekit_auth._requests import TokenRequest
-    from livekit_auth._results import IssuedToken
+    from livekit_auth._messages.requests import TokenRequest
+    from livekit_auth._messages.results import IssuedToken
 
 MAX_BACKOFF_SECONDS = 30.0
 """The longest pause between renewals that fail, unless the server asks for more."""
@@ -78,7 +78,7 @@ class TokenSource:
         self._renew_ahead = renew_ahead
         self._clock = clock
         self._uniform = uniform
-        self._flight = Flight()
+        self._flight = SingleFlight()
         self._held: _Held | None = None
         self._failure: Exception | None = None
         self._failures = 0

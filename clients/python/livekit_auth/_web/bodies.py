@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._web.responses import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable

@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, NoReturn
 
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._web.responses import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,15 +14,15 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from livekit_auth import _livekit_calls
 from livekit_auth._async.token_source import Issuer, TokenSource
-from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
-from livekit_auth._requests import TokenRequest
-from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agent_proxy import _messages
-from livekit_auth.agent_proxy._door import BACKLOG, Door
+from livekit_auth._messages.errors import AuthError, ConfigError, Denied, Unauthenticated
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._workers import required_grants
+from livekit_auth._workers.tokens import WorkerTokens
+from livekit_auth.agent_proxy import _worker_protocol
+from livekit_auth.agent_proxy._limited_server import BACKLOG, LimitedServer
 from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
-from livekit_auth.agent_proxy._way_out import proxy_for
+from livekit_auth.agent_proxy._outbound_proxy import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -93,12 +93,12 @@ class Proxy:
         base = f"{parts.netloc}{parts.path.rstrip('/')}"
         self.key = LocalKey.new()
         self.address = ""
-        self.door: Door | None = None
+        self.server: LimitedServer | None = None
         self._client = client
         self._rules = rules
         self._url = f"{'wss' if secure else 'ws'}://{base}"
         self._http_url = f"{'https' if secure else 'http'}://{base}"
-        self._way_out = proxy_for(self._http_url)
+        self._outbound_proxy = proxy_for(self._http_url)
         self._session = session
         self._tokens = WorkerTokens(client, TokenRequest(role=rules.role, project=rules.project))
         self._told_of_recording = False
@@ -115,8 +115,8 @@ class Proxy:
         if isinstance(claims, web.Response):
             claims.force_close()
             return claims
-        if self.door is not None:
-            self.door.admit(request)
+        if self.server is not None:
+            self.server.admit(request)
         path = request.raw_path.partition("?")[0]  # as it was sent: nothing is decoded, nothing is normalised
         if request.method == "GET" and path == "/agent":
             return await self._agent(request, _video(claims))
@@ -157,7 +157,7 @@ class Proxy:
                 headers={"Authorization": f"Bearer {token.token}"},
                 heartbeat=HEARTBEAT_SECONDS,
                 max_msg_size=MAX_ANSWER_BYTES,
-                proxy=self._way_out,
+                proxy=self._outbound_proxy,
             )
 
     async def _relay(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
@@ -183,8 +183,8 @@ class Proxy:
     async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
         while (frame := await worker.receive()).type in MESSAGES:
             try:
-                passed = _messages.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
-            except _messages.UnreadableError:
+                passed = _worker_protocol.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
+            except _worker_protocol.UnreadableError:
                 _log.warning("The worker sent something that isn't a message of the worker protocol; it is cut off")
                 return Ending(WSCloseCode.PROTOCOL_ERROR)
             if passed is None:
@@ -195,8 +195,8 @@ class Proxy:
 
     async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
         while (frame := await livekit.receive()).type in MESSAGES:
-            with contextlib.suppress(_messages.UnreadableError):
-                await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
+            with contextlib.suppress(_worker_protocol.UnreadableError):
+                await _send(worker, _worker_protocol.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
         ending = Ending.of(frame, gone=WSCloseCode.BAD_GATEWAY)
         _log.info("The worker's connection to LiveKit ended with code %d", ending.code)
         return ending
@@ -214,14 +214,14 @@ class Proxy:
             token = await self._source(room).token()
             headers = {"Authorization": f"Bearer {token.token}", "Content-Type": request.content_type}
             url = f"{self._http_url}{path}"
-            async with self._session.post(url, data=body, headers=headers, proxy=self._way_out) as answer:
+            async with self._session.post(url, data=body, headers=headers, proxy=self._outbound_proxy) as answer:
                 content = await answer.content.read(MAX_ANSWER_BYTES + 1)
                 while len(content) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
                     content += more
                 if len(content) > MAX_ANSWER_BYTES:
                     return web.Response(status=502)
-                if answer.status in _livekit_calls.REFUSED:
-                    _log.warning(_livekit_calls.refusal(path, answer.status, str(self._rules.api_role)))
+                if answer.status in required_grants.REFUSED:
+                    _log.warning(required_grants.refusal(path, answer.status, str(self._rules.api_role)))
                 return web.Response(status=answer.status, body=content, content_type=answer.content_type)
         except (AuthError, OSError, TimeoutError, aiohttp.ClientError, _RedirectedError) as error:
             return _failed(error)
@@ -244,8 +244,8 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
         proxy = Proxy(client, rules, url, session)
         # A worker that gave up waiting is forgotten: its requests would queue while the service is away.
-        proxy.door = Door(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
-        runner = web.ServerRunner(proxy.door, shutdown_timeout=1.0)
+        proxy.server = LimitedServer(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
+        runner = web.ServerRunner(proxy.server, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, LOOPBACK, 0, backlog=BACKLOG).start()
@@ -281,7 +281,7 @@ def _without_request(record: logging.LogRecord) -> bool:
     return True
 
 
-async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _messages.Frame) -> None:
+async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _worker_protocol.Frame) -> None:
     await (socket.send_bytes(data) if isinstance(data, bytes) else socket.send_str(data))
 
 

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livekit_auth._config import SECRET_VARIABLES
-from livekit_auth._errors import ConfigError
-from livekit_auth._requests import TokenRequest
-from livekit_auth.agent_proxy import _tether
-from livekit_auth.agent_proxy._credentials import written
+from livekit_auth._connection.config import SECRET_VARIABLES
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth.agent_proxy import _die_with_parent
+from livekit_auth.agent_proxy._credentials_file import written
+from livekit_auth.agent_proxy._outbound_proxy import bypassing_proxy
 from livekit_auth.agent_proxy._proxy import LOOPBACK, Rules, serving
-from livekit_auth.agent_proxy._way_out import without_a_way_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ async def run(client: AuthClient, rules: Rules, command: Sequence[str], credenti
             for name, value in os.environ.items()
             if not name.startswith("LIVEKIT_AUTH_") and name not in credentials
         }
-        environment |= without_a_way_back(environment, LOOPBACK)
+        environment |= bypassing_proxy(environment, LOOPBACK)
         if credentials_file is None:
             return await _child(command, {**environment, **credentials})
         with written(credentials_file, credentials):
@@ -64,7 +64,7 @@ async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
     if shutil.which(command[0], path=environment.get("PATH")) is None:
         raise ConfigError(f"can't run {command[0]}: no such program, or it can't be executed")
     try:
-        process = await asyncio.create_subprocess_exec(*_tethered(command), env=environment)
+        process = await asyncio.create_subprocess_exec(*_with_parent(command), env=environment)
     except OSError as error:
         raise ConfigError(f"can't run {command[0]}: {error.strerror}") from None
     loop = asyncio.get_running_loop()
@@ -80,12 +80,12 @@ async def _child(command: Sequence[str], environment: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _tethered(command: Sequence[str]) -> list[str]:
+def _with_parent(command: Sequence[str]) -> list[str]:
     """The command, in a form that ends with this process even when that is killed, where the system has a way."""
     if sys.platform != "linux" or not sys.executable:
         return list(command)
     # -I and -S keep what is in the worker's environment and site-packages out of this step.
-    return [sys.executable, "-I", "-S", str(Path(_tether.__file__)), str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", str(Path(_die_with_parent.__file__)), str(os.getpid()), *command]
 
 
 def _forward(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

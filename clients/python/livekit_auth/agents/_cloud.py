@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from livekit import api
 from livekit.agents import APIConnectionError
 
-from livekit_auth._errors import AuthError, ConfigError, RateLimited, ServerError, Unavailable
-from livekit_auth.agents import _private
+from livekit_auth._messages.errors import AuthError, ConfigError, RateLimited, ServerError, Unavailable
+from livekit_auth.agents import _livekit_internals
 from livekit_auth.agents._http import STAND_IN, ApiSession
-from livekit_auth.agents._process import process_tokens
+from livekit_auth.agents._process_tokens import process_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import aiohttp
 
-    from livekit_auth.agents._process import KeptToken, WaitingSource
+    from livekit_auth.agents._process_tokens import KeptToken, WaitingSource
     from livekit_auth.agents._settings import Settings
 
 NO_INFERENCE = (
@@ -42,14 +42,14 @@ def set_up(settings: Settings) -> None:
     """Makes livekit-agents in this process take these tokens from the service. Doing so again changes nothing."""
     tokens = process_tokens(settings)
     if settings.inference_role is None:
-        _private.refuse_inference(NO_INFERENCE)
+        _livekit_internals.refuse_inference(NO_INFERENCE)
     else:
-        _private.sign_inference_with(_of_the_service(lambda: inference_token(tokens.inference)))
+        _livekit_internals.sign_inference_with(_of_the_service(lambda: inference_token(tokens.inference)))
     if settings.observability_role is None:
-        _private.stop_recording(lambda: _log.warning(NO_RECORDING))
+        _livekit_internals.stop_recording(lambda: _log.warning(NO_RECORDING))
     else:
         recording = tokens.observability
-        _private.sign_recording_with(
+        _livekit_internals.sign_recording_with(
             _of_the_service(lambda: STAND_IN),
             header=lambda: {"Authorization": f"Bearer {recording.wait().token}"},
             session=lambda session: _authorised(session, recording),
@@ -98,7 +98,7 @@ def _of_the_service(token: Callable[[], str]) -> Callable[..., Any]:
     """The maker of access tokens for a module of livekit-agents. A key that the user's code passes still signs."""
 
     def make(api_key: str | None = None, api_secret: str | None = None) -> Any:  # noqa: ANN401 - AccessToken or the like
-        if api_key in {None, _private.PLACEHOLDER_KEY}:
+        if api_key in {None, _livekit_internals.PLACEHOLDER_KEY}:
             return _Issued(token)
         return api.AccessToken(api_key, api_secret)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import aiohttp
 
-from livekit_auth import _livekit_calls
-from livekit_auth._errors import AuthError
+from livekit_auth._messages.errors import AuthError
+from livekit_auth._workers import required_grants
 
 if TYPE_CHECKING:
-    from livekit_auth._results import IssuedToken
-    from livekit_auth._worker_tokens import WorkerTokens
+    from livekit_auth._messages.results import IssuedToken
+    from livekit_auth._workers.tokens import WorkerTokens
 
 STAND_IN = "a-token-of-livekit-auth-goes-here"
 """What `ctx.api` is given as its token. Sent as it is, LiveKit would refuse it."""
@@ -98,8 +98,8 @@ class ApiSession:
             answer = await handler(request)
         finally:
             request.headers["Authorization"] = stand_in  # it was sent; aiohttp's errors show the headers in their repr
-        if self._role is not None and answer.status in _livekit_calls.REFUSED:
-            _log.warning(_livekit_calls.refusal(request.url.path, answer.status, self._role))
+        if self._role is not None and answer.status in required_grants.REFUSED:
+            _log.warning(required_grants.refusal(request.url.path, answer.status, self._role))
         return answer
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from livekit.agents.utils import http_context
 from livekit.api import LiveKitAPI
 
-from livekit_auth._config import DEFAULT_TIMEOUT
-from livekit_auth._errors import ConfigError
-from livekit_auth.agents import _cloud, _private
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth.agents import _cloud, _livekit_internals
 from livekit_auth.agents._http import STAND_IN, ApiSession
-from livekit_auth.agents._process import process_tokens
+from livekit_auth.agents._process_tokens import process_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,9 @@ class Entrypoint:
 
     async def __call__(self, ctx: JobContext) -> None:
         """Gives the job its `ctx.api`, and runs the user's function."""
-        _private.set_api(ctx, cast("LiveKitAPI", _NoApi()) if self.settings.api_role is None else self._api(ctx))
+        _livekit_internals.set_api(
+            ctx, cast("LiveKitAPI", _NoApi()) if self.settings.api_role is None else self._api(ctx)
+        )
         if self.settings.inference_role is not None:
             await process_tokens(self.settings).inference.ready(DEFAULT_TIMEOUT)
         await self.function(ctx)
@@ -46,7 +48,7 @@ class Entrypoint:
         source = process_tokens(self.settings).source(self.settings.api_role, room=ctx.job.room.name)
         session = ApiSession(http_context.http_session(), source, role=self.settings.api_role)
         return LiveKitAPI.with_token(
-            STAND_IN, _private.job_url(ctx) or None, session=cast("aiohttp.ClientSession", session)
+            STAND_IN, _livekit_internals.job_url(ctx) or None, session=cast("aiohttp.ClientSession", session)
         )
 
 

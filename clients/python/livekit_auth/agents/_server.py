@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from livekit import agents
 
-from livekit_auth._errors import AuthError, ConfigError
-from livekit_auth._requests import TokenRequest
-from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agents import _cloud, _private
+from livekit_auth._messages.errors import AuthError, ConfigError
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._workers.tokens import WorkerTokens
+from livekit_auth.agents import _cloud, _livekit_internals
 from livekit_auth.agents._http import WorkerSession
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings, refuse_secrets
@@ -68,8 +68,8 @@ class AgentServer(agents.AgentServer):
         """
         refuse_secrets(options)
         super().__init__(**options)
-        _private.check(self)
-        self._auth_url = _private.take_url(self)
+        _livekit_internals.check(self)
+        self._auth_url = _livekit_internals.take_url(self)
         self._auth_settings = Settings(
             role=role,
             api_role=api_role,
@@ -109,7 +109,7 @@ class AgentServer(agents.AgentServer):
         try:
             await self._run(devmode=devmode, unregistered=unregistered)
         except Exception as error:
-            if not _private.under_the_command_line():
+            if not _livekit_internals.under_the_command_line():
                 raise
             told = isinstance(error, (AuthError, ConfigError, RuntimeError))
             _log.error("The worker ends, with exit code 1: %s", error, exc_info=None if told else error)
@@ -124,10 +124,10 @@ class AgentServer(agents.AgentServer):
 
     async def _run(self, *, devmode: bool, unregistered: bool) -> None:
         refuse_secrets({})
-        _private.take_url(self)
+        _livekit_internals.take_url(self)
         if self._auth_url:
             os.environ["LIVEKIT_URL"] = self._auth_url
-        if _private.is_connect(devmode=devmode, unregistered=unregistered):
+        if _livekit_internals.is_connect(devmode=devmode, unregistered=unregistered):
             raise ConfigError(_NO_CONNECT)
         if unregistered:
             await super().run(devmode=devmode, unregistered=True)
@@ -143,8 +143,8 @@ class AgentServer(agents.AgentServer):
                 self._auth_tokens = None
 
     def _connect(self) -> None:
-        _private.check_running(self)
-        _private.connect(self)
+        _livekit_internals.check_running(self)
+        _livekit_internals.connect(self)
 
     async def _connection_task(self) -> None:
         """Connects to LiveKit again and again, each time with a fresh token.
@@ -155,9 +155,9 @@ class AgentServer(agents.AgentServer):
         if (tokens := self._auth_tokens) is None:
             raise RuntimeError("the worker isn't running")
         url = await tokens.url()
-        _private.set_url(self, self._auth_url or url)
-        _private.set_http_session(self, WorkerSession(_private.http_session(self), tokens))
-        _private.set_placeholders(self)
+        _livekit_internals.set_url(self, self._auth_url or url)
+        _livekit_internals.set_http_session(self, WorkerSession(_livekit_internals.http_session(self), tokens))
+        _livekit_internals.set_placeholders(self)
         await super()._connection_task()
 
     async def simulate_job(self, room: str, **options: Any) -> None:
@@ -165,7 +165,7 @@ class AgentServer(agents.AgentServer):
         if not options.get("fake_job") and not options.get("token"):
             raise ConfigError("a simulated job needs a token for its room: get one from livekit-auth and pass token")
         if options.get("token") and self._auth_url:
-            _private.set_url(self, self._auth_url)
+            _livekit_internals.set_url(self, self._auth_url)
         await super().simulate_job(room, **options)
 
     async def _reload_jobs(self, jobs: list[RunningJobInfo]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from livekit_auth._async.client import AuthClient
-from livekit_auth._config import SECRET_VARIABLES
-from livekit_auth._errors import ConfigError
+from livekit_auth._connection.config import SECRET_VARIABLES
+from livekit_auth._messages.errors import ConfigError
 from livekit_auth._sync.client import AuthClient as SyncAuthClient
 
 if TYPE_CHECKING:

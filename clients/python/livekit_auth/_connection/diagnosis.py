@@ -17,13 +17,13 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from livekit_auth._config import Files
-from livekit_auth._errors import Finding
-from livekit_auth._flight import Flight
+from livekit_auth._connection.config import Files
+from livekit_auth._messages.errors import Finding
+from livekit_auth._process.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from livekit_auth._certificates import Certificates
-    from livekit_auth._config import Config
+    from livekit_auth._connection.certificates import Certificates
+    from livekit_auth._connection.config import Config
 
 PAUSE_SECONDS = 5.0
 """From the end of a test connection to the next, and how long later calls believe what it found."""
@@ -42,7 +42,7 @@ class Diagnosis:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._flight = Flight()
+        self._flight = SingleFlight()
         self._certificates: Certificates | None = None
         self._looked_at = -math.inf
         self._found: Finding | None = None

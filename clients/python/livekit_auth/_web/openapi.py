@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._web.responses import RefusedError
 
 
 class StandardToken(BaseModel):

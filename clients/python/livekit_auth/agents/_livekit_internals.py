@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from livekit.agents import AgentServer, inference
 from livekit.agents.version import __version__
 
-from livekit_auth._errors import ConfigError
+from livekit_auth._messages.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

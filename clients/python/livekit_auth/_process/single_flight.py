@@ -12,18 +12,18 @@ import contextvars
 import threading
 from typing import TYPE_CHECKING
 
-from livekit_auth import _fork
+from livekit_auth._process import fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-class AsyncFlight:
+class AsyncSingleFlight:
     """Work as a task of the running event loop."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: forgets the parent's task."""
@@ -41,12 +41,12 @@ class AsyncFlight:
         await asyncio.wait({self.start(work)})
 
 
-class Flight:
+class SingleFlight:
     """Work in a thread."""
 
     def __init__(self) -> None:
         self.forked()
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
         """In a forked child: forgets the parent's thread."""

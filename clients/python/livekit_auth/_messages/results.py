@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from livekit_auth._errors import AuthError, ServerError, to_error, to_timedelta, unusable
+from livekit_auth._messages.errors import AuthError, ServerError, to_error, to_timedelta, unusable
 from livekit_auth.v1.grants_pb2 import ParticipantKind
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from livekit_auth._requests import TokenRequest
+    from livekit_auth._messages.requests import TokenRequest
     from livekit_auth.v1 import auth_service_pb2 as pb
     from livekit_auth.v1.grants_pb2 import Grants
     from livekit_auth.v1.room_config_pb2 import RoomConfig

@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from livekit_auth._errors import ConfigError
+from livekit_auth._messages.errors import ConfigError
 from livekit_auth.agent_proxy._local_key import KEY_PREFIX
 
 if TYPE_CHECKING:

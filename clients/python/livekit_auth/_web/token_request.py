@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.json_format import ParseDict, ParseError
 
-from livekit_auth._requests import TokenRequest
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._web.responses import RefusedError
 from livekit_auth.v1.room_config_pb2 import RoomConfig
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from livekit_auth._errors import ConfigError
-from livekit_auth._workload_api import VARIABLE as WORKLOAD_API_VARIABLE
-from livekit_auth._workload_api import endpoint_socket
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth.workload_api import VARIABLE as WORKLOAD_API_VARIABLE
+from livekit_auth.workload_api import endpoint_socket
 
 DEFAULT_TIMEOUT = 5.0
 """How long a call may take, retries included, in seconds."""

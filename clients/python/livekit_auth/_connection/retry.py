@@ -10,7 +10,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from livekit_auth._errors import AuthError, Unavailable
+from livekit_auth._messages.errors import AuthError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

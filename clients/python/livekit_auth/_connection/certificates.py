@@ -12,17 +12,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from livekit_auth import _channel
-from livekit_auth._config import Files
-from livekit_auth._errors import ConfigError
-from livekit_auth._workload_api import WorkloadApi
+from livekit_auth._connection.config import Files
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth._process import grpc_after_fork
+from livekit_auth.workload_api import WorkloadApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from livekit_auth._config import Config, FromWorkloadApi
-    from livekit_auth._workload_api import Issued
+    from livekit_auth._connection.config import Config, FromWorkloadApi
+    from livekit_auth.workload_api import Issued
 
 POLL_SECONDS = 1.0
 """How often the files are looked at, at most."""
@@ -66,7 +66,7 @@ class WorkloadCertificates:
     def __init__(self, wanted: FromWorkloadApi, api: WorkloadApi | None = None) -> None:
         """Waits for the first SVID. Raises ConfigError when none comes in time, or no bundle for the server."""
         self._wanted = wanted
-        _channel.process.opened()
+        grpc_after_fork.opened()
         self._api = api or WorkloadApi(wanted.socket)
         try:
             self._seen = self._api.first(wanted.patience)

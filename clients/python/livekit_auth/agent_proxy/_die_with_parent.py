@@ -1,4 +1,4 @@
-"""Starts a command that ends with the process that started it: `python _tether.py PARENT COMMAND...` (Linux).
+"""Starts a command that ends with the process that started it: `python _die_with_parent.py PARENT COMMAND...` (Linux).
 
 The kernel kills the command when its parent ends, SIGKILL included (prctl(2), PR_SET_PDEATHSIG; it lasts through
 execve). Run as a program of its own, since setting it between fork and exec isn't safe in a process with threads.

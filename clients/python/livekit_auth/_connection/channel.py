@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from livekit_auth import _fork
+from livekit_auth._process import grpc_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from livekit_auth._certificates import Certificates
+    from livekit_auth._connection.certificates import Certificates
 
 _ChannelT = TypeVar("_ChannelT")
 
@@ -49,50 +47,12 @@ def options() -> tuple[tuple[str, str | int], ...]:
     )
 
 
-def secure(make: Callable[..., _ChannelT], address: str, certificates: Certificates) -> _ChannelT:
+def open_channel(make: Callable[..., _ChannelT], address: str, certificates: Certificates) -> _ChannelT:
     """A channel to the server, made by grpc.secure_channel or its twin for asyncio. Connects to nothing yet.
 
     Raises RuntimeError in a forked child where gRPC's calls would never end.
     """
-    process.check(asyncio=make is not grpc.secure_channel)
+    grpc_after_fork.check(asyncio=make is not grpc.secure_channel)
     channel = make(address, credentials(certificates), options=options())
-    process.opened(channel)
+    grpc_after_fork.opened(channel)
     return channel
-
-
-class _Process:
-    """Whether gRPC works in this process: a fork may have left the threads that its core needs in the parent."""
-
-    def __init__(self) -> None:
-        self._channels: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._used = False
-        self._problem = self._asyncio_problem = ""
-        _fork.register(self)
-
-    def forked(self) -> None:
-        """In a forked child: notes what doesn't work here."""
-        if any(not isinstance(channel, grpc.Channel) for channel in self._channels):
-            self._asyncio_problem = "a client for asyncio was open in the parent process when it forked"
-        if self._used and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower() in _OFF:
-            self._problem = "its parent had used gRPC with GRPC_ENABLE_FORK_SUPPORT off when it forked"
-
-    def check(self, *, asyncio: bool = False) -> None:
-        """Raises RuntimeError where a call would never end."""
-        problem = self._problem or (self._asyncio_problem if asyncio else "")
-        if problem:
-            raise RuntimeError(
-                f"gRPC can't be used in this forked process: {problem}. Fork before the first call, or make and close "
-                "the client in the worker process only"
-            )
-
-    def opened(self, channel: object = None) -> None:
-        """Notes that gRPC is used here, and a channel that it has made."""
-        self._used = True
-        if channel is not None:
-            self._channels.add(channel)
-
-
-_OFF = frozenset({"0", "f", "false", "n", "no"})
-"""What gRPC's core reads as false (absl::SimpleAtob)."""
-
-process = _Process()

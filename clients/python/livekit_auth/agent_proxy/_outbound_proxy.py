@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from livekit_auth._errors import ConfigError
+from livekit_auth._messages.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def proxy_for(url: str) -> str | None:
     return proxy
 
 
-def without_a_way_back(environment: Mapping[str, str], host: str) -> dict[str, str]:
+def bypassing_proxy(environment: Mapping[str, str], host: str) -> dict[str, str]:
     """The variables that keep a worker's connection to `host` out of a proxy that its environment names."""
     if not any(name.lower() in NAMES for name in environment):
         return {}

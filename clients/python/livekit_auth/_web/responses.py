@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from livekit_auth._errors import AuthError
+    from livekit_auth._messages.errors import AuthError
 
 RETRY_SECONDS = 2
 """When to come back if the service doesn't say."""

@@ -12,13 +12,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from livekit_auth._errors import AuthError, ConfigError
-from livekit_auth._requests import TokenRequest
-from livekit_auth._retry import CHANCE
+from livekit_auth._connection.retry import CHANCE
+from livekit_auth._messages.errors import AuthError, ConfigError
+from livekit_auth._messages.requests import TokenRequest
 from livekit_auth._sync.token_source import TokenSource
 
 if TYPE_CHECKING:
-    from livekit_auth._results import IssuedToken
+    from livekit_auth._messages.results import IssuedToken
     from livekit_auth._sync.client import AuthClient
     from livekit_auth.agents._settings import Settings
 

@@ -19,9 +19,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from livekit_auth import _fork
-from livekit_auth._errors import ConfigError
-from livekit_auth._extras import how_to_install
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth._process import fork
+from livekit_auth.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ class WorkloadApi:
         self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")
         self._closed = False
         self.forked()
-        _fork.register(self)
+        fork.register(self)
         self._start()
 
     def forked(self) -> None:

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from livekit_auth._extras import how_to_install
-from livekit_auth._results import to_datetime
+from livekit_auth._messages.results import to_datetime
+from livekit_auth.extras import how_to_install
 
 if TYPE_CHECKING:
     from datetime import datetime

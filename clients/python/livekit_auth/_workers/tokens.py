@@ -11,17 +11,17 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from livekit_auth._clock import steady
-from livekit_auth._errors import ConfigError, RateLimited, Unavailable
-from livekit_auth._retry import CHANCE, MAX_RETRY_AFTER_SECONDS
+from livekit_auth._connection.retry import CHANCE, MAX_RETRY_AFTER_SECONDS
+from livekit_auth._messages.errors import ConfigError, RateLimited, Unavailable
+from livekit_auth._process.clock import steady
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from livekit_auth._async.token_source import Issuer
-    from livekit_auth._errors import AuthError
-    from livekit_auth._requests import TokenRequest
-    from livekit_auth._results import IssuedToken
+    from livekit_auth._messages.errors import AuthError
+    from livekit_auth._messages.requests import TokenRequest
+    from livekit_auth._messages.results import IssuedToken
 
 SPREAD_SECONDS = 1.0
 """Over which a fleet's requests are spread when all lose their connections at once."""
