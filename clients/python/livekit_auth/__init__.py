@@ -1,9 +1,9 @@
 """Python client of livekit-auth: LiveKit access tokens and webhook checks without holding an API secret.
 
-`AuthClient` and `TokenSource` here are for asyncio; `livekit_auth.sync` has the same two for threads. The messages of
-the contract (`Grants`, `RoomConfig` and what they hold) are in `livekit_auth.v1`.
+`AuthClient` and `TokenSource` are for asyncio; `livekit_auth.sync` has the same classes for threads. The messages of
+the contract (`Grants`, `RoomConfig` and their parts) are in `livekit_auth.v1`.
 
-Nothing is imported until it is used: the server, which needs only `livekit_auth.v1`, pays nothing for the client.
+Names are imported on first use, so that the server, which needs only `livekit_auth.v1`, doesn't load the client.
 """
 
 from importlib import import_module
@@ -62,7 +62,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name from its private module at first use (PEP 562)."""
+    """Imports a public name from its private module on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_messages.errors')}"), name)

@@ -1,20 +1,23 @@
-"""How to install what an extra needs: its packages by their own names, whatever this package was installed from.
+"""How to install the packages of an extra. Public: livekit-auth-server uses it for its own extras.
 
-Never this package's own name: nothing is published under it, and whoever takes it would be installed.
+The command names the packages of the extra, never livekit-auth itself: nothing is published under that name, so pip
+would install whatever someone else publishes there. `how_to_install` keeps its signature within a major version.
 """
 
 from __future__ import annotations
 
 import re
 
+__all__ = ["how_to_install"]
+
 
 def how_to_install(*extras: str, dist: str = "livekit-auth") -> str:
-    """The command that adds these extras, with the versions that the installed package asks for."""
-    from importlib import metadata  # noqa: PLC0415 - for a message that is seldom needed
+    """The command that installs these extras of the package `dist`, in the versions that it requires."""
+    from importlib import metadata  # noqa: PLC0415 - for a rare message
 
     try:
         requirements = metadata.requires(dist) or []
-    except metadata.PackageNotFoundError:  # on a path, without what an installer writes
+    except metadata.PackageNotFoundError:  # on PYTHONPATH, not installed
         requirements = []
     wanted = [
         package.strip()
@@ -23,5 +26,5 @@ def how_to_install(*extras: str, dist: str = "livekit-auth") -> str:
     ]
     if not wanted:
         named = ",".join(extras)
-        return f"install the checkout or the wheel that you have once more, with [{named}] behind its path"
+        return f"reinstall your checkout or wheel with [{named}] after its path"
     return "pip install " + " ".join(f"'{package}'" for package in dict.fromkeys(wanted))

@@ -1,9 +1,11 @@
-"""X509-SVIDs and trust bundles from the SPIFFE Workload API, followed for as long as this process lives.
+"""X509-SVIDs and trust bundles from the SPIFFE Workload API, kept up to date. Needs the extra `spiffe`.
 
-A thread holds the agent's stream open and keeps what it sent last. Guarantees: an update is taken whole or not at all;
-what was taken stays when the agent goes away, with `problem` saying why nothing newer comes; the stream is opened again
-by itself, on a new connection each time; a forked child keeps what was taken and opens a stream of its own when it next
-looks. No key shows in a repr, a log or an error.
+Public: livekit-auth-server uses it too, and its names keep their meaning within a major version.
+
+A thread holds the agent's stream open and keeps the last update. Guarantees: an update is applied completely or not at
+all; when the agent is unavailable the last update stays, and `state` says why there is nothing newer; the stream is
+reopened automatically, on a new connection each time; a forked child keeps the last update and opens its own stream at
+the next access. No key appears in a repr, a log or an error.
 
 Source: SPIFFE_Workload_API.md sections 4 and 5.
 """
@@ -29,17 +31,20 @@ if TYPE_CHECKING:
     from spiffe import WorkloadApiClient, X509Svid
     from spiffe.workloadapi.x509_context import X509Context
 
+__all__ = ["VARIABLE", "Issued", "Svid", "WorkloadApi", "endpoint_socket"]
+
 VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
+"""The environment variable that names the agent's socket."""
 _SOCKET = re.compile(r"unix:(?://)?/(?!/)[^\s?#]+\Z")
-_LONGEST_PATH = 107  # bytes that Linux takes for the path of a socket
-_SHORTEST, _LONGEST = 0.1, 2.0  # seconds before the stream is opened again: a restarted agent should be found soon
+_LONGEST_PATH = 107  # bytes, the limit of Linux for the path of a socket
+_SHORTEST, _LONGEST = 0.1, 2.0  # seconds before the stream is reopened: a restarted agent should be found soon
 
 _log = logging.getLogger("livekit_auth")
 
 
 @dataclass(frozen=True, slots=True)
 class Svid:
-    """An identity with its certificate chain, leaf first, and its key, both PEM."""
+    """An identity with its certificate chain, leaf first, and its private key, both in PEM."""
 
     spiffe_id: str
     certificate: bytes
@@ -47,34 +52,36 @@ class Svid:
 
     @property
     def trust_domain(self) -> str:
-        """The domain that its id is in."""
+        """The trust domain of its SPIFFE ID."""
         return self.spiffe_id.removeprefix("spiffe://").partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """What the agent sent last: this workload's SVID, and each trust domain's CA certificates, PEM."""
+    """The agent's last update: this workload's SVID, and the CA certificates of each trust domain, in PEM."""
 
     svid: Svid
     bundles: Mapping[str, bytes]
 
 
 def endpoint_socket(given: str | None) -> str:
-    """The socket that was given, else that of SPIFFE_ENDPOINT_SOCKET. Raises ConfigError."""
+    """The given socket, or else that of SPIFFE_ENDPOINT_SOCKET. Raises ConfigError."""
     socket = given or os.environ.get(VARIABLE, "")
     if not socket:
-        raise ConfigError(f"no Workload API: name its socket, or set {VARIABLE}, such as unix:///run/spire/agent.sock")
+        raise ConfigError(
+            f"no Workload API: pass its socket or set {VARIABLE}, for example to unix:///run/spire/agent.sock"
+        )
     if not _SOCKET.match(socket):
-        raise ConfigError(f"the Workload API's socket must be unix:///PATH, not {socket!r}")
+        raise ConfigError(f"the Workload API socket must be unix:///PATH, not {socket!r}")
     if len(socket.removeprefix("unix:").removeprefix("//").encode()) > _LONGEST_PATH:
-        raise ConfigError(f"the path of {socket} is too long for a socket: {_LONGEST_PATH} bytes at most")
+        raise ConfigError(f"the path of {socket} is too long for a socket: at most {_LONGEST_PATH} bytes")
     return socket
 
 
 class WorkloadApi:
-    """Follows the Workload API from its creation until `close`; safe to use from any thread.
+    """Follows the Workload API from construction until `close`. Safe to use from any thread.
 
-    `spiffe_id` says which SVID to take of several; without it the first is taken (section 5.3).
+    `spiffe_id` selects one of several SVIDs; by default the first is used (section 5.3).
     """
 
     def __init__(
@@ -85,9 +92,9 @@ class WorkloadApi:
         dist: str = "livekit-auth",
         warn: Callable[[str], None] = _log.warning,
     ) -> None:
-        """Takes the socket from SPIFFE_ENDPOINT_SOCKET when none is given. Raises ConfigError.
+        """Takes the socket from SPIFFE_ENDPOINT_SOCKET if none is given. Raises ConfigError.
 
-        `dist` is the package whose extra brings what is needed; `warn` is told, on another thread, of each new problem.
+        `dist` is the package whose extra installs `spiffe`. `warn` is called, on another thread, for each new problem.
         """
         self.socket = endpoint_socket(socket)
         try:
@@ -96,14 +103,14 @@ class WorkloadApi:
             raise ConfigError(f"the Python package spiffe is missing: {how_to_install('spiffe', dist=dist)}") from None
         self._connect: Callable[[], WorkloadApiClient] = lambda: spiffe.WorkloadApiClient(self.socket)
         self._wanted, self._warn = spiffe_id, warn
-        self._state: tuple[Issued | None, str] = (None, "it hasn't answered yet")
+        self._state: tuple[Issued | None, str] = (None, "no response yet")
         self._closed = False
         self.forked()
         fork.register(self)
         self._start()
 
     def forked(self) -> None:
-        """In a forked child, which has none of the parent's threads: another stream is opened at the next look."""
+        """Called in a forked child, which has none of the parent's threads: the next access opens another stream."""
         self._changed = threading.Condition()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -116,13 +123,13 @@ class WorkloadApi:
 
     @property
     def state(self) -> tuple[Issued | None, str]:
-        """What was taken last, and why nothing newer comes: "" while the stream is open. The two belong together."""
+        """The last update, and why there is nothing newer: "" while the stream is open. A consistent pair."""
         if self._thread is None:
             self._start()
         return self._state
 
     def first(self, seconds: float) -> Issued:
-        """Waits for the first SVID. Raises ConfigError, which says what to do, when none comes in this time."""
+        """Waits for the first SVID. Raises ConfigError, which says what to do, if none arrives in this time."""
         with self._changed:
             self._changed.wait_for(lambda: self._state[0] is not None or self._closed, seconds)
             issued, problem = self._state
@@ -131,7 +138,7 @@ class WorkloadApi:
         return issued
 
     def close(self) -> None:
-        """Ends the stream; what was taken stays readable."""
+        """Closes the stream. The last update stays readable."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -143,13 +150,13 @@ class WorkloadApi:
             began = time.monotonic()
             problem = self._follow()
             self._put(self._state[0], problem)
-            # A stream that held for a while was a good one: the agent was restarted, and will be back soon.
+            # A stream that lasted a while was a good one: the agent was restarted and will be back soon.
             pause = _SHORTEST if time.monotonic() - began > _LONGEST else min(2 * pause, _LONGEST)
             self._ended.clear()
             self._ended.wait(pause)
 
     def _follow(self) -> str:
-        """Opens the stream and takes what comes until it ends; returns why it did."""
+        """Opens the stream and applies updates until it ends. Returns why it ended."""
         reasons: list[str] = []
         self._ended.clear()
         if self._closed:
@@ -161,22 +168,22 @@ class WorkloadApi:
 
         try:
             with closing(self._connect()) as client:
-                # The library's own retries are off: they give up on some errors, and after enough of them.
+                # The library's own retries are off: they give up on some errors, and after a number of attempts.
                 stream = client.stream_x509_contexts(self._take, end, retry_connect=False)
                 self._ended.wait()
                 stream.cancel()
-        except Exception as error:  # noqa: BLE001 - its errors vary; this thread must outlive them all
+        except Exception as error:  # noqa: BLE001 - the library's errors vary, and this thread must survive all of them
             reasons.append(_meaning(error))
         return reasons[0] if reasons else "the agent ended the stream"
 
     def _take(self, context: X509Context) -> None:
-        """Called by the library for each update. Must not raise: the library would end the stream."""
+        """Called by the library for each update. Must not raise, since the library would then end the stream."""
         try:
             issued = Issued(self._choose(context), _bundles(context))
         except ConfigError as error:
             self._put(self._state[0], str(error))
         except Exception as error:  # noqa: BLE001
-            self._put(self._state[0], f"what the agent sent can't be used ({type(error).__name__})")
+            self._put(self._state[0], f"the agent's update can't be used ({type(error).__name__})")
         else:
             self._put(issued, "")
 
@@ -185,13 +192,13 @@ class WorkloadApi:
         chosen = next((svid for svid in svids if self._wanted in {None, str(svid.spiffe_id)}), None)
         if chosen is None:
             given = ", ".join(str(svid.spiffe_id) for svid in svids)
-            raise ConfigError(f"the agent gives this process no SVID {self._wanted}, only {given}")
+            raise ConfigError(f"the agent has no SVID {self._wanted} for this process, only {given}")
         return _svid(chosen)
 
     def _put(self, issued: Issued | None, problem: str) -> None:
         with self._changed:
             before = self._state
-            # The same again stays the same object, so that nobody does anything over it.
+            # An unchanged update keeps the same object, so that nothing reacts to it.
             self._state = (before[0] if issued == before[0] else issued, problem)
             self._changed.notify_all()
         if problem and problem != before[1] and not self._closed:
@@ -199,7 +206,7 @@ class WorkloadApi:
 
 
 def _svid(svid: X509Svid) -> Svid:
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - comes with the extra
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - installed by the extra
         Encoding,
         NoEncryption,
         PrivateFormat,
@@ -211,7 +218,7 @@ def _svid(svid: X509Svid) -> Svid:
 
 
 def _bundles(context: X509Context) -> dict[str, bytes]:
-    """Each trust domain's CA certificates, in an order that doesn't change while they don't."""
+    """The CA certificates of each trust domain, in an order that is stable while they don't change."""
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
     return {
@@ -221,14 +228,14 @@ def _bundles(context: X509Context) -> dict[str, bytes]:
 
 
 def _meaning(error: Exception) -> str:
-    """Why the stream ended, with what to do; the library says it in words only."""
+    """Why the stream ended, and what to do. The library reports the cause only as text."""
     text = str(error)
     if "PERMISSION_DENIED" in text:
         return "the agent has no identity for this process: register an entry whose selectors match it"
     if "UNAVAILABLE" in text:
-        return "no agent answers there: see that it runs and that this process may open its socket"
+        return "no agent responds: check that it is running and that this process may open its socket"
     if "does not exist" in text:
-        return "there is no such socket: see that the agent runs and that its socket is mounted"
+        return "no such socket: check that the agent is running and that its socket is mounted"
     if "stream ended" in text:
         return "the agent ended the stream"
     code = re.search(r"StatusCode\.(\w+)", text)

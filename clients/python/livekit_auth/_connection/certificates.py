@@ -1,7 +1,7 @@
-"""The client's certificates, from files or from the SPIFFE Workload API, and noticing that they were renewed.
+"""Loads the client's certificates from files or the SPIFFE Workload API, and detects renewals.
 
-What this hands out is always a set that fits together: the key belongs to the certificate, the CAs are certificates,
-and no file changed while they were read. A set that is only half written is left for the next look.
+The certificates it returns always belong together: the key matches the certificate, the CAs are certificates, and no
+file changed while they were read. A set that is only half written is read again at the next check.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from livekit_auth.workload_api import Issued
 
 POLL_SECONDS = 1.0
-"""How often the files are looked at, at most."""
+"""The shortest time between two checks of the files."""
 
 _log = logging.getLogger("livekit_auth")
 
@@ -34,7 +34,7 @@ _State = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM bytes that fit together."""
+    """PEM bytes that belong together."""
 
     ca: bytes
     cert: bytes
@@ -42,19 +42,19 @@ class Certificates:
 
 
 class Source(Protocol):
-    """Where certificates come from. Not thread-safe: its owner holds a lock."""
+    """A source of certificates. Not thread-safe: its owner holds a lock."""
 
     current: Certificates
 
     def renewed(self) -> bool:
-        """Whether `current` was replaced by a newer set just now; never raises, never waits."""
+        """Whether this call replaced `current` by a newer set. Never raises, never waits."""
 
     def close(self) -> None:
-        """Stops looking for newer ones."""
+        """Stops looking for renewals."""
 
 
 def open_source(config: Config) -> Source:
-    """The source that a configuration names. Raises ConfigError when it can't be used."""
+    """Opens the source that the settings name. Raises ConfigError if it can't be used."""
     if isinstance(config.identity, Files):
         return CertificateFiles(config.identity)
     return WorkloadCertificates(config.identity)
@@ -64,7 +64,7 @@ class WorkloadCertificates:
     """The SVID and the bundle that the SPIFFE Workload API sent last."""
 
     def __init__(self, wanted: FromWorkloadApi, api: WorkloadApi | None = None) -> None:
-        """Waits for the first SVID. Raises ConfigError when none comes in time, or no bundle for the server."""
+        """Waits for the first SVID. Raises ConfigError if none arrives in time or the server has no bundle."""
         self._wanted = wanted
         grpc_after_fork.opened()
         self._api = api or WorkloadApi(wanted.socket)
@@ -76,7 +76,7 @@ class WorkloadCertificates:
             raise
 
     def renewed(self) -> bool:
-        """Whether `current` was replaced by a newer set just now. Never waits; never raises."""
+        """Whether this call replaced `current` by a newer set. Never waits, never raises."""
         issued, _ = self._api.state
         if issued is None or issued is self._seen:
             return False
@@ -84,14 +84,14 @@ class WorkloadCertificates:
         try:
             newest = self._certificates(issued)
         except ConfigError as error:
-            _log.warning("Keeping the certificate received before: %s", error)
+            _log.warning("Renewed SVID can't be used; keeping the previous one: %s", error)
             return False
         changed = newest != self.current
         self.current = newest
         return changed
 
     def close(self) -> None:
-        """Ends the stream from the agent."""
+        """Closes the stream from the agent."""
         self._api.close()
 
     def _certificates(self, issued: Issued) -> Certificates:
@@ -99,17 +99,17 @@ class WorkloadCertificates:
         ca = issued.bundles.get(domain)
         if not ca:
             raise ConfigError(
-                f"the agent gives no bundle for the server's trust domain {domain}, only for "
-                f"{', '.join(sorted(issued.bundles))}: have this workload's entry federate with it"
+                f"the agent has no bundle for the server's trust domain {domain}, only for "
+                f"{', '.join(sorted(issued.bundles))}: make this workload's entry federate with it"
             )
         return Certificates(ca=ca, cert=issued.svid.certificate, key=issued.svid.key)
 
 
 class CertificateFiles:
-    """Reads the three files, and reads them again when they have changed. Not thread-safe: its owner holds a lock."""
+    """Reads the three files, and rereads them when they change. Not thread-safe: its owner holds a lock."""
 
     def __init__(self, files: Files, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Reads the files. Raises ConfigError when they can't be read or don't fit together."""
+        """Reads the files. Raises ConfigError if they can't be read or don't belong together."""
         self._files = files
         self._clock = clock
         self._looked_at = clock()
@@ -117,7 +117,7 @@ class CertificateFiles:
         self.current = self._load(self._seen)
 
     def renewed(self) -> bool:
-        """Whether `current` was replaced by a newer set just now. Looks at most once in POLL_SECONDS; never raises."""
+        """Whether this call replaced `current` by a newer set. Checks at most once per POLL_SECONDS; never raises."""
         now = self._clock()
         if now - self._looked_at < POLL_SECONDS:
             return False
@@ -128,19 +128,19 @@ class CertificateFiles:
                 return False
             self.current = self._load(state)
         except ConfigError as error:
-            _log.warning("Keeping the certificate read before: %s", error)
+            _log.warning("Changed certificate files can't be used; keeping the previous ones: %s", error)
             return False
         self._seen = state
         return True
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: no file stays open."""
 
     def _paths(self) -> tuple[Path, Path, Path]:
         return self._files.ca, self._files.cert, self._files.key
 
     def _state(self) -> _State:
-        """What tells one version of the files from another; symbolic links are followed, so a swapped link shows."""
+        """Identifies a version of the files. Follows symbolic links, so a swapped link is a new version."""
         return tuple(_stat(path) for path in self._paths())
 
     def _load(self, state: _State) -> Certificates:
@@ -153,17 +153,17 @@ class CertificateFiles:
     def _check(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            # An empty password makes an encrypted key an error; without one OpenSSL would ask at the terminal.
+            # With an empty password an encrypted key is an error; without one OpenSSL would prompt on the terminal.
             context.load_cert_chain(self._files.cert, self._files.key, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"the certificate {self._files.cert} and the key {self._files.key} can't be used together: both must "
-                f"be PEM, of one pair, and the key not encrypted ({_reason(error)})"
+                f"be PEM, the key must match the certificate and be unencrypted ({_reason(error)})"
             ) from error
         try:
             context.load_verify_locations(self._files.ca)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"the CA file {self._files.ca} holds no certificate in PEM ({_reason(error)})") from error
+            raise ConfigError(f"the CA file {self._files.ca} contains no PEM certificate ({_reason(error)})") from error
 
 
 def _stat(path: Path) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Where the server is and which certificate files to show it: from arguments, else from the environment."""
+"""The client's settings: the server's address and the client's identity, from arguments or the environment."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from livekit_auth.workload_api import VARIABLE as WORKLOAD_API_VARIABLE
 from livekit_auth.workload_api import endpoint_socket
 
 DEFAULT_TIMEOUT = 5.0
-"""How long a call may take, retries included, in seconds."""
-
-SECRET_VARIABLES = ("LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS")
-"""Where LiveKit's programs look for secrets: a worker of this service must have none."""
+"""The default time limit of a call in seconds, including retries."""
 
 _Given = str | os.PathLike[str] | None
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s/:\[\]]+):[0-9]{1,5}")
@@ -27,11 +24,11 @@ class Files:
     """Certificate files."""
 
     ca: Path
-    """The PEM file of the CA certificates that may sign the server's certificate."""
+    """PEM file of the CA certificates that may sign the server's certificate."""
     cert: Path
-    """The PEM file of the client's certificate, intermediates after it."""
+    """PEM file of the client certificate, followed by its intermediates."""
     key: Path
-    """The PEM file of its private key, not encrypted."""
+    """PEM file of its private key, unencrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +38,21 @@ class FromWorkloadApi:
     socket: str
     """unix:///PATH of the agent."""
     server_trust_domain: str | None
-    """The trust domain whose CAs may sign the server's certificate; the client's own if None."""
+    """The trust domain whose CAs may sign the server's certificate; None means the client's own."""
     patience: float
     """How long to wait for the first SVID, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A client's settings, complete. Make one with `resolve`."""
+    """The complete settings of a client. Create one with `resolve`."""
 
     address: str
     """HOST:PORT of the server."""
     identity: Files | FromWorkloadApi
-    """Where the client's certificate and the server's CA come from."""
+    """Where the client certificate and the server's CA come from."""
     timeout: float
-    """How long a call may take, retries included, in seconds."""
+    """The time limit of a call in seconds, including retries."""
 
     @classmethod
     def resolve(  # noqa: PLR0913 - the client's arguments
@@ -69,21 +66,21 @@ class Config:
         server_trust_domain: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Config:
-        """Fills what isn't given from LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY, or SPIFFE_ENDPOINT_SOCKET.
+        """Takes missing values from LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY, or SPIFFE_ENDPOINT_SOCKET.
 
         Raises ConfigError.
         """
         server, patience = _address(address), check_timeout(timeout)
         files = {"ca": ca, "cert": cert, "key": key}
         if workload_api and any(files.values()):
-            raise ConfigError("workload_api stands for ca, cert and key: pass it or them, not both")
+            raise ConfigError("workload_api replaces ca, cert and key: pass either workload_api or the files")
         if workload_api or not (any(files.values()) or _any_file_named()):
             named = workload_api or os.environ.get(WORKLOAD_API_VARIABLE)
             if named:
                 api = FromWorkloadApi(endpoint_socket(named), server_trust_domain, patience)
                 return cls(server, api, patience)
         if server_trust_domain is not None:
-            raise ConfigError("server_trust_domain goes with workload_api: with files, ca says who may sign")
+            raise ConfigError("server_trust_domain needs workload_api: with files, ca says which CA is trusted")
         return cls(server, _files(**files), patience)
 
 
@@ -100,9 +97,9 @@ def _any_file_named() -> bool:
 
 
 def check_timeout(timeout: float) -> float:
-    """Returns a timeout in seconds as it is. Raises ConfigError unless it is finite and above zero."""
+    """Returns the timeout, in seconds, unchanged. Raises ConfigError unless it is finite and above zero."""
     if not (math.isfinite(timeout) and timeout > 0):
-        raise ConfigError(f"a timeout is a number of seconds above zero, not {timeout!r}")
+        raise ConfigError(f"timeout must be a number of seconds above zero, not {timeout!r}")
     return timeout
 
 
@@ -121,6 +118,6 @@ def _path(argument: str, given: str | os.PathLike[str] | None, meaning: str) -> 
     if not value:
         raise ConfigError(
             f"no {argument}: set {variable} to the PEM file of {meaning}, or pass {argument}; "
-            f"where a SPIFFE agent runs, set {WORKLOAD_API_VARIABLE} instead of files"
+            f"with a SPIFFE agent, set {WORKLOAD_API_VARIABLE} instead of the files"
         )
     return Path(value)

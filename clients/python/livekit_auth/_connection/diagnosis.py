@@ -1,9 +1,9 @@
-"""Why there is no connection to the server: a test connection of its own, since gRPC's errors don't tell.
+"""Finds out why there is no connection to the server by making a test connection: gRPC's errors don't say.
 
-gRPC names one of several addresses at random, and a client certificate refused under TLS 1.3 looks to it like any lost
-connection. So when a call fails without a word from the server, a thread connects once by Python's own `ssl`, while the
-call is being retried: no call takes longer for it. Nothing is sent but a TLS handshake, as gRPC makes it, and the empty
-beginning of HTTP/2; at most one test connection in PAUSE_SECONDS, each bounded in time.
+gRPC reports one of several addresses at random, and a client certificate refused under TLS 1.3 looks to it like any
+lost connection. So when a call fails without a response, a thread connects once with Python's `ssl` while the call is
+retried; no call takes longer because of it. The test connection sends only gRPC's TLS handshake and an empty HTTP/2
+preface. There is at most one test connection per PAUSE_SECONDS, and its steps are limited in time.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from livekit_auth._connection.config import Config
 
 PAUSE_SECONDS = 5.0
-"""From the end of a test connection to the next, and how long later calls believe what it found."""
+"""The time between two test connections, and how long later calls use a finding."""
 STEP_SECONDS = 2.0
-"""How long connecting to an address, and each answer, may take."""
+"""The time limit for connecting to an address, and for each response."""
 MAX_ADDRESSES = 4
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # RFC 9113, 3.4: with empty SETTINGS
@@ -38,7 +38,7 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
 class Diagnosis:
-    """Looks for the cause in the background; safe to use from any thread."""
+    """Looks for the cause in the background. Safe to use from any thread."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -48,13 +48,13 @@ class Diagnosis:
         self._found: Finding | None = None
 
     def begin(self, certificates: Certificates) -> None:
-        """Starts a test connection, unless one is under way or was made just now. Never waits."""
+        """Starts a test connection, unless one is running or ended within PAUSE_SECONDS. Never waits."""
         if time.monotonic() - self._looked_at >= PAUSE_SECONDS and not any(map(_variable, _PROXIES)):
             self._certificates = certificates
             self._flight.start(self._look)
 
     def finding(self, began: float) -> Finding | None:
-        """What the last test connection found, unless it was long before that call began (time.monotonic)."""
+        """What the last test connection found, unless it ended long before the call began (time.monotonic)."""
         return self._found if self._looked_at >= began - PAUSE_SECONDS else None
 
     def _look(self) -> None:
@@ -63,7 +63,7 @@ class Diagnosis:
             return
         try:
             self._found = look(self._config, certificates)
-        except (OSError, ValueError):  # certificate files half replaced, for one: gRPC's own account must do
+        except (OSError, ValueError):  # such as half-replaced certificate files: gRPC's own error is used
             self._found = None
         self._looked_at = time.monotonic()
 
@@ -73,23 +73,23 @@ def _variable(name: str) -> str | None:
 
 
 def look(config: Config, certificates: Certificates) -> Finding | None:
-    """Connects to the server's addresses in turn. None where the server answers, or the cause isn't known."""
+    """Connects to each of the server's addresses. None if the server responds or the cause is unknown."""
     host, _, port = config.address.rpartition(":")
     host = host.strip("[]")
     try:
         addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[:MAX_ADDRESSES]
     except (OSError, UnicodeError):
-        return Finding("name_not_found", f"no address is known for {host}: check the server address, and DNS")
-    context = _context(config, certificates)  # apart from connecting: a file that can't be used isn't the network
+        return Finding("name_not_found", f"{host} doesn't resolve: check the server address and DNS")
+    context = _context(config, certificates)  # before connecting: an unusable file isn't a network fault
     found = [_try(family, address, host, config, certificates, context) for family, _, _, _, address in addresses]
-    # The address that the connection got furthest with tells most; one that works leaves nothing to tell.
+    # Report the address where the connection got furthest; if one address works, there is nothing to report.
     return None if None in found else max((f for f in found if f), key=lambda f: _DEPTH.get(f.cause, len(_DEPTH)))
 
 
 _DEPTH = {"unreachable": 0, "refused": 1}
 
 
-def _try(  # noqa: PLR0913, PLR0917 - what look knows
+def _try(  # noqa: PLR0913, PLR0917 - what `look` has resolved
     family: int,
     address: tuple[object, ...],
     host: str,
@@ -105,10 +105,10 @@ def _try(  # noqa: PLR0913, PLR0917 - what look knows
             connection.connect(address)
             return _handshake(connection, host, config, certificates, context)
     except ConnectionRefusedError:
-        return Finding("refused", f"nothing listens at {where} (connection refused): check that the server runs there")
+        return Finding("refused", f"nothing listens at {where} (connection refused): check that the server is running")
     except OSError as error:
         why = error.strerror or "no answer"
-        return Finding("unreachable", f"{where} can't be reached ({why}): check the address, routes and firewalls")
+        return Finding("unreachable", f"can't reach {where} ({why}): check the address, routes and firewalls")
 
 
 def _handshake(
@@ -123,30 +123,32 @@ def _handshake(
         if "ALERT" in (error.reason or ""):
             return _own_certificate(error.reason, config, certificates)
         return _not_tls(config)
-    except (ConnectionError, TimeoutError):
+    except TimeoutError:
+        return _silent(config)
+    except ConnectionError:
         return _not_tls(config)
 
 
 def _context(config: Config, certificates: Certificates) -> ssl.SSLContext:
-    """As gRPC connects: this CA and no other, this client certificate, HTTP/2."""
+    """Connects as gRPC does: only this CA, this client certificate, HTTP/2."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=certificates.ca.decode())
     context.set_alpn_protocols(["h2"])
-    if isinstance(config.identity, Files):  # OpenSSL takes a certificate from files only
+    if isinstance(config.identity, Files):  # OpenSSL loads a certificate only from files
         context.load_cert_chain(config.identity.cert, config.identity.key, password="")
     return context
 
 
 def _first_answer(secure: ssl.SSLSocket, config: Config, certificates: Certificates) -> Finding | None:
-    """Under TLS 1.3 the server looks at the client certificate after the handshake has ended for the client."""
+    """Under TLS 1.3 the server checks the client certificate after the client has finished its handshake."""
     try:
         secure.sendall(_PREFACE)
         if secure.recv(1):
             return None
         why = "connection closed"
     except TimeoutError:
-        return Finding("unreachable", f"the server at {config.address} accepts the connection and doesn't answer")
+        return _silent(config)
     except ssl.SSLError as error:
         why = error.reason or "TLS alert"
     except ConnectionError:
@@ -161,12 +163,12 @@ def _own_certificate(why: str, config: Config, certificates: Certificates) -> Fi
         return Finding(
             "certificate_expired", f"the client certificate{named} expired at {end:%Y-%m-%d %H:%M:%SZ}: renew it"
         )
-    if not named:  # the test connection showed none
+    if not named:  # the test connection presented none
         return None
     return Finding(
         "certificate_refused",
-        f"the server refused the client certificate{named} ({why.lower().replace('_', ' ')}): its CA must be one that "
-        "the server trusts for clients, and its usage must allow clientAuth",
+        f"the server refused the client certificate{named} ({why.lower().replace('_', ' ')}): the server must trust "
+        "its CA for clients, and its extended key usage must allow clientAuth",
     )
 
 
@@ -174,29 +176,33 @@ def _untrusted(error: ssl.SSLCertVerificationError, host: str, config: Config) -
     if error.verify_code in _NAME_MISMATCH:
         return Finding(
             "wrong_host_name",
-            f"the server's certificate isn't for {host}: use a name or address that it is for, "
-            "or have that name added to it",
+            f"the server's certificate isn't valid for {host}: use a name or address in the certificate, "
+            "or have this name added to it",
         )
     if error.verify_code in _NOT_NOW:
         return Finding(
             "server_certificate_expired",
-            f"the server's certificate can't be used now ({error.verify_message}): it must be renewed, "
+            f"the server's certificate isn't valid now ({error.verify_message}): it must be renewed, "
             "or this machine's clock is wrong",
         )
     ca = config.identity.ca if isinstance(config.identity, Files) else "the agent's bundle"
     return Finding(
         "server_not_trusted",
         f"the server's certificate isn't signed by a CA in {ca} ({error.verify_message}): check that this is the "
-        "right server, and the CA that its operators gave you",
+        "right server and that the CA is the one its operators gave you",
     )
 
 
+def _silent(config: Config) -> Finding:
+    return Finding("unreachable", f"the server at {config.address} accepted the connection and sent nothing")
+
+
 def _not_tls(config: Config) -> Finding:
-    return Finding("not_tls", f"what answers at {config.address} doesn't speak TLS as the server does: check the port")
+    return Finding("not_tls", f"the service at {config.address} doesn't speak the server's TLS: check the port")
 
 
 def not_after(pem: bytes) -> datetime | None:
-    """When the first certificate of a PEM file expires; None if that can't be read. RFC 5280, 4.1."""
+    """When the first certificate in a PEM file expires; None if it can't be parsed. RFC 5280, 4.1."""
     block = re.search(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
     try:
         der = ssl.PEM_cert_to_DER_cert(block[0].decode()) if block else b""
@@ -216,12 +222,12 @@ _GENERALIZED_TIME = 0x18
 
 
 def _century(text: str) -> str:
-    """UTCTime has two digits for the year: 50 to 99 are 19xx."""
+    """Adds the century to a UTCTime, whose year has two digits: 50 to 99 are 19xx."""
     return ("19" if text[:2] >= "50" else "20") + text
 
 
 def _elements(der: bytes) -> list[tuple[int, bytes]]:
-    """The tag and content of each element in a row (X.690)."""
+    """The tag and content of consecutive elements (X.690)."""
     elements, at = [], 0
     while at < len(der):
         tag, length, at = der[at], der[at + 1], at + 2

@@ -1,7 +1,7 @@
-"""Which failures are worth another attempt, and when it is made.
+"""Which failures are retried, and when.
 
-A call uses the whole of its time: after a failure it waits for the connection instead of failing without one, pauses
-are short, and the last attempt is kept for the end.
+A call uses all of its time: after a failure it waits for the connection instead of failing without one, pauses are
+short, and some time is reserved for a last attempt.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 CHANCE = random.SystemRandom()
-"""Spreads what many clients do. Of the system's, since processes forked from one would draw the same from Python's."""
+"""Jitter. From the system's generator: forked processes would draw the same numbers from Python's."""
 LAST_ATTEMPT_SECONDS = 0.5
-"""What is kept of a call's time for its last attempt; of a short one a fifth."""
+"""The time reserved for a call's last attempt; for a short call, a fifth of its time."""
 MAX_RETRY_AFTER_SECONDS = 3_600.0
-"""The longest that a server can keep a source of tokens from asking again."""
+"""The longest time that a server can make a token source wait before its next request."""
 
 
 def backoff(state: RetryCallState) -> float:
-    """Seconds before another attempt, with full jitter: up to 0.1 before the second one, doubling to 1."""
+    """Seconds before the next attempt, with full jitter: up to 0.1 before the second, doubling up to 1."""
     return CHANCE.uniform(0, min(0.1 * 2.0 ** min(state.attempt_number - 1, 10), 1.0))
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another attempt may succeed.
+    """Whether another attempt may succeed: after UNAVAILABLE, and after CANCELLED.
 
-    UNAVAILABLE, and CANCELLED, which a restarting server or a proxy sends; a caller's own cancellation is never an
-    AuthError. A deadline that has passed leaves no time, and a limit (RATE_LIMITED) is the caller's to wait for.
+    A restarting server or a proxy sends CANCELLED; a caller's own cancellation is never an AuthError. After an expired
+    deadline no time is left, and waiting for a limit (RATE_LIMITED) is left to the caller.
     """
     return isinstance(error, Unavailable) and error.code in {"UNAVAILABLE", "CANCELLED"}
 
 
 class Attempts:
-    """The attempts of one call, within its time."""
+    """The attempts of one call, within its time limit."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,27 +51,27 @@ class Attempts:
 
     @property
     def left(self) -> float:
-        """What is left of the call's time, in seconds."""
+        """The remaining time of the call, in seconds."""
         return max(self._end - self._clock(), 0.0)
 
     @property
     def again(self) -> bool:
-        """Whether an attempt has failed: the next one waits for a connection, for as long as there is time."""
+        """Whether an attempt has failed. The next one then waits for a connection as long as time is left."""
         return self._failure is not None
 
     def failed(self, error: AuthError) -> AuthError:
-        """What an attempt's failure means: one that only ran out of time says less than the one before it."""
+        """Records a failure and returns the one to report: the previous one if this attempt only ran out of time."""
         if error.code == "DEADLINE_EXCEEDED" and self._failure is not None:
             return self._failure
         self._failure = error
         return error
 
     def pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt; not less than the server asks for."""
+        """Seconds before the next attempt, at least as long as the server asks for."""
         if self._failure is not None and self._failure.retry_after is not None:
             return max(backoff(state), self._failure.retry_after.total_seconds())
         return min(backoff(state), max(self.left - self._reserve, 0.0))
 
     def over(self, state: RetryCallState) -> bool:
-        """Whether the last attempt has been made, or the server's wait leaves no time for another."""
+        """Whether the last attempt was made, or the wait that the server asks for leaves no time for another."""
         return self.left <= max(self._reserve, state.upcoming_sleep)

@@ -1,4 +1,4 @@
-"""Hands on the trace that the calling process is in, where it uses OpenTelemetry. Nothing is imported for it."""
+"""Propagates the caller's OpenTelemetry trace, if the process uses OpenTelemetry. Never imports it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def trace_metadata() -> tuple[tuple[str, str], ...]:
-    """The current span as gRPC metadata (https://www.w3.org/TR/trace-context/); empty when there is none."""
+    """The current span as gRPC metadata (https://www.w3.org/TR/trace-context/); empty if there is none."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return ()

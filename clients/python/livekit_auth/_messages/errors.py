@@ -1,10 +1,10 @@
-"""The errors of a call, told apart by what the caller can do about them.
+"""The errors of a call, classified by what the caller can do about them.
 
-One function, `to_error`, makes them, from a failed RPC and from the status of a batch's entry alike. A reason that this
-version doesn't know falls back to its gRPC code, as the contract asks. Whatever a server sends, an AuthError is what
-comes of it, and its text is one line without control characters.
+`to_error` makes all of them, from a failed RPC or from the status of a batch entry. A reason unknown to this version
+falls back to its gRPC code, as the contract requires. Whatever a server sends becomes an AuthError, and the error's
+text is one line without control characters.
 """
-# ruff: noqa: N818 - `except Denied` says what happened
+# ruff: noqa: N818 - `except Denied` reads as what happened
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
 DOMAIN = "livekit-auth"
-"""The domain of every google.rpc.ErrorInfo that the service sends."""
+"""The domain of each google.rpc.ErrorInfo that the server sends."""
 
 VERIFICATION_REASONS = frozenset(
     {
@@ -39,26 +39,26 @@ VERIFICATION_REASONS = frozenset(
         "TOKEN_MALFORMED",
     }
 )
-"""The reasons that speak of the token or webhook under examination rather than of the caller."""
+"""The reasons that are about the verified token or webhook, not about the caller."""
 
 MAX_RETRY_AFTER = timedelta(days=366)
-"""A server that names a longer wait, or one below zero, is taken to name none."""
+"""A longer wait, or a negative one, is ignored."""
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 _DetailT = TypeVar("_DetailT", bound=Message)
 
 
 class ConfigError(ValueError):
-    """The client's own settings are missing or unusable; the message says what to set."""
+    """The client's settings are missing or unusable. The message says what to set."""
 
 
 class Violation(NamedTuple):
-    """A field of the request that breaks its rules (google.rpc.BadRequest)."""
+    """A request field that breaks the contract (google.rpc.BadRequest)."""
 
     field: str
     """The field's path, such as "ttl" or "requests[3].room"."""
     description: str
-    """What is wrong with it, for people."""
+    """What is wrong with it, in human-readable form."""
 
 
 Cause = Literal[
@@ -72,7 +72,7 @@ Cause = Literal[
     "certificate_expired",
     "certificate_refused",
 ]
-"""Why there is no connection. The last two are about the client's own certificate."""
+"""Why there is no connection. The last two causes concern the client's own certificate."""
 
 
 class Finding(NamedTuple):
@@ -80,12 +80,12 @@ class Finding(NamedTuple):
 
     cause: Cause
     message: str
-    """The same for people, with what to do."""
+    """The cause in human-readable form, with what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What the server said about a failed call."""
+    """What the server reported about a failed call."""
 
     code: str
     message: str
@@ -97,13 +97,13 @@ class Failure:
 
 
 class AuthError(Exception):
-    """A call failed. The subclasses say what to do; `reason` says why.
+    """A call failed. The subclass tells what to do, `reason` tells why.
 
-    The message is the server's and never holds a token or a secret; `str` makes one line of it, fit for a log.
+    The message comes from the server and never contains a token or a secret; `str` turns it into one line for a log.
     """
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(failure)  # the only argument, so that copies and pickles work
+        super().__init__(failure)  # the only argument, so that copying and pickling work
         self._failure = failure
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ class AuthError(Exception):
 
     @property
     def message(self) -> str:
-        """What went wrong, for people."""
+        """What went wrong, in human-readable form."""
         return self._failure.message
 
     @property
@@ -126,66 +126,66 @@ class AuthError(Exception):
 
     @property
     def reason(self) -> str:
-        """The contract's ErrorReason without its prefix, such as "ROLE_NOT_PERMITTED"; "" when the server gave none."""
+        """The contract's ErrorReason without its prefix, such as "ROLE_NOT_PERMITTED"; "" if the server gave none."""
         return self._failure.reason
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The reason's own facts, such as "powers" or "max_ttl_seconds"."""
+        """Details of the reason, such as "powers" or "max_ttl_seconds"."""
         return self._failure.metadata
 
     @property
     def decision_id(self) -> str:
-        """The decision's id in the server's audit trail; "" when there is none."""
+        """The id of the decision in the server's audit trail; "" if there is none."""
         return self.metadata.get("decision_id", "")
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """The fields at fault, when fields are."""
+        """The request fields that are invalid, if any."""
         return self._failure.violations
 
     @property
     def retry_after(self) -> timedelta | None:
-        """How long to wait before trying again; None when the server doesn't say."""
+        """How long to wait before a retry; None if the server doesn't say."""
         return self._failure.retry_after
 
 
 class Denied(AuthError):
-    """The policy doesn't permit this (PERMISSION_DENIED). Trying again won't help; `AuthClient.get_caller` may."""
+    """The policy denies this (PERMISSION_DENIED). Don't retry; `AuthClient.get_caller` shows what is permitted."""
 
 
 class Unauthenticated(AuthError):
-    """The server doesn't accept this caller's certificate (UNAUTHENTICATED)."""
+    """The server rejects the caller's certificate (UNAUTHENTICATED)."""
 
 
 class InvalidRequest(AuthError):
-    """The request breaks the contract's rules or limits; `violations` lists the fields at fault."""
+    """The request breaks a rule or limit of the contract; `violations` lists the invalid fields."""
 
 
 class VerificationFailed(AuthError):
-    """The token or webhook isn't genuine, or isn't valid now; `reason` says which."""
+    """The token or webhook isn't genuine or isn't valid now; `reason` says which."""
 
 
 class RateLimited(AuthError):
-    """A limit was reached (RESOURCE_EXHAUSTED). Try again after `retry_after`."""
+    """A limit was reached (RESOURCE_EXHAUSTED). Retry after `retry_after`."""
 
 
 class Unavailable(AuthError):
-    """There was no answer in time: server away, overloaded, or no TLS agreement. It was retried already."""
+    """No response in time: the server is down, overloaded, or the TLS handshake failed. Retries are exhausted."""
 
 
 class NotConnected(Unavailable):
-    """There is no connection to the server, and `cause` says why. It was retried already."""
+    """There is no connection to the server; `cause` says why. Retries are exhausted."""
 
     @property
     def cause(self) -> Cause:
-        """Why, such as "refused", "name_not_found", "server_not_trusted" or "certificate_expired"."""
+        """The cause, such as "refused", "name_not_found", "server_not_trusted" or "certificate_expired"."""
         failure: Failure = self.args[0]
         return failure.cause or "unreachable"
 
 
 class ServerError(AuthError):
-    """The server can't do its part, and the request isn't at fault: an operator must look."""
+    """The server failed, and not because of the request: an operator must investigate."""
 
 
 _BY_CODE: dict[str, type[AuthError]] = {
@@ -198,7 +198,7 @@ _BY_CODE: dict[str, type[AuthError]] = {
     "UNAVAILABLE": Unavailable,
 }
 
-# The code alone would call it a limit to wait for; waiting doesn't make the answer smaller.
+# By its code alone this would be a RateLimited, but waiting doesn't make the response smaller.
 _BY_REASON: dict[str, type[AuthError]] = {
     "RESPONSE_TOO_LARGE": InvalidRequest,
     **dict.fromkeys(VERIFICATION_REASONS, VerificationFailed),
@@ -206,9 +206,9 @@ _BY_REASON: dict[str, type[AuthError]] = {
 
 
 def to_error(source: grpc.RpcError | Status) -> AuthError:
-    """The error for a failed RPC, or for the status of one entry of a batch."""
+    """The error for a failed RPC, or for the status of a batch entry."""
     failure = _read(source if isinstance(source, Status) else _status_of(source))
-    # gRPC's own bound on a message, which has the code of a limit and no reason.
+    # gRPC's own message size limit, which has the code of a rate limit and no reason.
     if failure.code == "RESOURCE_EXHAUSTED" and not failure.reason and "larger than max" in failure.message:
         return InvalidRequest(failure)
     by_code = _BY_CODE.get(failure.code, ServerError)
@@ -216,28 +216,28 @@ def to_error(source: grpc.RpcError | Status) -> AuthError:
 
 
 def unusable(what: str) -> ServerError:
-    """The error for an answer that says OK and breaks the contract."""
-    return ServerError(Failure("INTERNAL", f"the server's answer can't be used: {what}"))
+    """The error for an OK response that breaks the contract."""
+    return ServerError(Failure("INTERNAL", f"invalid response from the server: {what}"))
 
 
 def not_connected(finding: Finding) -> NotConnected:
-    """The error for a connection that failed, once the cause is known."""
+    """The error for a failed connection whose cause is known."""
     return NotConnected(Failure("UNAVAILABLE", finding.message, cause=finding.cause))
 
 
 def with_retry_after(error: AuthError, retry_after: timedelta) -> AuthError:
-    """The same error, with what is left of the wait."""
+    """The same error with the remaining wait."""
     failure: Failure = error.args[0]
     return type(error)(replace(failure, retry_after=retry_after))
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that could steer a terminal or begin a line of a log."""
+    """Escapes everything in a text that could control a terminal or start a new log line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def to_timedelta(duration: Duration) -> timedelta:
-    """A duration, to the microsecond. Raises ServerError beyond what the contract's type can hold."""
+    """Converts a duration, to the microsecond. Raises ServerError if it is out of range."""
     try:
         return duration.ToTimedelta()
     except (OverflowError, ValueError):
@@ -245,9 +245,9 @@ def to_timedelta(duration: Duration) -> timedelta:
 
 
 def _status_of(error: grpc.RpcError) -> Status:
-    """The google.rpc.Status that came with a failed RPC, or one made of its code and text when none did."""
+    """The google.rpc.Status of a failed RPC, or one made from its code and details if it has none."""
     code: int = error.code().value[0]
-    # The stubs know neither that this may be None nor that both clients' items unpack.
+    # The stubs don't say that this may be None, or that the items of both clients unpack.
     trailing = cast("Iterable[tuple[str, str | bytes]] | None", error.trailing_metadata())
     for key, value in trailing or ():
         if key == _STATUS_DETAILS and isinstance(value, bytes):
@@ -261,17 +261,17 @@ def _status_of(error: grpc.RpcError) -> Status:
 
 
 def _explain(error: grpc.RpcError) -> str:
-    """What gRPC itself says when the server said nothing: most often that there was no connection."""
+    """The message for an error that gRPC itself raised: most often there was no connection."""
     details = error.details() or "no details"
     match error.code().name:
         case "UNAVAILABLE":
-            # A certificate refused under TLS 1.3 shows only as a lost connection, so it can't be told apart here.
+            # A certificate refused under TLS 1.3 looks like a lost connection, so this can't name the cause.
             return (
-                "can't reach the server, or no TLS agreement with it: "
+                "can't reach the server, or the TLS handshake failed: "
                 f"check the address, the CA and the client certificate ({details})"
             )
         case "DEADLINE_EXCEEDED":
-            return f"no answer from the server in time ({details})"
+            return f"no response from the server in time ({details})"
         case _:
             return details
 
@@ -302,7 +302,7 @@ def _retry_after(delay: Duration) -> timedelta | None:
 
 
 def _detail(status: Status, kind: type[_DetailT]) -> _DetailT | None:
-    """The first detail of a kind; one that doesn't parse counts as absent."""
+    """The first detail of a kind; one that doesn't parse is treated as absent."""
     for packed in status.details:
         if packed.TypeName() == kind.DESCRIPTOR.full_name:
             try:

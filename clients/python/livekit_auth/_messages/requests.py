@@ -1,4 +1,4 @@
-"""A token to ask for, and its conversion to the contract's message: the one place where it happens."""
+"""A token request, and its only conversion to the contract's message."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ if TYPE_CHECKING:
     from livekit_auth.v1.room_config_pb2 import RoomConfig
 
 Kind = Literal["standard", "egress", "ingress", "sip", "agent"]
-"""The kind of participant, by LiveKit's names."""
+"""The kind of participant, by LiveKit's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """One token to ask for. Fields, limits and defaults are those of IssueTokenRequest in auth_service.proto."""
+    """A request for one token. Fields, limits and defaults are those of IssueTokenRequest in auth_service.proto."""
 
     room: str = ""
-    """The room that the video grants apply to; at most 256 bytes. A token that joins must name one."""
+    """The room that the video grants apply to; at most 256 bytes. Required for a token that joins a room."""
     identity: str = ""
-    """The participant's identity; at most 256 bytes. A token that joins must have one."""
+    """The participant's identity; at most 256 bytes. Required for a token that joins a room."""
     role: str | None = None
-    """A role of the policy, by name; or `grants`."""
+    """The name of a role in the policy. Give either this or `grants`."""
     grants: Grants | None = None
-    """The grants spelled out, where the policy lets this caller do that; or `role`."""
+    """Explicit grants, if the policy permits them to this caller. Give either this or `role`."""
     project: str = ""
-    """The LiveKit project; may be empty when the caller has exactly one."""
+    """The LiveKit project; may be empty if the caller has exactly one."""
     name: str = ""
     """The participant's display name; at most 256 bytes."""
     metadata: str = ""
     """The participant's metadata; at most 512 KiB."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """The participant's attributes; at most 64 KiB for all keys and values together."""
+    """The participant's attributes; at most 64 KiB for all keys and values."""
     ttl: timedelta | None = None
-    """How long the token is valid, in whole seconds; None takes the policy's default."""
+    """How long the token is valid, in whole seconds; None means the policy's default."""
     kind: Kind | ParticipantKind | None = None
-    """The kind of participant, by name or as the contract's enum; None puts none in the token."""
+    """The kind of participant, by name or as the contract's enum; None leaves it out of the token."""
     room_config: RoomConfig | None = None
-    """How LiveKit sets up the room if this participant is the first in it."""
+    """How LiveKit configures the room if this participant is the first to join."""
     room_preset: str = ""
-    """A room preset configured in the LiveKit server; at most 256 bytes."""
+    """A room preset of the LiveKit server; at most 256 bytes."""
     validate_only: bool = False
-    """Run every check and mint nothing: the result has an empty token."""
+    """Run all checks without minting a token: the result has an empty token."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what the contract's message can't express: both accesses, or an unknown kind."""
+        """Raises ValueError for what the contract's message can't express: role and grants, or an unknown kind."""
         if self.role is not None and self.grants is not None:
-            raise ValueError("give a role or grants, not both")
+            raise ValueError("give either role or grants, not both")
         if isinstance(self.kind, str) and self.kind not in get_args(Kind):
-            raise ValueError(f"kind is one of {', '.join(get_args(Kind))}, not {self.kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, not {self.kind!r}")
 
 
 def encode(request: TokenRequest) -> IssueTokenRequest:
-    """The contract's message for a request. Checks nothing: the server's rules are the only ones."""
+    """Converts a request to the contract's message. Validates nothing: that is left to the server."""
     message = IssueTokenRequest(
         project=request.project,
         identity=request.identity,
@@ -81,5 +81,5 @@ def encode(request: TokenRequest) -> IssueTokenRequest:
 
 
 def _kind(kind: Kind | ParticipantKind | None) -> ParticipantKind | str | None:
-    """The enum's value or, for a name of LiveKit's, the name of the enum's value."""
+    """The enum value or, for one of LiveKit's names, the name of the enum value."""
     return f"PARTICIPANT_KIND_{kind.upper()}" if isinstance(kind, str) else kind

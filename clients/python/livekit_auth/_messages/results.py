@@ -1,7 +1,7 @@
-"""What the service answers about tokens and callers, as frozen values with aware datetimes.
+"""The server's responses about tokens and callers, as frozen values with aware datetimes.
 
-Messages of the contract stay messages where a caller may want to hand them on: `Grants` and `RoomConfig`. An answer
-that breaks the contract raises ServerError.
+`Grants` and `RoomConfig` stay protobuf messages, because callers may want to pass them on. A response that breaks the
+contract raises ServerError.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedToken:
-    """An issued token. Its repr leaves the token out, so that it may be logged."""
+    """An issued token. It may be logged: its repr omits the token."""
 
     token: str = field(repr=False)
     """The LiveKit access token: a bearer secret. Empty with validate_only."""
     url: str
-    """The url of the project's LiveKit server, to connect to with the token."""
+    """The URL of the project's LiveKit server, to connect to with the token."""
     expire_time: datetime
     """When it stops being valid, in UTC, in whole seconds."""
     issue_time: datetime
     """When it was issued and becomes valid, in UTC, in whole seconds."""
     grants: Grants
-    """The grants in effect, LiveKit's defaults spelled out."""
+    """The effective grants, including LiveKit's defaults."""
     key_id: str
     """The id of the API key that signed it."""
     policy_revision: str
     """The revision of the policy that permitted it."""
     decision_id: str
-    """The decision's id in the server's audit trail."""
+    """The id of the decision in the server's audit trail."""
     project: str
-    """The LiveKit project that it is for."""
+    """The LiveKit project of the token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """A LiveKit access token that is valid now, as of the server's clock and 60 s of leeway."""
+    """A LiveKit access token that is valid now, by the server's clock with 60 s of leeway."""
 
     grants: Grants
-    """The grants that it carries; a boolean with a LiveKit default is unset where the token is silent."""
+    """Its grants; a boolean that has a LiveKit default is unset if the token doesn't set it."""
     room: str
-    """The room that the video grants apply to; empty when it names none."""
+    """The room that the video grants apply to; empty if it names none."""
     identity: str
-    """The participant's identity; empty when it has none."""
+    """The participant's identity; empty if it has none."""
     name: str
-    """The participant's display name; empty when it has none."""
+    """The participant's display name; empty if it has none."""
     metadata: str
-    """The participant's metadata; empty when it has none."""
+    """The participant's metadata; empty if it has none."""
     attributes: Mapping[str, str]
     """The participant's attributes."""
     kind: str
-    """The kind of participant, such as "agent"; empty when it names none or one that this version doesn't know."""
+    """The kind of participant, such as "agent"; empty if it names none, or one unknown to this version."""
     room_preset: str
-    """The room preset; empty when it names none."""
+    """The room preset; empty if it names none."""
     room_config: RoomConfig | None
-    """The room configuration, without storage credentials; None when it carries none."""
+    """The room configuration, without storage credentials; None if it has none."""
     issue_time: datetime | None
-    """From when it is valid, in UTC; None when it doesn't say."""
+    """When it becomes valid, in UTC; None if the token doesn't say."""
     expire_time: datetime
     """When it stops being valid, in UTC."""
     key_id: str
@@ -80,17 +80,17 @@ class VerifiedToken:
     project: str
     """The LiveKit project that the key belongs to."""
     other_claims: tuple[str, ...]
-    """The names of claims that the contract doesn't model, sorted; at most 32."""
+    """The names of claims that aren't part of the contract, sorted; at most 32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """What a room name or an identity is compared with, byte for byte."""
+    """A pattern that a room name or an identity is compared with, byte for byte."""
 
     match: Literal["exact", "prefix", "any", "unknown"]
-    """How: "unknown" when a newer server compares in a way that this version doesn't know."""
+    """The kind of match; "unknown" if a newer server uses one that this version doesn't know."""
     value: str = ""
-    """With what; empty for "any"."""
+    """The value to match; empty for "any"."""
 
     def __str__(self) -> str:
         return f"{self.match}:{self.value}" if self.value else self.match
@@ -98,7 +98,7 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowEntry:
-    """One entry of a caller's policy: it permits a request only as a whole."""
+    """An allow entry of a caller's policy. It permits a request only as a whole."""
 
     name: str
     """Its name in decisions and the audit trail."""
@@ -107,27 +107,27 @@ class AllowEntry:
     roles: tuple[str, ...]
     """The roles it permits, sorted."""
     grants: tuple[str, ...]
-    """The ordinary grants that may be spelled out, sorted; empty when a role must be named."""
+    """The ordinary grants that may be given explicitly, sorted; empty if a role is required."""
     powers: tuple[str, ...]
     """The powers it gives, sorted."""
     rooms: tuple[Matcher, ...]
-    """The rooms it covers; empty for none."""
+    """The rooms it covers; empty means none."""
     identities: tuple[Matcher, ...]
-    """The identities it covers; empty for none."""
+    """The identities it covers; empty means none."""
     default_ttl: timedelta
-    """The ttl of a request that names none."""
+    """The ttl of a request that doesn't set one."""
     max_ttl: timedelta
     """The longest ttl it permits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who the server takes this caller for, and what it may do."""
+    """How the server identifies this caller, and what the caller may do."""
 
     workload_id: str
     """The identity in the certificate: "spiffe://…" or "dns:…"."""
     known: bool
-    """Whether the policy lists it. If not, the server says nothing below but the certificate's own facts."""
+    """Whether the policy lists the caller. If not, only the fields about the certificate are filled."""
     policy_revision: str
     """The revision of the policy in force."""
     certificate_serial: str
@@ -135,15 +135,15 @@ class Caller:
     certificate_expire_time: datetime
     """When the certificate expires, in UTC."""
     allow: tuple[AllowEntry, ...]
-    """The entries of which one must permit a whole request, in the order in which they are tried."""
+    """The allow entries, in the order in which they are tried. One entry must permit the whole request."""
     verify_webhooks: tuple[str, ...]
-    """The projects whose webhooks it may verify, sorted."""
+    """The projects whose webhooks the caller may verify, sorted."""
     verify_tokens: tuple[str, ...]
-    """The projects whose tokens it may verify, sorted."""
+    """The projects whose tokens the caller may verify, sorted."""
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
-    """A timestamp as an aware datetime in UTC. Raises ServerError for one outside of the years 1 to 9999."""
+    """Converts a timestamp to an aware datetime in UTC. Raises ServerError outside the years 1 to 9999."""
     try:
         return timestamp.ToDatetime(tzinfo=UTC)
     except (OverflowError, ValueError):
@@ -151,12 +151,12 @@ def to_datetime(timestamp: Timestamp) -> datetime:
 
 
 def issued_token(message: pb.IssueTokenResponse, *, validate_only: bool = False) -> IssuedToken:
-    """Reads IssueTokenResponse, the answer to a request with or without `validate_only`.
+    """Reads IssueTokenResponse, the response to a request with or without `validate_only`.
 
-    A token of other than a JWT's characters is refused: it could end a header or a line.
+    A token with characters that a JWT can't have is refused: it could end a header or a line.
     """
     if not (_TOKEN.fullmatch(message.token) or (validate_only and not message.token)):
-        raise unusable("what it has as the token is none")
+        raise unusable("the token isn't a JWT")
     return IssuedToken(
         token=message.token,
         url=message.url,
@@ -174,14 +174,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def batch(message: pb.BatchIssueTokensResponse, requests: Sequence[TokenRequest]) -> list[IssuedToken | AuthError]:
-    """Reads BatchIssueTokensResponse: a result for each request, in their order."""
+    """Reads BatchIssueTokensResponse: one result per request, in the same order."""
     if len(message.results) != len(requests):
         raise unusable(f"{len(message.results)} results for {len(requests)} requests")
     return [_result(result, request) for result, request in zip(message.results, requests, strict=True)]
 
 
 def _result(message: pb.IssueTokenResult, request: TokenRequest) -> IssuedToken | AuthError:
-    # An outcome that this version doesn't know reads as an error without a code, never as a token.
+    # An unknown outcome is read as an error without a code, never as a token.
     if not message.HasField("response"):
         return to_error(message.error)
     try:

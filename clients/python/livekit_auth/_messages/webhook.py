@@ -1,4 +1,4 @@
-"""A verified webhook: the server's summary beside the caller's own bytes."""
+"""A verified webhook: the server's summary and the caller's own bytes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedWebhook:
-    """A webhook that LiveKit signed. `parse` gives the whole event; the fields here are a summary."""
+    """A webhook signed by LiveKit. The fields are a summary; `parse` returns the whole event."""
 
     type: str
-    """The event's name as LiveKit sent it, such as "participant_joined"; empty when the body has none."""
+    """The event name as LiveKit sent it, such as "participant_joined"; empty if the body has none."""
     event_id: str
-    """The event's id ("EV_…"); empty when the body has none."""
+    """The event id ("EV_…"); empty if the body has none."""
     room: str
-    """The room's name; empty when the event has no room."""
+    """The room's name; empty if the event has no room."""
     participant_identity: str
-    """The participant's identity; empty when the event has no participant."""
+    """The participant's identity; empty if the event has no participant."""
     create_time: datetime | None
-    """When LiveKit made the event, in UTC, in whole seconds; None when the body doesn't say."""
+    """When LiveKit created the event, in UTC, in whole seconds; None if the body doesn't say."""
     key_id: str
     """The id of the API key that signed it."""
     project: str
@@ -38,20 +38,19 @@ class VerifiedWebhook:
     duplicate: bool
     """Whether this caller has acknowledged an event with this id and these bytes."""
     duplicate_checked: bool
-    """False when the server couldn't tell, or the event has no id; then `duplicate` is False and says nothing."""
+    """False if the server couldn't check or the event has no id; `duplicate` is then False and meaningless."""
     body_sha256: bytes
     """The SHA-256 of the body, 32 bytes."""
     body: bytes = field(repr=False)
-    """The body as it was handed over."""
+    """The body as passed to `verify_webhook`."""
 
     def parse(self) -> WebhookEvent:
-        """The whole event, parsed from the bytes that were verified.
+        """Parses the whole event from the verified bytes.
 
-        Fields that the installed livekit-protocol doesn't know are ignored. A body of 1 MiB takes tens of milliseconds.
-        Raises ImportError without the extra `livekit`, and google.protobuf.json_format.ParseError when
-        the JSON isn't shaped like an event.
+        Fields unknown to the installed livekit-protocol are ignored. Parsing 1 MiB takes tens of milliseconds. Raises
+        ImportError without the extra `livekit`, and google.protobuf.json_format.ParseError if the JSON isn't an event.
         """
-        from google.protobuf import json_format  # noqa: PLC0415 - for this method alone
+        from google.protobuf import json_format  # noqa: PLC0415 - used only here
 
         try:
             from livekit.protocol.webhook import WebhookEvent  # noqa: PLC0415 - an extra
@@ -61,7 +60,7 @@ class VerifiedWebhook:
 
 
 def verified_webhook(message: VerifyWebhookResponse, body: bytes) -> VerifiedWebhook:
-    """Reads VerifyWebhookResponse, the answer for these bytes."""
+    """Reads VerifyWebhookResponse, the response for this body."""
     event = message.event
     return VerifiedWebhook(
         type=event.raw_type,

@@ -1,10 +1,10 @@
-"""A clock for lifetimes: it never goes back, whatever is done to the wall clock, and counts a machine's sleep."""
+"""A monotonic clock for lifetimes. It counts the time that the machine is suspended."""
 
 import time
 
 
 def steady() -> float:
-    """Seconds from an arbitrary start, of CLOCK_BOOTTIME where the system has it."""
+    """Seconds since an arbitrary start, from CLOCK_BOOTTIME where the system has it."""
     return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 

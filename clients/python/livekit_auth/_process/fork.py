@@ -1,8 +1,8 @@
 """What a forked child must not share with its parent: connections, locks, threads.
 
-An object that holds such things registers itself here; in a child, `forked` is called on each before any other code of
-the child runs. A TLS connection used by two processes would break both, so what was inherited is set aside and kept:
-closing it would write to the parent's connection.
+An object that holds such resources registers itself here. In a child, `forked` is called on each registered object
+before any other code runs. An inherited TLS connection is kept open but unused: using it would break both processes,
+and closing it would write to the parent's connection.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Forkable(Protocol):
-    """Something that a forked child inherits."""
+    """An object that a forked child inherits."""
 
     def forked(self) -> None:
-        """Called in the child: replaces locks, sets aside connections, and starts nothing yet. Must not raise."""
+        """Called in the child: replaces locks and sets connections aside. Must start nothing and must not raise."""
 
 
 _registered: weakref.WeakSet[Forkable] = weakref.WeakSet()
@@ -24,12 +24,12 @@ _set_aside: list[object] = []
 
 
 def register(inherited: Forkable) -> None:
-    """Has `forked` called in every child that is forked from now on, as long as the object lives."""
+    """Makes every later forked child call `forked`, as long as the object lives."""
     _registered.add(inherited)
 
 
 def set_aside(connection: object) -> None:
-    """Keeps an inherited connection for the life of this process, unused and open."""
+    """Keeps an inherited connection open and unused for the life of this process."""
     _set_aside.append(connection)
 
 
@@ -38,5 +38,5 @@ def _in_child() -> None:
         inherited.forked()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_in_child)

@@ -1,8 +1,7 @@
-"""One piece of work at a time, apart from those who wait for it: for asyncio a task, for threads a thread.
+"""Runs one piece of work at a time in the background: in a task for asyncio, in a thread otherwise.
 
-Whoever waits may go away, by cancellation or otherwise: the work goes on, and nobody else's waiting ends with it. A
-forked child, which has neither the task nor the thread, begins anew. These two are the one pair of twins that
-tools/unasync.py doesn't write.
+The work continues when a waiter is cancelled, and other waiters aren't affected. A forked child has neither the task
+nor the thread and starts again. tools/unasync.py doesn't generate this pair of classes; both are written by hand.
 """
 
 from __future__ import annotations
@@ -19,44 +18,44 @@ if TYPE_CHECKING:
 
 
 class AsyncSingleFlight:
-    """Work as a task of the running event loop."""
+    """Runs the work as a task of the running event loop."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child: forgets the parent's task."""
+        """Called in a forked child: forgets the parent's task."""
         self._task = None
 
     def start(self, work: Callable[[], Coroutine[object, object, None]]) -> asyncio.Task[None]:
-        """Starts the work unless it is going on, and returns at once. The work must not raise."""
+        """Starts the work unless it is already running, and returns at once. The work must not raise."""
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(work())
         return self._task
 
     async def join(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Starts the work unless it is going on, and waits for its end."""
+        """Starts the work unless it is already running, and waits until it ends."""
         await asyncio.wait({self.start(work)})
 
 
 class SingleFlight:
-    """Work in a thread."""
+    """Runs the work in a thread."""
 
     def __init__(self) -> None:
         self.forked()
         fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child: forgets the parent's thread."""
+        """Called in a forked child: forgets the parent's thread."""
         self._lock = threading.Lock()
         self._ended: threading.Event | None = None
 
     def start(self, work: Callable[[], None]) -> threading.Event | None:
-        """Starts the work unless it is going on, and returns at once what is set at its end. The work must not raise.
+        """Starts the work unless it is already running; returns at once an event that is set when it ends.
 
-        Starts nothing and returns None where there is no thread to be had, as when the interpreter is ending.
+        The work must not raise. Returns None if no thread can be started, as when the interpreter is shutting down.
         """
         with self._lock:
             if self._ended is None or self._ended.is_set():
@@ -71,7 +70,7 @@ class SingleFlight:
             return self._ended
 
     def join(self, work: Callable[[], None]) -> None:
-        """Starts the work unless it is going on, and waits for its end."""
+        """Starts the work unless it is already running, and waits until it ends."""
         ended = self.start(work)
         if ended is None:
             work()

@@ -1,13 +1,12 @@
-"""What LiveKit wants to see in the token of a call to its API, so that a refusal can say what the role lacks.
+"""The grants that each call to LiveKit's API needs, so that the log can say what a role lacks.
 
-Sources: livekit-server's pkg/service (roomservice.go, auth.go), and for SIP pkg/service/sip.go; docs/agents.md has the
-same as a table.
+Sources: livekit-server's pkg/service (roomservice.go, auth.go, and sip.go for SIP). docs/agents.md has the same table.
 """
 
 from __future__ import annotations
 
 REFUSED = frozenset({401, 403})
-"""HTTP statuses with which LiveKit refuses a token."""
+"""The HTTP status codes with which LiveKit rejects a token."""
 
 _CREATE, _ADMIN, _SIP = "video.room_create", "video.room_admin", "sip.admin"
 _METHODS = {
@@ -29,25 +28,25 @@ _SERVICES = {
 
 
 def needs(method: str) -> tuple[str, ...]:
-    """The grants that a method such as "livekit.RoomService/DeleteRoom" needs; () when it isn't known."""
+    """The grants that a method such as "livekit.RoomService/DeleteRoom" needs; () if the method is unknown."""
     name = method.removeprefix("livekit.")
     return _METHODS.get(name, _SERVICES.get(name.partition("/")[0], ()))
 
 
 def refusal(path: str, status: int, role: str) -> str:
-    """What to say when LiveKit refused the token of a call to a path such as "/twirp/livekit.SIP/…".
+    """The message for a token that LiveKit rejected in a call to a path such as "/twirp/livekit.SIP/…".
 
-    The names are those of the policy: a grant is a power of the same name (sip.call: sip), but for the room's own.
+    Grants and powers have the policy's names. A grant needs the power of the same name (sip.call: sip).
     """
     method = path.rpartition("/twirp/")[2]
     wanted = needs(method)
     if not wanted:
-        return f"LiveKit refused {_short(method)} with HTTP status {status}: role {role!r} doesn't suffice for it"
+        return f"LiveKit refused {_short(method)} with HTTP status {status}: role {role!r} isn't sufficient"
     powers = sorted({grant.removeprefix("video.").partition(".")[0] for grant in wanted})
     room = " for that room" if _ADMIN in wanted else ""
     return (
-        f"LiveKit refused {_short(method)} with HTTP status {status}: it needs {' and '.join(wanted)}{room}; see that "
-        f"role {role!r} has it, and the policy's entry the powers [{', '.join(powers)}]"
+        f"LiveKit refused {_short(method)} with HTTP status {status}: it needs {' and '.join(wanted)}{room}; check "
+        f"that role {role!r} has it, and that the policy entry has the powers [{', '.join(powers)}]"
     )
 
 

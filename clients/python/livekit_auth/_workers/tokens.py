@@ -1,8 +1,7 @@
-"""The tokens that a worker connects with: a new one for every connection.
+"""The tokens that a worker connects with: a new one per connection.
 
-Invariants: one request is in flight at most; a service that is away is waited for and never counts as a refusal, and
-neither do certificate files that are half replaced; the workers of a fleet that lost their connections together don't
-ask together.
+Invariants: at most one request is in flight; neither an unavailable server nor half-replaced certificate files count
+as a refusal: the worker waits; workers of a fleet that lose their connections at the same time spread their requests.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from livekit_auth._messages.results import IssuedToken
 
 SPREAD_SECONDS = 1.0
-"""Over which a fleet's requests are spread when all lose their connections at once."""
+"""The time over which a fleet spreads its requests after all connections were lost at once."""
 MAX_PAUSE_SECONDS = 10.0
-"""The longest pause between requests while the service is away."""
+"""The longest pause between requests while the server is unavailable."""
 LEAST_LIFETIME_SECONDS = 30.0
-"""How long a token that was used before must still be valid to be used again."""
+"""The remaining lifetime that a token needs to be used for another connection."""
 
 _log = logging.getLogger("livekit_auth")
 
 
 class WorkerTokens:
-    """Asks for a token each time a worker connects."""
+    """Requests a token each time a worker connects."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class WorkerTokens:
         uniform: Callable[[float, float], float] = CHANCE.uniform,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Asks for nothing yet. `clock` (seconds), `uniform` and `sleep` are there for tests."""
+        """Requests nothing yet. `clock` (seconds), `uniform` and `sleep` exist for tests."""
         self._client = client
         self._request = request
         self._clock = clock
@@ -57,17 +56,17 @@ class WorkerTokens:
         self._unused = False
 
     async def url(self) -> str:
-        """The project's LiveKit url, from the token that the next `fresh` will return."""
+        """The project's LiveKit URL, from the token that the next `fresh` returns."""
         async with self._lock:
             token = await self._ask()
             self._unused = True
             return token.url
 
     async def fresh(self) -> IssuedToken:
-        """A token that no connection has used.
+        """Returns a token that no connection has used.
 
-        While the service is away it is asked again, each pause drawn from twice as long a time; a worker that has a
-        token with some time left connects with that one instead. Raises AuthError when the service refuses.
+        While the server is unavailable, the request is repeated with exponential backoff; a worker whose last token is
+        valid for long enough connects with that one instead. Raises AuthError if the server refuses.
         """
         async with self._lock:
             unused, self._unused = self._unused, False
@@ -87,11 +86,11 @@ class WorkerTokens:
                 if self._last is None and isinstance(error, ConfigError):
                     raise
                 if self._last is not None and self._clock() < self._good_until:
-                    _log.warning("No new token for the worker's connection; the last one is used again: %s", error)
+                    _log.warning("No new token for the worker's connection; reusing the previous one: %s", error)
                     return self._last
                 failures += 1
                 pause = self._pause(failures, error)
-                _log.warning("No token for the worker's connection; asking again in %.1f s: %s", pause, error)
+                _log.warning("No token for the worker's connection; retrying in %.1f s: %s", pause, error)
                 await self._sleep(pause)
             else:
                 lifetime = (token.expire_time - token.issue_time).total_seconds()
@@ -99,7 +98,7 @@ class WorkerTokens:
                 return token
 
     def _pause(self, failures: int, error: AuthError | ConfigError) -> float:
-        """Seconds: full jitter, so that a fleet that waits together doesn't ask together, and never before its time."""
+        """Seconds, with full jitter so that a waiting fleet spreads its requests, and never before `retry_after`."""
         pause = self._uniform(0, min(0.5 * 2.0 ** min(failures, 10), MAX_PAUSE_SECONDS))
         if isinstance(error, ConfigError) or error.retry_after is None:
             return pause

@@ -1,7 +1,7 @@
-"""Starts a command that ends with the process that started it: `python _die_with_parent.py PARENT COMMAND...` (Linux).
+"""Runs a command that dies with its parent: `python _die_with_parent.py PARENT_PID COMMAND...` (Linux).
 
-The kernel kills the command when its parent ends, SIGKILL included (prctl(2), PR_SET_PDEATHSIG; it lasts through
-execve). Run as a program of its own, since setting it between fork and exec isn't safe in a process with threads.
+The kernel kills the command when its parent ends, even by SIGKILL (prctl(2), PR_SET_PDEATHSIG, kept across execve).
+This is a separate program because setting it between fork and exec isn't safe in a process with threads.
 """
 
 import ctypes
@@ -10,17 +10,17 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_NOT_FOUND, _NOT_RUNNABLE = 127, 126  # as shells have it
+_NOT_FOUND, _NOT_RUNNABLE = 127, 126  # as in shells
 
 
 def main() -> None:
-    """Ties this process to its parent, and becomes the command."""
+    """Ties this process to its parent, then executes the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         sys.exit(f"can't tie {command[0]} to agent-proxy: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent:  # it ended before the kernel was told
-        sys.exit("agent-proxy has ended")
-    # What Python changed at its start; the command gets the signals as this process got them.
+    if os.getppid() != parent:  # it ended before prctl
+        sys.exit("agent-proxy has exited")
+    # Undo what Python changed at startup: the command inherits the signal handling of this process.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):

@@ -1,7 +1,7 @@
-"""Which proxy leads to LiveKit: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, as other programs read them.
+"""The HTTP proxy to LiveKit, from HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 
-aiohttp would read them too, but not for wss, and a login from ~/.netrc with them. The worker's own connection, which
-ends at loopback, never goes through a proxy.
+aiohttp reads these too, but not for wss, and would also read a login from ~/.netrc. The worker's own connection, to
+loopback, never uses a proxy.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NAMES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def proxy_for(url: str) -> str | None:
-    """The url of the proxy for an http or https url; None for a direct connection, as to this machine itself.
+    """The URL of the proxy for an http or https URL; None for a direct connection, as to this machine.
 
-    Raises ConfigError for a kind of proxy that can't be used. A message never holds the proxy's url, which may have a
-    password in it.
+    Raises ConfigError for an unsupported kind of proxy. Messages never contain the proxy's URL, which may contain a
+    password.
     """
     parts = urlsplit(url)
     if _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc.rpartition("@")[2]):
@@ -36,14 +36,14 @@ def proxy_for(url: str) -> str | None:
         proxy = f"http://{proxy}"
     if (kind := urlsplit(proxy).scheme) not in {"http", "https"}:
         raise ConfigError(
-            f"{parts.scheme.upper()}_PROXY or ALL_PROXY names a proxy of the kind {kind!r}: only http and https work "
-            "here. Name such a proxy, or LiveKit's host in NO_PROXY"
+            f"{parts.scheme.upper()}_PROXY or ALL_PROXY names a {kind!r} proxy: only http and https are "
+            "supported. Use such a proxy, or add LiveKit's host to NO_PROXY"
         )
     return proxy
 
 
 def bypassing_proxy(environment: Mapping[str, str], host: str) -> dict[str, str]:
-    """The variables that keep a worker's connection to `host` out of a proxy that its environment names."""
+    """The variables that make the worker connect to `host` directly if its environment names a proxy."""
     if not any(name.lower() in NAMES for name in environment):
         return {}
     listed = environment.get("no_proxy") or environment.get("NO_PROXY") or ""

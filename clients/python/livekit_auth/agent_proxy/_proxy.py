@@ -1,4 +1,4 @@
-"""The proxy itself: one listener on loopback, two kinds of requests, everything else refused."""
+"""The proxy: one listener on loopback, two kinds of requests; everything else is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UPSTREAM_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
 MAX_ROOMS = 64
-"""Rooms whose tokens for API calls are kept."""
+"""The number of rooms whose tokens for API calls are kept."""
 NO_STATUS = 1005
 MAX_REASON_BYTES = 123
 MESSAGES = frozenset({WSMsgType.BINARY, WSMsgType.TEXT})
@@ -45,50 +45,50 @@ _log = logging.getLogger("livekit_auth")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the worker may have."""
+    """What the worker is allowed."""
 
     role: str
     project: str = ""
     api_role: str | None = None
     allowed_api: frozenset[str] = frozenset()
-    """Methods such as livekit.RoomService/ListParticipants, exactly."""
+    """Methods such as livekit.RoomService/ListParticipants, matched exactly."""
     simulation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """With what a connection is closed (RFC 6455, 7.4)."""
+    """The code and reason that a connection is closed with (RFC 6455, 7.4)."""
 
     code: int = WSCloseCode.GOING_AWAY
     reason: bytes = b""
 
     @classmethod
     def of(cls, last: WSMessage, *, gone: int) -> Ending:
-        """As the side that sent this last frame closed its connection; `gone` when that broke off without a word.
+        """The ending that this last frame tells; `gone` if the connection broke without a close frame.
 
-        A close without a code (1005) goes on as a normal one.
+        A close frame without a code (1005) is forwarded as a normal closure.
         """
         if last.type is not WSMsgType.CLOSE:
             return cls(gone)
         code = last.data if isinstance(last.data, int) and last.data else WSCloseCode.OK
-        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # they only ever stand for what was received
+        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # reserved codes, which can't be sent
             code = gone
         return cls(code, str(last.extra or "").encode()[:MAX_REASON_BYTES])
 
 
 class Proxy:
-    """Answers the worker. `serving` runs it."""
+    """Handles the worker's requests. `serving` runs it."""
 
     def __init__(self, client: Issuer, rules: Rules, url: str, session: aiohttp.ClientSession) -> None:
-        """`url` is the project's; the session is used for it alone.
+        """`url` is that of the project; the session is used only for it.
 
-        Raises ConfigError for rules that contradict, and for a proxy in the environment that can't be used.
+        Raises ConfigError for contradictory rules, and for an unusable proxy in the environment.
         """
         if rules.allowed_api and rules.api_role is None:
-            raise ConfigError("API calls are allowed but no role for them is named: give one too, with --api-role")
+            raise ConfigError("API calls are allowed but have no role: add --api-role")
         parts = urlsplit(url)
         if parts.scheme not in {"ws", "wss", "http", "https"} or not parts.netloc:
-            raise ConfigError(f"the project's url isn't one of a LiveKit server: {url!r}")
+            raise ConfigError(f"the project's url isn't the URL of a LiveKit server: {url!r}")
         secure = parts.scheme in {"wss", "https"}
         base = f"{parts.netloc}{parts.path.rstrip('/')}"
         self.key = LocalKey.new()
@@ -106,18 +106,18 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """What the worker connects to."""
+        """The URL that the worker connects to."""
         return f"ws://{self.address}"
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Checks a request, and passes it on if it is one of the two kinds."""
+        """Checks a request, and forwards it if it is one of the two kinds."""
         claims = self._claims(request)
         if isinstance(claims, web.Response):
             claims.force_close()
             return claims
         if self.server is not None:
             self.server.admit(request)
-        path = request.raw_path.partition("?")[0]  # as it was sent: nothing is decoded, nothing is normalised
+        path = request.raw_path.partition("?")[0]  # as sent: not decoded, not normalised
         if request.method == "GET" and path == "/agent":
             return await self._agent(request, _video(claims))
         if request.method == "POST" and path.removeprefix("/twirp/") in self._rules.allowed_api and "/twirp/" in path:
@@ -125,8 +125,8 @@ class Proxy:
         return web.Response(status=404)
 
     def _claims(self, request: web.BaseRequest) -> dict[str, Any] | web.Response:
-        """What the request's token says, or the answer to one that isn't the worker's."""
-        # A page in a browser always sends its Origin; a name that was rebound to loopback shows in Host.
+        """The claims of the request's token, or the refusal of a request that isn't the worker's."""
+        # A browser always sends its Origin; a DNS name rebound to loopback shows in Host.
         if "Origin" in request.headers or request.headers.getall("Host", []) != [self.address]:
             return web.Response(status=403)
         try:
@@ -161,7 +161,7 @@ class Proxy:
             )
 
     async def _relay(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
-        """Passes messages both ways until one side ends, and tells the other with which code."""
+        """Forwards messages both ways until one side closes, then closes the other with the same code."""
         ways = [
             asyncio.create_task(self._upstream(worker, livekit)),
             asyncio.create_task(self._downstream(worker, livekit)),
@@ -176,7 +176,7 @@ class Proxy:
                 if isinstance(ended, Ending):
                     ending = ended
                 elif isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
-                    _log.error("A connection ended by a fault of the proxy: %s", type(ended).__name__)
+                    _log.error("Internal error of the proxy ended a connection: %s", type(ended).__name__)
             await worker.close(code=ending.code, message=ending.reason)
             await livekit.close(code=ending.code, message=ending.reason)
 
@@ -185,10 +185,10 @@ class Proxy:
             try:
                 passed = _worker_protocol.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
             except _worker_protocol.UnreadableError:
-                _log.warning("The worker sent something that isn't a message of the worker protocol; it is cut off")
+                _log.warning("Closing the worker's connection: not a message of the worker protocol")
                 return Ending(WSCloseCode.PROTOCOL_ERROR)
             if passed is None:
-                _log.warning("A message of the worker was dropped: a simulated job, or one that isn't known")
+                _log.warning("Dropped a message of the worker: a simulated job, or an unknown kind")
             else:
                 await _send(livekit, passed)
         return Ending.of(frame, gone=WSCloseCode.GOING_AWAY)
@@ -198,13 +198,13 @@ class Proxy:
             with contextlib.suppress(_worker_protocol.UnreadableError):
                 await _send(worker, _worker_protocol.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
         ending = Ending.of(frame, gone=WSCloseCode.BAD_GATEWAY)
-        _log.info("The worker's connection to LiveKit ended with code %d", ending.code)
+        _log.info("The worker's connection to LiveKit closed with code %d", ending.code)
         return ending
 
     def _unrecorded(self) -> None:
         if not self._told_of_recording:
             self._told_of_recording = True
-            _log.warning("Jobs that LiveKit would record run unrecorded: agent-proxy has no tokens for recording")
+            _log.warning("Jobs run without recording: agent-proxy has no tokens for it")
 
     async def _call(self, request: web.BaseRequest, path: str, room: str) -> web.StreamResponse:
         if request.content_type not in BODY_TYPES:
@@ -227,7 +227,7 @@ class Proxy:
             return _failed(error)
 
     def _source(self, room: str) -> TokenSource:
-        """The tokens for calls about one room; those of the rooms used last are kept."""
+        """The tokens for calls about one room. Keeps those of the most recently used rooms."""
         if room not in self._sources:
             request = TokenRequest(role=self._rules.api_role, room=room, project=self._rules.project)
             self._sources[room] = TokenSource(self._client, request)
@@ -239,11 +239,11 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy]:
-    """Listens on a free loopback port until the block ends. Raises ConfigError, OSError."""
+    """Serves on a free loopback port until the block ends. Raises ConfigError, OSError."""
     timeout = aiohttp.ClientTimeout(total=UPSTREAM_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
         proxy = Proxy(client, rules, url, session)
-        # A worker that gave up waiting is forgotten: its requests would queue while the service is away.
+        # Cancel the requests of a worker that stopped waiting: they would queue while the server is unavailable.
         proxy.server = LimitedServer(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
         runner = web.ServerRunner(proxy.server, shutdown_timeout=1.0)
         await runner.setup()
@@ -256,7 +256,7 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
 
 
 class _RedirectedError(Exception):
-    """LiveKit answered with a redirect. It isn't followed: the token is for one place."""
+    """LiveKit responded with a redirect. It isn't followed: the token is meant for one server."""
 
 
 async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -268,16 +268,16 @@ async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
 
 
 def _http_log() -> logging.Logger:
-    """The log of aiohttp's server. Adding a filter again changes nothing."""
+    """The log of aiohttp's server. Adding the same filter again has no effect."""
     log = logging.getLogger("livekit_auth.agent_proxy")
     log.addFilter(_without_request)
     return log
 
 
 def _without_request(record: logging.LogRecord) -> bool:
-    """Takes what was sent, a token too, out of the report of a request that isn't HTTP. Lets every record pass."""
+    """Removes the request, which may contain a token, from the log record of a malformed request. Keeps the record."""
     if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.msg, record.args, record.exc_info = "A request was refused: it isn't HTTP, or is too large", (), None
+        record.msg, record.args, record.exc_info = "Refused a request: not HTTP, or too large", (), None
     return True
 
 
@@ -291,11 +291,11 @@ def _video(claims: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed(error: Exception) -> web.Response:
-    """The answer to a worker that can't be served. The error's text stays here, where it has no header in it."""
+    """The response when LiveKit or livekit-auth failed. Logs only errors whose text contains no headers."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         _log.warning("LiveKit refused the worker with HTTP status %d", error.status)
     elif isinstance(error, AuthError):
         _log.warning("No token for the worker: %s", error)
     else:
-        _log.warning("LiveKit can't be reached, or answers what isn't followed: %s", type(error).__name__.strip("_"))
+        _log.warning("Can't reach LiveKit, or it sent a redirect: %s", type(error).__name__.strip("_"))
     return web.Response(status=403 if isinstance(error, (Denied, Unauthenticated)) else 502)

@@ -1,7 +1,7 @@
-"""What the worker and LiveKit say to each other, and what of it passes.
+"""Filters the messages between the worker and LiveKit.
 
-A worker's message is parsed, and what was understood is written anew: LiveKit never reads something else in a message
-than was checked here. Kinds of messages that this version doesn't know don't pass.
+A worker's message is parsed and serialised again, so LiveKit never reads anything in a message that wasn't checked
+here. Unknown kinds of messages are dropped.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Frame = bytes | str
 
 
 class UnreadableError(Exception):
-    """A frame that isn't a message of the worker protocol."""
+    """The frame isn't a message of the worker protocol."""
 
 
 def from_worker(kind: WSMsgType, data: Frame, *, simulation: bool) -> Frame | None:
-    """The frame to send on, or None when it is dropped. Raises UnreadableError.
+    """The frame to forward, or None if it is dropped. Raises UnreadableError.
 
-    SimulateJob lets a worker have a job, and so a join token, for a room that it names: it passes only when allowed.
+    SimulateJob gives a worker a job, and so a join token, for any room it names: it is forwarded only if allowed.
     """
     message = WorkerMessage()
     _parse(kind, data, message)
@@ -38,10 +38,10 @@ def from_worker(kind: WSMsgType, data: Frame, *, simulation: bool) -> Frame | No
 
 
 def from_livekit(kind: WSMsgType, data: Frame, url: str, unrecorded: Callable[[], None]) -> Frame:
-    """The frame to hand on. Raises UnreadableError.
+    """The frame to forward. Raises UnreadableError.
 
-    A job without a url gets the project's: the worker would take its own, the proxy's. A job that is to be recorded
-    isn't, and `unrecorded` is called: the worker would sign its uploads with the made-up key.
+    A job without a URL gets that of the project, because the worker would use the proxy's. Recording is turned off and
+    `unrecorded` called, because the worker would sign its uploads with the made-up key.
     """
     message = ServerMessage()
     _parse(kind, data, message)

@@ -1,4 +1,4 @@
-"""A job's own access to LiveKit: `ctx.api` with tokens of one role, for the job's room."""
+"""A job's access to LiveKit: `ctx.api` with tokens of one role, for the room of the job."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entrypoint:
-    """The entrypoint of a job as its process gets it, by pickle: the user's function and where tokens come from."""
+    """The entrypoint of a job, pickled to its process: the user's function and the settings for tokens."""
 
     function: Function
     settings: Settings
 
     async def __call__(self, ctx: JobContext) -> None:
-        """Gives the job its `ctx.api`, and runs the user's function."""
+        """Sets `ctx.api`, then runs the user's function."""
         _livekit_internals.set_api(
             ctx, cast("LiveKitAPI", _NoApi()) if self.settings.api_role is None else self._api(ctx)
         )
@@ -53,15 +53,15 @@ class Entrypoint:
 
 
 def _unpickled(function: Function, settings: Settings) -> Entrypoint:
-    """The entrypoint in a job's process, which is set up before livekit-agents does anything for the job."""
+    """Unpickles the entrypoint. Sets the process up before livekit-agents does anything for the job."""
     _cloud.set_up(settings)
     return Entrypoint(function, settings)
 
 
 class _NoApi:
-    """Stands for `ctx.api` in a worker that was given no role for it."""
+    """Replaces `ctx.api` in a worker without an api_role."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ConfigError(
-            "ctx.api has no token: give AgentServer an api_role, the role of the policy that this worker's jobs may use"
+            "ctx.api has no token: pass AgentServer an api_role, the role of the policy that the worker's jobs use"
         )

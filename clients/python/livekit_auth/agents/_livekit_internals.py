@@ -1,12 +1,12 @@
-"""Every name of livekit-agents that is private or replaced by this package, and what is relied on.
+"""All names of livekit-agents that are private or that this package replaces, and the behaviour it relies on.
 
-livekit-agents 1.7 and 1.8 sign the worker's own registration in `AgentServer._connection_task`, at every connection,
-and open it with `_http_session.ws_connect`. They export url, key and secret to the environment in `run` where these are
-set. So they aren't set while `run` starts the processes that inherit the environment: `run` is told not to register,
-and the connection is made from its "worker_started" event, as `run` would have made it.
+livekit-agents 1.7 and 1.8 sign the worker's registration in `AgentServer._connection_task`, for each connection, and
+open it with `_http_session.ws_connect`. In `run` they export url, key and secret to the environment if these are set.
+So these aren't set while `run` starts the processes that inherit the environment: `run` is told not to register, and
+its "worker_started" event opens the connection in the same way as `run` would have.
 
-They make the tokens of LiveKit Inference and of recording in two modules, from the `api` that these import, with the
-key of the environment. There `api` is replaced by one whose AccessToken is another; for the rest it is the same.
+Two of their modules make the tokens of LiveKit Inference and of recording, with the key of the environment, using the
+`api` that they import. That `api` is replaced by one that differs only in its AccessToken.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 METHODS = ("_connection_task", "_reload_jobs")
 ATTRIBUTES = ("_ws_url", "_api_key", "_api_secret")
-"""Set by AgentServer's constructor."""
+"""Set by the constructor of AgentServer."""
 RUN_ATTRIBUTES = ("_http_session", "_conn_task", "_close_future")
 """Set by `run`, before it emits "worker_started"."""
 
@@ -45,7 +45,7 @@ REPLACED = (
     (_TRACES, "_AuthRefreshingSession"),
     (_INFERENCE, "api"),
 )
-"""Names of modules that are replaced."""
+"""The names that are replaced, by module."""
 MODELS = (
     "LLM",
     "STT",
@@ -55,20 +55,20 @@ MODELS = (
     "AvatarSession",
     "DecisionModel",
 )
-"""Classes of livekit.agents.inference that take a key and a secret; the last one came with 1.8."""
+"""Classes of livekit.agents.inference that take a key and a secret. The last one is new in 1.8."""
 CREDENTIALS = tuple(f"livekit.agents.inference.{name}" for name in ("_utils", "realtime.openai", "realtime.gpt_live"))
-"""Where 1.8 looks for key and secret with `resolve_credentials`. The modules of realtime models are slow to import:
-they take the function of the first when they are, and are looked at here only if they were imported already."""
+"""Where 1.8 finds key and secret with `resolve_credentials`. The modules of realtime models are slow to import, and
+import the function from the first module, so it is replaced in them only if they are already imported."""
 
 PLACEHOLDER_KEY = "held-by-livekit-auth"
-"""Stands where livekit-agents wants an API key. No LiveKit server has a key of this name."""
+"""Passed where livekit-agents requires an API key. No LiveKit server has a key with this name."""
 
 _COMMAND = "worker_main_task_cli"
-"""The task in which the command line (`start`, `dev`) runs a worker. It logs an error of `run` and ends with 0."""
+"""The task in which the command line (`start`, `dev`) runs a worker. It logs errors of `run` and exits with 0."""
 
 
 def check(server: AgentServer) -> None:
-    """Raises ConfigError when this version of livekit-agents lacks a name that is relied on."""
+    """Raises ConfigError if this version of livekit-agents lacks a required name."""
     missing = [name for name in METHODS if not callable(getattr(AgentServer, name, None))]
     missing += [name for name in ATTRIBUTES if name not in vars(server)]
     _refuse([f"AgentServer.{name}" for name in missing])
@@ -76,7 +76,7 @@ def check(server: AgentServer) -> None:
 
 
 def check_running(server: AgentServer) -> None:
-    """The same for the names that exist from "worker_started" on."""
+    """Checks the names that exist from "worker_started" on. Raises ConfigError."""
     _refuse([f"AgentServer.{name}" for name in RUN_ATTRIBUTES if name not in vars(server)])
 
 
@@ -89,24 +89,24 @@ def _refuse(missing: list[str]) -> None:
 
 
 def take_url(server: AgentServer) -> str:
-    """Takes url, key and secret away from a server, so that `run` exports none of them. Returns the url."""
+    """Removes url, key and secret from a server, so that `run` exports none of them. Returns the url."""
     url = server._ws_url  # noqa: SLF001
     server._ws_url = server._api_key = server._api_secret = ""  # noqa: SLF001
     return url
 
 
 def set_url(server: AgentServer, url: str) -> None:
-    """Where the worker connects to, and its jobs if LiveKit names no other place."""
+    """Sets where the worker connects to, and its jobs if LiveKit gives no other URL."""
     server._ws_url = url  # noqa: SLF001
 
 
 def set_placeholders(server: AgentServer) -> None:
-    """Lets the connecting code sign a token that nobody uses. The secret is new, random and known to no server."""
+    """Lets the connecting code sign a token that isn't used. The secret is new, random and known to no server."""
     server._api_key, server._api_secret = PLACEHOLDER_KEY, secrets.token_urlsafe(32)  # noqa: SLF001
 
 
 def http_session(server: AgentServer) -> aiohttp.ClientSession:
-    """The session that the worker's connection is opened with."""
+    """The session that opens the worker's connection."""
     session = server._http_session  # noqa: SLF001
     if session is None:
         raise ConfigError(f"livekit-agents {__version__} opens no HTTP session before its connection")
@@ -114,12 +114,12 @@ def http_session(server: AgentServer) -> aiohttp.ClientSession:
 
 
 def set_http_session(server: AgentServer, session: object) -> None:
-    """Replaces it; `ws_connect` and `close` are what is called on it."""
+    """Replaces the session. Only its `ws_connect` and `close` are called."""
     server._http_session = cast("aiohttp.ClientSession", session)  # noqa: SLF001
 
 
 def connect(server: AgentServer) -> None:
-    """Starts the connection as `run` does to register: when it is given up for good, `run` ends with its error."""
+    """Starts the connection as `run` does to register: if it fails permanently, `run` raises its error."""
     task = asyncio.create_task(server._connection_task(), name="worker_conn_task")  # noqa: SLF001
     server._conn_task = task  # noqa: SLF001
 
@@ -139,27 +139,27 @@ def job_url(ctx: JobContext) -> str:
 
 
 def set_api(ctx: JobContext, api: api.LiveKitAPI) -> None:
-    """Fills the cached property `ctx.api` before livekit-agents does, from the environment."""
+    """Sets the cached property `ctx.api` before livekit-agents fills it from the environment."""
     vars(ctx)["api"] = api
 
 
 def under_the_command_line() -> bool:
-    """Whether `run` was called by livekit-agents' own command line, which would turn an error into success."""
+    """Whether the command line of livekit-agents called `run`. It would turn an error into exit code 0."""
     task = asyncio.current_task()
     return task is not None and task.get_name() == _COMMAND
 
 
 def is_connect(*, devmode: bool, unregistered: bool) -> bool:
-    """Whether `run` was called by the command `connect`, which makes up a job with the API key once it runs."""
+    """Whether the command `connect` called `run`. It creates a job with the API key."""
     return devmode and unregistered and sys.argv[1:2] == ["connect"]
 
 
 def refuse_inference(why: str) -> None:
-    """Has the models of LiveKit Inference say why they have no key, in a ConfigError, where they miss it."""
+    """Makes the models of LiveKit Inference raise ConfigError with `why` where they would miss the key."""
 
     def explained(own: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(own)
-        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - livekit-agents' own
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - livekit-agents' options
             try:
                 return own(*arguments, **options)
             except ValueError as error:
@@ -173,7 +173,7 @@ def refuse_inference(why: str) -> None:
 
 
 def sign_inference_with(access_token: Callable[..., Any]) -> None:
-    """Has LiveKit Inference take its tokens from `access_token`, with a key that nobody has to name."""
+    """Makes LiveKit Inference take its tokens from `access_token`, without a key from the user."""
 
     def keyed(construct: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(construct)
@@ -197,10 +197,11 @@ def sign_recording_with(
     header: Callable[[], Mapping[str, str]],
     session: Callable[[aiohttp.ClientSession], object],
 ) -> None:
-    """Has recording take its tokens elsewhere.
+    """Makes recording take its tokens from the server.
 
-    `access_token` makes what livekit-agents keeps for hours. Traces, logs and metrics are sent by threads with `header`
-    instead, asked for each time; the report at a session's end goes through `session`, made from the job's own.
+    `access_token` makes the token that livekit-agents keeps for hours. Threads send traces, logs and metrics with the
+    result of `header`, called each time. The report at the end of a session is sent through `session`, which wraps the
+    session of the job.
     """
     traces, job = import_module(_TRACES), import_module(_JOB)
     _replace(job, "_observability_url", lambda own: own)
@@ -218,7 +219,7 @@ def sign_recording_with(
 
 
 def stop_recording(tell: Callable[[], None]) -> None:
-    """Has jobs find no place to record to. `tell` is called when a session would have been recorded."""
+    """Turns recording off. Calls `tell` when a session would have been recorded."""
     job = import_module(_JOB)
     _replace(job, "_observability_url", lambda _: lambda _url: None)
     place = job._observability_url.replaced  # noqa: SLF001
@@ -247,7 +248,7 @@ def _replace_in_models(*, constructor: Callable[[Any], Any], credentials: Callab
 
 
 def _replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replaces a name by what `make` makes of livekit-agents' own, even where it was replaced before."""
+    """Replaces a name by `make` of the original value, even if it was replaced before."""
     present = getattr(owner, name)
     own = getattr(present, "replaced", present)
     new = make(own)
@@ -262,7 +263,7 @@ def _with_header(
 
 
 class _Instead:
-    """A module with another AccessToken."""
+    """A module with a different AccessToken."""
 
     def __init__(self, module: object, access_token: Callable[..., Any]) -> None:
         self._module = module

@@ -1,7 +1,7 @@
-"""The tokens of a process's jobs: one client for all of them, and no event loop ever waits for it.
+"""The tokens for all jobs of a process: one client, which never blocks an event loop.
 
-The client is opened and used in threads of its own, since opening it waits for the first SVID where a SPIFFE agent
-gives the certificate. Nothing is opened before the first token is asked for.
+The client is opened and used in its own threads, because opening it may wait for the first SVID of a SPIFFE agent. It
+is opened when the first token is requested.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger("livekit_auth")
 
 THREADS = 8
-"""How many calls to the service a process makes at once."""
+"""The most concurrent calls of a process to the server."""
 LOOK_SECONDS = 2.0
-"""How often a kept token is looked at: renewals come due by a sixth of the lifetime ahead of the expiry, or more."""
+"""How often a kept token is checked. Renewals are due at least a sixth of the lifetime before the expiry."""
 MAX_PAUSE_SECONDS = 30.0
 """The longest pause between requests while there is no token."""
 INFERENCE_IDENTITY = "agent"
-"""The identity that livekit-agents' own tokens for LiveKit Inference have."""
+"""The identity in livekit-agents' own tokens for LiveKit Inference."""
 
 _lock = threading.Lock()
 _of_this_process: dict[Settings, ProcessTokens] = {}
 
 
 def process_tokens(settings: Settings) -> ProcessTokens:
-    """The tokens that this process has for the settings of a worker: always the same ones."""
+    """The tokens of this process for the settings of a worker. Always returns the same object."""
     with _lock:
         if settings not in _of_this_process:
             _of_this_process[settings] = ProcessTokens(settings)
@@ -46,7 +46,7 @@ def process_tokens(settings: Settings) -> ProcessTokens:
 
 
 class ProcessTokens:
-    """Issues the tokens of one process over one client. Safe to use from any thread and any event loop."""
+    """Issues the tokens of one process with one client. Safe to use from any thread and event loop."""
 
     def __init__(self, settings: Settings) -> None:
         """Opens nothing yet."""
@@ -58,12 +58,12 @@ class ProcessTokens:
         self.observability = self.source(settings.observability_role)
 
     def source(self, role: str | None, *, room: str = "", identity: str = "") -> WaitingSource:
-        """A token of a role that renews itself. Asks for nothing yet."""
+        """A self-renewing token of a role. Requests nothing yet."""
         request = TokenRequest(role=role, room=room, identity=identity, project=self._settings.project)
         return WaitingSource(TokenSource(self, request), self._threads)
 
     def issue(self, request: TokenRequest) -> IssuedToken:
-        """Issues one token and waits for it: never call this on an event loop. Raises AuthError, ConfigError."""
+        """Issues one token. Blocks: don't call this on an event loop. Raises AuthError, ConfigError."""
         with self._opening:
             if self._client is None:
                 self._client = self._settings.sync_client()
@@ -71,30 +71,30 @@ class ProcessTokens:
 
 
 class WaitingSource:
-    """A token that renews itself, for event loops and for threads."""
+    """A self-renewing token, for event loops and threads."""
 
     def __init__(self, source: TokenSource, threads: ThreadPoolExecutor) -> None:
         self._source = source
         self._threads = threads
 
     async def token(self) -> IssuedToken:
-        """A token that is valid now; the event loop goes on meanwhile. Raises AuthError, ConfigError."""
+        """Returns a valid token without blocking the event loop. Raises AuthError, ConfigError."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.token)
 
     def wait(self) -> IssuedToken:
-        """The same for a thread that may wait."""
+        """Returns a valid token. Blocks. Raises AuthError, ConfigError."""
         return self._source.token()
 
     def valid(self) -> bool:
-        """Whether there is a token that hasn't expired. Never waits."""
-        return self._source._valid() is not None  # noqa: SLF001 - the source is this package's
+        """Whether there is an unexpired token. Never waits."""
+        return self._source._valid() is not None  # noqa: SLF001 - of this package
 
 
 class KeptToken:
-    """A token that is at hand at any moment, for code that can't wait. A thread keeps it valid once it was started."""
+    """A token that is available immediately, for code that can't wait. Once started, a thread keeps it valid."""
 
     def __init__(self, source: WaitingSource) -> None:
-        """Asks for nothing yet."""
+        """Requests nothing yet."""
         self._source = source
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -102,24 +102,24 @@ class KeptToken:
         self._answer: IssuedToken | AuthError | ConfigError | None = None
 
     def start(self) -> None:
-        """Starts the thread, once."""
+        """Starts the thread, unless it is running."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._keep, name="livekit-auth-kept-token", daemon=True)
                 self._thread.start()
 
     async def ready(self, seconds: float) -> None:
-        """Starts, and waits until there is a first answer, whichever, at most so long."""
+        """Starts the thread and waits for the first result, token or error, for at most this time."""
         self.start()
         await asyncio.to_thread(self._answered.wait, seconds)
 
     def now(self) -> IssuedToken | AuthError | ConfigError | None:
-        """The token, or why there is none; None when none was asked for yet. Never waits."""
+        """The token, or why there is none; None if the first result is pending. Never waits."""
         self.start()
         answer = self._answer
         if answer is None or isinstance(answer, AuthError | ConfigError) or self._source.valid():
             return answer
-        return None  # it has expired, and a new one is being asked for
+        return None  # it has expired, and its renewal is in progress
 
     def _keep(self) -> None:
         failures = 0
@@ -128,8 +128,8 @@ class KeptToken:
                 self._answer = self._source.wait()
             except (AuthError, ConfigError) as error:
                 self._answer, failures = error, failures + 1
-            except Exception:  # noqa: BLE001 - whatever it is, the thread goes on
-                _log.exception("the token that this process keeps can't be renewed")
+            except Exception:  # noqa: BLE001 - the thread must survive
+                _log.exception("unexpected error while renewing the token of this process")
                 self._answer, failures = None, failures + 1
             else:
                 failures = 0
