@@ -1,4 +1,4 @@
-"""Refusals as HTTP answers: what a browser may be told, and nothing of the service's own reasons."""
+"""Refusals as HTTP responses: only what a browser may be told, never the server's own reasons."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from livekit_auth._messages.errors import AuthError
 
 RETRY_SECONDS = 2
-"""When to come back if the service doesn't say."""
+"""The Retry-After if the server gives none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer with a JSON object for its body."""
+class HttpResponse:
+    """An HTTP response with a JSON object as its body."""
 
     status: int
     content: Mapping[str, object]
@@ -25,7 +25,7 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """The request is refused; `answer` says how. `detail` is for people and `fields` says what is wrong with each."""
+    """The request is refused with `response`. `detail` is human-readable; `fields` says what is wrong per field."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class RefusedError(Exception):
             content["fields"] = dict(fields)
         if decision_id:
             content["decision_id"] = decision_id
-        self.answer = Answer(status, content, dict(headers or {}))
+        self.response = HttpResponse(status, content, dict(headers or {}))
 
 
 def retry_after(error: AuthError | None = None) -> dict[str, str]:
-    """The header Retry-After, in whole seconds and at least one (RFC 9110, 10.2.3)."""
+    """The Retry-After header, in whole seconds, at least one (RFC 9110, 10.2.3)."""
     wait = error.retry_after if error else None
     return {"retry-after": str(max(1, math.ceil(wait.total_seconds())) if wait else RETRY_SECONDS)}

@@ -1,7 +1,7 @@
 """The file from which a worker reads its made-up credentials.
 
-Only its owner may read it, and it is removed at the end. A file left behind by a killed agent-proxy is reused; a running
-agent-proxy holds a lock on its file. A file that agent-proxy didn't write is left alone.
+Only its owner may read it, and it is removed at the end. A file left behind by a killed agent-proxy is reused; a
+running agent-proxy holds a lock on its file. A file that agent-proxy didn't write is left alone.
 """
 
 from __future__ import annotations

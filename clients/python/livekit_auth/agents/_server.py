@@ -164,7 +164,7 @@ class AgentServer(agents.AgentServer):
         """As in livekit-agents, but needs a token or a fake job: this worker can't mint a token for any room."""
         if not options.get("fake_job") and not options.get("token"):
             raise ConfigError(
-                "a simulated job needs a token for its room: request one from livekit-auth and pass it as token"
+                "a simulated job needs a token for its room: request one from livekit-auth and pass token"
             )
         if options.get("token") and self._auth_url:
             _livekit_internals.set_url(self, self._auth_url)
