@@ -30,7 +30,7 @@ class LocalKey:
         return cls(f"{KEY_PREFIX}{secrets.token_hex(6)}", secrets.token_urlsafe(32))
 
     def claims(self, authorization: str) -> dict[str, Any]:
-        """The claims of a valid token (HS256, this key, unexpired) in an Authorization header, else NotOurTokenError."""
+        """The claims of the token in an Authorization header: HS256, this key, unexpired. Raises NotOurTokenError."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
             raise NotOurTokenError
