@@ -1,4 +1,4 @@
-"""A name with several addresses, as a headless Kubernetes service has: every server gets its share."""
+"""A name with several addresses, such as a headless Kubernetes service: each server gets calls."""
 
 import grpc
 import grpc.aio
@@ -12,7 +12,7 @@ from support.pki import SERVER
 
 
 async def test_calls_are_spread_over_all_addresses_of_a_name(authority, files):
-    """The client's own channel options; only the addresses are given here instead of by a name server."""
+    """Uses the client's channel options; the addresses are given directly instead of by DNS."""
     leaf = authority.issue(dns=["localhost"], usages=[SERVER])
     server_credentials = grpc.ssl_server_credentials(
         [(leaf.key_pem, leaf.cert_pem)], authority.leaf_pem, require_client_auth=True
