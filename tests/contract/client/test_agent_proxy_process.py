@@ -93,7 +93,7 @@ async def test_file_of_a_running_proxy_is_left_alone(environment, tmp_path, path
 async def test_file_that_agent_proxy_did_not_write_is_left_alone(auth, path, content):
     path.touch(0o600)
     path.write_text(content)
-    with pytest.raises(ConfigError, match="agent-proxy hasn't written it"):
+    with pytest.raises(ConfigError, match="agent-proxy didn't write it"):
         await run(auth, RULES, ["true"], path)
     assert path.read_text() == content
 
@@ -108,7 +108,7 @@ async def test_file_of_an_earlier_proxy_is_reused(auth, path, content):
 
 async def test_file_that_others_may_read_is_refused(auth, path):
     path.touch(0o644)
-    with pytest.raises(ConfigError, match="others own it, link to it or may open it"):
+    with pytest.raises(ConfigError, match="others own it, link to it or may access it"):
         await run(auth, RULES, ["true"], path)
 
 

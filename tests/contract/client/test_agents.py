@@ -194,12 +194,12 @@ async def test_secret_in_the_environment_is_refused(server, monkeypatch, variabl
 
 @pytest.mark.parametrize("given", [{"api_secret": "hush-hush"}, {"api_key": "APIkey"}])
 def test_key_or_secret_argument_is_refused(given):
-    with pytest.raises(ConfigError, match="holds no API key or secret"):
+    with pytest.raises(ConfigError, match="needs no API key or secret"):
         AgentServer(**given)
 
 
 def test_update_options_refuses_a_secret_and_ignores_a_key(server):
-    with pytest.raises(ConfigError, match="holds no API key or secret"):
+    with pytest.raises(ConfigError, match="needs no API key or secret"):
         server.update_options(api_secret="hush-hush")
     server.update_options(api_key="APIkey", ws_url="ws://other.example.org")
     assert server._api_key == ""
@@ -314,7 +314,7 @@ async def test_job_without_an_api_role_has_no_api():
 
     settings = Settings(role="w", api_role=None, project="", address=None, ca=None, cert=None, key=None)
     await Entrypoint(job, settings)(Context())
-    with pytest.raises(ConfigError, match="give AgentServer an api_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an api_role"):
         seen[0].room  # noqa: B018 - it raises
 
 
@@ -452,7 +452,7 @@ async def test_call_refused_by_livekit_names_the_grant_and_the_power(client, liv
         async with calls.post(url, headers=headers) as answer:
             assert answer.status == 403
     assert f"LiveKit refused {call.replace('/', '.')} with HTTP status 403: it needs {grant}" in caplog.text
-    assert f"see that role 'agent-api' has it, and that the policy entry has the powers [{power}]" in caplog.text
+    assert f"check that role 'agent-api' has it, and that the policy entry has the powers [{power}]" in caplog.text
     assert TOKEN not in caplog.text
 
 

@@ -107,9 +107,9 @@ async def test_without_roles_recording_is_off_and_inference_is_refused(cloud, se
     found = json.loads(worker.result.read_text())
     assert found["session"] == "started"
     assert found["inference"].startswith(
-        "ConfigError: LiveKit Inference has no token: give AgentServer an inference_role"
+        "ConfigError: LiveKit Inference has no token: pass AgentServer an inference_role"
     )
-    assert worker.said.count(b"Recording is off: give AgentServer an observability_role") == 1
+    assert worker.said.count(b"Recording is off: pass AgentServer an observability_role") == 1
     assert [path for path in cloud.accepted if path != "/agent"] == cloud.refused == []
     assert set(service.roles()) == {"agent-worker"}
 

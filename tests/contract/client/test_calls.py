@@ -104,7 +104,7 @@ async def test_acknowledging_an_event_without_an_id_makes_no_call(client, servic
 
 
 async def test_decoded_body_is_refused_before_it_is_sent(client, service):
-    with pytest.raises(TypeError, match="raw bytes, not str"):
+    with pytest.raises(TypeError, match="raw bytes of the body, not str"):
         await client.verify_webhook("{}", "jwt")
     assert service.requests == []
 

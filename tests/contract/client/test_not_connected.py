@@ -60,11 +60,11 @@ async def listening(connected):
 
 async def test_server_that_is_not_running_is_refused(files):
     address = f"localhost:{free_port()}"
-    assert await causes(address, files, f"nothing listens at {address}", "check that the server runs") == {"refused"}
+    assert await causes(address, files, f"nothing listens at {address}", "check that the server is running") == {"refused"}
 
 
 async def test_unknown_host_name_is_name_not_found(files):
-    assert await causes("auth.invalid:443", files, "doesn't resolve auth.invalid") == {"name_not_found"}
+    assert await causes("auth.invalid:443", files, "auth.invalid doesn't resolve") == {"name_not_found"}
 
 
 async def test_server_of_another_ca_is_not_trusted(service, files):
@@ -75,7 +75,7 @@ async def test_server_of_another_ca_is_not_trusted(service, files):
 
 async def test_server_with_another_name_is_wrong_host_name(address, service, files):
     by_address = address.replace("localhost", "127.0.0.1")
-    assert await causes(by_address, files, "isn't for 127.0.0.1") == {"wrong_host_name"}
+    assert await causes(by_address, files, "isn't valid for 127.0.0.1") == {"wrong_host_name"}
     assert service.requests == []
 
 
@@ -102,6 +102,16 @@ async def test_other_service_at_the_port_is_not_tls(files):
 
     async with listening(http) as address:
         assert await causes(address, files, "doesn't speak TLS") == {"not_tls"}
+
+
+async def test_silent_server_is_unreachable(files, monkeypatch):
+    async def silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(diagnosis, "STEP_SECONDS", 0.3)
+    async with listening(silent) as address:
+        assert await causes(address, files, "accepted the connection and sent nothing") == {"unreachable"}
 
 
 async def test_proxy_without_a_backend_is_not_a_lost_connection(client, service):

@@ -119,7 +119,7 @@ def test_webhook_receiver_works_with_testclient(under_test):
     body = event(id=f"EV_{time.time_ns()}")
     signed = {"authorization": webhook_token(body)}
     assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled"}
-    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled before"}
+    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "already handled"}
     assert http.post("/livekit/webhook", content=body + b" ", headers=signed).status_code == 401
 
 

@@ -146,7 +146,7 @@ MODELS = [
 @pytest.mark.parametrize("model", MODELS)
 def test_model_without_a_role_says_what_is_missing(model, as_before, no_keys):
     _cloud.set_up(settings(inference_role=None))
-    with pytest.raises(ConfigError, match="give AgentServer an inference_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an inference_role"):
         model()
 
 
@@ -160,7 +160,7 @@ def test_model_with_a_role_needs_no_key(model, as_before, no_keys):
 @pytest.mark.skipif(not hasattr(_inference, "resolve_credentials"), reason="1.7 has no realtime models")
 def test_realtime_models_behave_like_other_models(as_before, no_keys):
     _cloud.set_up(settings(inference_role=None))
-    with pytest.raises(ConfigError, match="give AgentServer an inference_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an inference_role"):
         inference.RealtimeModel("openai/gpt-realtime")
     _cloud.set_up(settings())
     inference.RealtimeModel("openai/gpt-realtime")

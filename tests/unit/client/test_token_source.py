@@ -274,7 +274,7 @@ async def test_failed_renewal_keeps_the_token_and_delays_the_next(source, client
     clock.now += 450.0
     client.script = [refusal("UNAVAILABLE"), refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
     assert (await looked_at(source)).token == "token-1"
-    assert "couldn't be renewed" in caplog.text
+    assert "Token renewal failed" in caplog.text
     assert (await looked_at(source)).token == "token-1"
     assert len(client.requests) == 2
     clock.now += 2.0

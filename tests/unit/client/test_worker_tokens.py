@@ -152,7 +152,7 @@ async def test_no_token_is_logged(tokens, service, caplog):
     await tokens.fresh()
     service.script = [AWAY]
     await tokens.fresh()
-    assert "asking again" in caplog.text
+    assert "retrying in" in caplog.text
     assert "used again" in caplog.text
     assert "token-1" not in caplog.text
 

@@ -358,7 +358,7 @@ async def test_denial_shows_only_its_id(http, service):
     denied = error("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-9"})
     answer = await refused(http, service, denied)
     assert answer.status_code == 403
-    assert answer.json() == {"detail": "you may not have a token for this", "decision_id": "dec-9"}
+    assert answer.json() == {"detail": "you aren't allowed a token for this", "decision_id": "dec-9"}
 
 
 async def test_field_over_a_limit_has_the_front_ends_name(http, service):

@@ -198,7 +198,7 @@ def _silent(config: Config) -> Finding:
 
 
 def _not_tls(config: Config) -> Finding:
-    return Finding("not_tls", f"the service at {config.address} doesn't speak the server's TLS: check the port")
+    return Finding("not_tls", f"the service at {config.address} doesn't speak TLS as expected: check the port")
 
 
 def not_after(pem: bytes) -> datetime | None:
