@@ -60,7 +60,9 @@ async def listening(connected):
 
 async def test_server_that_is_not_running_is_refused(files):
     address = f"localhost:{free_port()}"
-    assert await causes(address, files, f"nothing listens at {address}", "check that the server is running") == {"refused"}
+    assert await causes(address, files, f"nothing listens at {address}", "check that the server is running") == {
+        "refused"
+    }
 
 
 async def test_unknown_host_name_is_name_not_found(files):

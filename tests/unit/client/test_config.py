@@ -200,9 +200,7 @@ def test_named_files_override_the_agents_variable(monkeypatch):
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", SOCKET)
     assert isinstance(Config.resolve("host:1", ca="a", cert="b", key="c").identity, Files)
     monkeypatch.setenv("LIVEKIT_AUTH_CERT", "b")
-    with pytest.raises(
-        ConfigError, match="set LIVEKIT_AUTH_CA to"
-    ):  # incomplete files aren't ignored
+    with pytest.raises(ConfigError, match="set LIVEKIT_AUTH_CA to"):  # incomplete files aren't ignored
         Config.resolve("host:1")
     assert isinstance(Config.resolve("host:1", workload_api=SOCKET).identity, FromWorkloadApi)
 

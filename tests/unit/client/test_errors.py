@@ -21,7 +21,8 @@ from livekit_auth import (
     Unavailable,
     VerificationFailed,
 )
-from livekit_auth._messages.errors import MAX_RETRY_AFTER, Finding, not_connected, printable, to_error, with_retry_after
+from livekit_auth._messages.errors import Finding, not_connected, printable, with_retry_after
+from livekit_auth._messages.status import MAX_RETRY_AFTER, to_error
 from livekit_auth.v1.errors_pb2 import ErrorReason
 from support.fake_auth_server import refusal
 

@@ -7,7 +7,7 @@ import pytest
 from tenacity import RetryCallState, Retrying
 
 from livekit_auth._connection.retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
-from livekit_auth._messages.errors import to_error
+from livekit_auth._messages.status import to_error
 from support.fake_auth_server import refusal
 
 

@@ -20,8 +20,8 @@ from livekit_auth import (
     Unavailable,
     sync,
 )
-from livekit_auth._messages.errors import to_error
 from livekit_auth._messages.results import issued_token
+from livekit_auth._messages.status import to_error
 from support.fake_auth_server import issued, refusal
 
 LIFETIME = 600.0

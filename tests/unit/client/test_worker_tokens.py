@@ -7,7 +7,7 @@ import pytest
 
 from livekit_auth import ConfigError, Denied, TokenRequest
 from livekit_auth._messages import results
-from livekit_auth._messages.errors import to_error
+from livekit_auth._messages.status import to_error
 from livekit_auth._workers.tokens import LEAST_LIFETIME_SECONDS, MAX_PAUSE_SECONDS, SPREAD_SECONDS, WorkerTokens
 from support.fake_auth_server import issued, refusal
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from livekit_auth._messages.errors import AuthError, ServerError, to_error, to_timedelta, unusable
+from livekit_auth._messages.errors import AuthError, ServerError, unusable
+from livekit_auth._messages.status import to_error, to_timedelta
 from livekit_auth.v1.grants_pb2 import ParticipantKind
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from livekit_auth._connection.config import DEFAULT_TIMEOUT, Config, check_timeo
 from livekit_auth._connection.retry import Attempts, is_transient
 from livekit_auth._connection.trace import trace_metadata
 from livekit_auth._messages import results
-from livekit_auth._messages.errors import AuthError, not_connected, to_error, unusable
+from livekit_auth._messages.errors import AuthError, not_connected, unusable
 from livekit_auth._messages.requests import TokenRequest, encode
+from livekit_auth._messages.status import to_error
 from livekit_auth._messages.webhook import VerifiedWebhook, verified_webhook
 from livekit_auth._sync.connection import Connection
 from livekit_auth.v1 import auth_service_pb2 as pb

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from livekit_auth._async.token_source import Issuer, TokenSource
@@ -23,6 +23,7 @@ from livekit_auth.agent_proxy import _worker_protocol
 from livekit_auth.agent_proxy._limited_server import BACKLOG, LimitedServer
 from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
 from livekit_auth.agent_proxy._outbound_proxy import proxy_for
+from livekit_auth.agent_proxy._worker_protocol import Ending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,8 +36,6 @@ CONNECT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
 MAX_ROOMS = 64
 """The number of rooms whose tokens for API calls are kept."""
-NO_STATUS = 1005
-MAX_REASON_BYTES = 123
 MESSAGES = frozenset({WSMsgType.BINARY, WSMsgType.TEXT})
 BODY_TYPES = frozenset({"application/protobuf", "application/json"})
 
@@ -53,27 +52,6 @@ class Rules:
     allowed_api: frozenset[str] = frozenset()
     """Methods such as livekit.RoomService/ListParticipants, matched exactly."""
     simulation: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The code and reason that a connection is closed with (RFC 6455, 7.4)."""
-
-    code: int = WSCloseCode.GOING_AWAY
-    reason: bytes = b""
-
-    @classmethod
-    def of(cls, last: WSMessage, *, gone: int) -> Ending:
-        """The ending that this last frame tells; `gone` if the connection broke without a close frame.
-
-        A close frame without a code (1005) is forwarded as a normal closure.
-        """
-        if last.type is not WSMsgType.CLOSE:
-            return cls(gone)
-        code = last.data if isinstance(last.data, int) and last.data else WSCloseCode.OK
-        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # reserved codes, which can't be sent
-            code = gone
-        return cls(code, str(last.extra or "").encode()[:MAX_REASON_BYTES])
 
 
 class Proxy:

@@ -6,9 +6,10 @@ here. Unknown kinds of messages are dropped.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiohttp import WSMsgType
+from aiohttp import WSCloseCode, WSMessage, WSMsgType
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol.agent import ServerMessage, WorkerMessage
@@ -17,10 +18,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Frame = bytes | str
+NO_STATUS = 1005
+MAX_REASON_BYTES = 123
 
 
 class UnreadableError(Exception):
     """The frame isn't a message of the worker protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The code and reason that a connection is closed with (RFC 6455, 7.4)."""
+
+    code: int = WSCloseCode.GOING_AWAY
+    reason: bytes = b""
+
+    @classmethod
+    def of(cls, last: WSMessage, *, gone: int) -> Ending:
+        """The ending that this last frame tells; `gone` if the connection broke without a close frame.
+
+        A close frame without a code (1005) is forwarded as a normal closure.
+        """
+        if last.type is not WSMsgType.CLOSE:
+            return cls(gone)
+        code = last.data if isinstance(last.data, int) and last.data else WSCloseCode.OK
+        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # reserved codes, which can't be sent
+            code = gone
+        return cls(code, str(last.extra or "").encode()[:MAX_REASON_BYTES])
 
 
 def from_worker(kind: WSMsgType, data: Frame, *, simulation: bool) -> Frame | None:
