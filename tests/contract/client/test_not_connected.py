@@ -39,6 +39,12 @@ async def causes(address, files, *texts):
     return {error.cause for error in raised}
 
 
+def looked_up(address, files):
+    """The arguments of `look` for a server."""
+    certificates = Certificates(*(files[name].read_bytes() for name in ("ca", "cert", "key")))
+    return Config.resolve(address, **files), certificates
+
+
 @pytest.fixture
 def written(tmp_path, files):
     """The client's files with another certificate."""
@@ -113,7 +119,8 @@ async def test_silent_server_is_unreachable(files, monkeypatch):
 
     monkeypatch.setattr(diagnosis, "STEP_SECONDS", 0.3)
     async with listening(silent) as address:
-        assert await causes(address, files, "accepted the connection and sent nothing") == {"unreachable"}
+        finding = await asyncio.to_thread(diagnosis.look, *looked_up(address, files))
+    assert finding == ("unreachable", f"the server at {address} accepted the connection and sent nothing")
 
 
 async def test_proxy_without_a_backend_is_not_a_lost_connection(client, service):
@@ -142,6 +149,4 @@ async def test_proxy_in_the_environment_is_not_bypassed(files, monkeypatch):
 
 
 async def test_responding_server_gives_no_finding(address, files):
-    config = Config.resolve(address, **files)
-    certificates = Certificates(*(files[name].read_bytes() for name in ("ca", "cert", "key")))
-    assert await asyncio.to_thread(diagnosis.look, config, certificates) is None
+    assert await asyncio.to_thread(diagnosis.look, *looked_up(address, files)) is None

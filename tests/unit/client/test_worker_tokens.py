@@ -153,7 +153,7 @@ async def test_no_token_is_logged(tokens, service, caplog):
     service.script = [AWAY]
     await tokens.fresh()
     assert "retrying in" in caplog.text
-    assert "used again" in caplog.text
+    assert "reusing" in caplog.text
     assert "token-1" not in caplog.text
 
 

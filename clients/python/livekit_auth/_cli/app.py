@@ -32,8 +32,8 @@ app = typer.Typer(
 app.command(epilog=examples("livekit-auth agent-proxy --role agent-worker -- node agent.js start"))(agent_proxy)
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
-    if asked:
+def _print_version(requested: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if requested:
         output.write(f"livekit-auth {version('livekit-auth')}\n", sys.stdout)
         raise typer.Exit
 

@@ -82,11 +82,10 @@ def look(config: Config, certificates: Certificates) -> Finding | None:
         return Finding("name_not_found", f"{host} doesn't resolve: check the server address and DNS")
     context = _context(config, certificates)  # before connecting: an unusable file isn't a network fault
     found = [_try(family, address, host, config, certificates, context) for family, _, _, _, address in addresses]
-    # Report the address where the connection got furthest; if one address works, there is nothing to report.
-    return None if None in found else max((f for f in found if f), key=lambda f: _DEPTH.get(f.cause, len(_DEPTH)))
-
-
-_DEPTH = {"unreachable": 0, "refused": 1}
+    failed = [(progress, finding) for progress, finding in found if finding is not None]
+    if len(failed) < len(found):  # one address works, so there is nothing to report
+        return None
+    return max(failed, key=lambda attempt: attempt[0])[1]
 
 
 def _try(  # noqa: PLR0913, PLR0917 - what `look` has resolved
@@ -96,19 +95,22 @@ def _try(  # noqa: PLR0913, PLR0917 - what `look` has resolved
     config: Config,
     certificates: Certificates,
     context: ssl.SSLContext,
-) -> Finding | None:
+) -> tuple[int, Finding | None]:
+    """How far the connection got, and why it got no further."""
     where = config.address
     try:
         connection = socket.socket(family, socket.SOCK_STREAM)
         connection.settimeout(STEP_SECONDS)
         with connection:
             connection.connect(address)
-            return _handshake(connection, host, config, certificates, context)
+            return 2, _handshake(connection, host, config, certificates, context)
     except ConnectionRefusedError:
-        return Finding("refused", f"nothing listens at {where} (connection refused): check that the server is running")
+        return 1, Finding(
+            "refused", f"nothing listens at {where} (connection refused): check that the server is running"
+        )
     except OSError as error:
-        why = error.strerror or "no answer"
-        return Finding("unreachable", f"can't reach {where} ({why}): check the address, routes and firewalls")
+        why = error.strerror or "no response"
+        return 0, Finding("unreachable", f"can't reach {where} ({why}): check the address, routes and firewalls")
 
 
 def _handshake(

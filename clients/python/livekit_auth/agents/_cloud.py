@@ -44,13 +44,13 @@ def set_up(settings: Settings) -> None:
     if settings.inference_role is None:
         _livekit_internals.refuse_inference(NO_INFERENCE)
     else:
-        _livekit_internals.sign_inference_with(_of_the_service(lambda: inference_token(tokens.inference)))
+        _livekit_internals.sign_inference_with(_token_factory(lambda: inference_token(tokens.inference)))
     if settings.observability_role is None:
         _livekit_internals.stop_recording(lambda: _log.warning(NO_RECORDING))
     else:
         recording = tokens.observability
         _livekit_internals.sign_recording_with(
-            _of_the_service(lambda: STAND_IN),
+            _token_factory(lambda: STAND_IN),
             header=lambda: {"Authorization": f"Bearer {recording.wait().token}"},
             session=lambda session: _authorised(session, recording),
         )
@@ -94,7 +94,7 @@ class _Issued:
     with_identity = with_ttl = with_inference_grants = with_observability_grants = _same
 
 
-def _of_the_service(token: Callable[[], str]) -> Callable[..., Any]:
+def _token_factory(token: Callable[[], str]) -> Callable[..., Any]:
     """The access token factory for a module of livekit-agents. A key that the user's code passes is still used."""
 
     def make(api_key: str | None = None, api_secret: str | None = None) -> Any:  # noqa: ANN401 - AccessToken or the like

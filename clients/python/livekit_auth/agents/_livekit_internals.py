@@ -188,7 +188,7 @@ def sign_inference_with(access_token: Callable[..., Any]) -> None:
         return lambda key, secret: resolve(key or PLACEHOLDER_KEY, secret or PLACEHOLDER_KEY)
 
     _replace_in_models(constructor=keyed, credentials=found)
-    _replace(import_module(_INFERENCE), "api", lambda api: _Instead(api, access_token))
+    _replace(import_module(_INFERENCE), "api", lambda api: _ModuleWithAccessToken(api, access_token))
 
 
 def sign_recording_with(
@@ -206,7 +206,7 @@ def sign_recording_with(
     traces, job = import_module(_TRACES), import_module(_JOB)
     _replace(job, "_observability_url", lambda own: own)
     _replace(job.JobContext, "init_recording", lambda own: own)
-    _replace(traces, "api", lambda api: _Instead(api, access_token))
+    _replace(traces, "api", lambda api: _ModuleWithAccessToken(api, access_token))
     _replace(traces, "_AuthRefreshingSession", lambda kind: functools.partial(_with_header, kind, header))
 
     def through(upload: Callable[..., Any]) -> Callable[..., Any]:
@@ -262,7 +262,7 @@ def _with_header(
     return session(header)
 
 
-class _Instead:
+class _ModuleWithAccessToken:
     """A module with a different AccessToken."""
 
     def __init__(self, module: object, access_token: Callable[..., Any]) -> None:
