@@ -35,7 +35,7 @@ class Ending:
 
     @classmethod
     def of(cls, last: WSMessage, *, gone: int) -> Ending:
-        """The ending that this last frame tells; `gone` if the connection broke without a close frame.
+        """The ending in the last frame; `gone` if the connection broke without a close frame.
 
         A close frame without a code (1005) is forwarded as a normal closure.
         """

@@ -83,7 +83,7 @@ def _authorised(session: aiohttp.ClientSession, source: WaitingSource) -> ApiSes
 
 
 class _Issued:
-    """Replaces the access token that livekit-agents builds. The role determines the grants, whatever it sets."""
+    """Replaces the access token that livekit-agents builds. Its grants are those of the role; setters are ignored."""
 
     def __init__(self, token: Callable[[], str]) -> None:
         self.to_jwt = token
