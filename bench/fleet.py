@@ -25,7 +25,7 @@ from bench import devfolder
 from bench.processes import free_address, serving
 from bench.run import server_command
 from livekit_auth import AuthClient, TokenRequest
-from livekit_auth._worker_tokens import SPREAD_SECONDS, WorkerTokens
+from livekit_auth._workers.tokens import SPREAD_SECONDS, WorkerTokens
 
 if TYPE_CHECKING:
     from livekit_auth import IssuedToken

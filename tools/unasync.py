@@ -1,6 +1,6 @@
-"""Generates the client for threads from the one for asyncio, word by word, so that no twin is written by hand.
+"""Generates the client for threads from the client for asyncio by replacing words.
 
-`python tools/unasync.py` writes livekit_auth/_sync; `--check` writes nothing and fails when it isn't up to date.
+`python tools/unasync.py` writes livekit_auth/_sync. With `--check` it writes nothing and fails if _sync is out of date.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ TARGET = PACKAGE / "_sync"
 
 HEADER = "# Generated from livekit_auth/_async/{name} by tools/unasync.py: edit that file instead.\n"
 
-# In this order; each matches from the beginning of a word.
+# Applied in this order; each matches from the start of a word.
 REPLACEMENTS = [
-    (r"The client for asyncio, and the source from which .* livekit_auth\._sync\.", "The client for threads."),
+    (r"The client for asyncio, from which .* livekit_auth\._sync\.", "The client for threads."),
     (r"# ruff: noqa: ASYNC109 [^\n]*\n", ""),
     (r"await ", ""),
     (r"async (def|with|for) ", r"\1 "),
     (r"import grpc\.aio", "import grpc"),
     (r"grpc\.aio\.", "grpc."),
-    (r"AsyncFlight", "Flight"),
+    (r"AsyncSingleFlight", "SingleFlight"),
     (r"asynccontextmanager", "contextmanager"),
     (r"AsyncIterator", "Iterator"),
     (r"AsyncRetrying", "Retrying"),
@@ -38,7 +38,7 @@ LEFTOVER = re.compile(r"\b(a?sync(io)?|await|aio|Async\w*|__a\w+__)\b(?!\.py)")
 
 
 def translate(text: str, name: str) -> str:
-    """The source of a module for threads. Raises SystemExit when something of asyncio is left in it."""
+    """The source of a module for threads. Raises SystemExit if anything of asyncio is left in it."""
     for pattern, replacement in REPLACEMENTS:
         text = re.sub(
             rf"(?<!\w){pattern}(?!\w)" if pattern[-1] not in " ." else rf"(?<!\w){pattern}", replacement, text
@@ -49,7 +49,7 @@ def translate(text: str, name: str) -> str:
 
 
 def tidy(text: str, name: str) -> str:
-    """Drops imports that have come to say the same, and formats: shorter lines may fit where they didn't."""
+    """Removes imports that have become duplicates, and formats: shorter lines may now fit."""
     lines = text.splitlines(keepends=True)
     text = "".join(line for line in lines if not line.startswith("    from ") or line.lstrip() not in lines)
     filename = str(TARGET / name)
@@ -60,7 +60,7 @@ def tidy(text: str, name: str) -> str:
 
 
 def main() -> None:
-    """Writes the generated modules, or with --check compares them with what is there."""
+    """Writes the generated modules, or with --check compares them with the existing ones."""
     check = sys.argv[1:] == ["--check"]
     stale = sorted({path.name for path in TARGET.glob("*.py")} - {path.name for path in SOURCE.glob("*.py")})
     for path in sorted(SOURCE.glob("*.py")):
@@ -76,7 +76,9 @@ def main() -> None:
             target.parent.mkdir(exist_ok=True)
             target.write_text(wanted)
     if stale:
-        raise SystemExit(f"not up to date: {', '.join(stale)}; run python tools/unasync.py (and delete what is gone)")
+        raise SystemExit(
+            f"out of date: {', '.join(stale)}; run python tools/unasync.py (and delete modules without a source)"
+        )
 
 
 if __name__ == "__main__":

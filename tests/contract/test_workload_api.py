@@ -263,14 +263,18 @@ def test_without_an_agent_the_start_fails_in_time_and_says_what_to_do(world: Wor
     assert done.returncode == 2
     assert time.monotonic() - began < 15
     assert "no SVID from the Workload API at unix:///nowhere/agent.sock within 0.5 s" in " ".join(done.stderr.split())
-    assert "see that the agent runs" in " ".join(done.stderr.split())
+    assert "check that the agent is running" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
     ("api", "sent", "says"),
     [
         ("{{socket: '{socket}', patience: 0.5}}", "nothing", "register an entry whose selectors match it"),
-        ("{{socket: '{socket}', patience: 0.5, id: spiffe://example.org/x}}", "ours", "gives this process no SVID"),
+        (
+            "{{socket: '{socket}', patience: 0.5, id: spiffe://example.org/x}}",
+            "ours",
+            "no SVID spiffe://example.org/x for this process",
+        ),
         ("{{socket: '{socket}', patience: 5}}", "ours", "gives no bundle for other.org, only for example.org"),
         ("{{socket: 'tcp://127.0.0.1:8081'}}", "ours", "must be unix:///PATH"),
         ("{{}}", "ours", "name its socket, or set SPIFFE_ENDPOINT_SOCKET"),

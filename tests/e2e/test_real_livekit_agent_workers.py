@@ -24,7 +24,7 @@ from e2e.processes import interruptible
 from e2e.secrecy import Forged
 from e2e.signalling import HandshakeRefusedError, worker
 from e2e.webhook_listener import webhook_listener
-from livekit_auth.agents import _http, _private
+from livekit_auth.agents import _http, _livekit_internals
 from livekit_auth.v1.room_config_pb2 import RoomAgentDispatch, RoomConfig
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ async def test_a_fleet_keeps_its_rooms_while_the_service_is_away_and_comes_back(
 
 async def test_what_stands_in_for_key_and_secret_opens_nothing(deployment):
     server = SimpleNamespace()
-    _private.set_placeholders(server)
+    _livekit_internals.set_placeholders(server)
     grants = api.VideoGrants(agent=True, room_list=True)
     token = api.AccessToken(server._api_key, server._api_secret).with_grants(grants).to_jwt()
     async with deployment.client("agents") as agents:

@@ -100,7 +100,7 @@ async def test_two_people_see_and_hear_each_other(arrive, site, room, image):
     ("refused", "words"),
     [
         ("board-1", "the board's rooms aren't open to you"),  # the application's own rule
-        ("private-1", "you may not have a token for this"),  # the service's policy
+        ("private-1", "you aren't allowed a token for this"),  # the service's policy
     ],
 )
 async def test_a_denial_is_readable_and_leads_on(arrive, room, image, refused, words):

@@ -1,4 +1,4 @@
-"""A server that lies or is broken: whatever it answers, a client raises AuthError and nothing else, and in time."""
+"""A lying or broken server: whatever it responds, a client raises only AuthError, and in time."""
 
 import asyncio
 
@@ -44,7 +44,7 @@ CALLS = {
 
 
 async def outcome(answer, call, authority, files, tmp_path):
-    """What each of the two clients raises, or returns."""
+    """What each of the two clients raises or returns."""
     outcomes = []
     async with raw_server(answer, authority, tmp_path) as address:
         async with livekit_auth.AuthClient(address, **files, timeout=2) as client:
@@ -55,7 +55,7 @@ async def outcome(answer, call, authority, files, tmp_path):
 
 
 def with_times(message, seconds=0, nanos=0):
-    """Every time and duration in the message is out of range."""
+    """Sets all times and durations in the message out of range."""
     for name in ("issue_time", "expire_time", "certificate_expire_time"):
         if name in message.DESCRIPTOR.fields_by_name:
             getattr(message, name).seconds, getattr(message, name).nanos = seconds, nanos
@@ -103,7 +103,7 @@ BAD_MESSAGES = [
 
 
 @pytest.mark.parametrize(("call", "message"), BAD_MESSAGES)
-async def test_an_answer_that_breaks_the_contract_is_an_autherror(call, message, authority, files, tmp_path):
+async def test_response_that_breaks_the_contract_is_an_autherror(call, message, authority, files, tmp_path):
     body = message if isinstance(message, bytes) else message.SerializeToString()
     for error in await outcome(Answer([body]), call, authority, files, tmp_path):
         assert isinstance(error, AuthError), repr(error)
@@ -111,7 +111,7 @@ async def test_an_answer_that_breaks_the_contract_is_an_autherror(call, message,
         assert str(error).isprintable()
 
 
-async def test_an_entry_of_a_batch_that_breaks_the_contract_fails_alone(authority, files, tmp_path):
+async def test_batch_entry_that_breaks_the_contract_fails_alone(authority, files, tmp_path):
     entries = [pb.IssueTokenResult(response=with_token("\n")), pb.IssueTokenResult(response=issued())]
     body = pb.BatchIssueTokensResponse(results=entries).SerializeToString()
     for results in await outcome(Answer([body]), "batch", authority, files, tmp_path):
@@ -172,7 +172,7 @@ BAD_TRAILERS = {
 
 
 def base64_of(trailers):
-    """gRPC sends the values of -bin fields as base64 (PROTOCOL-HTTP2.md); what isn't well-formed goes as it is."""
+    """Encodes -bin values in base64, as gRPC does (PROTOCOL-HTTP2.md). Malformed values are sent unchanged."""
     import base64  # noqa: PLC0415
 
     return [
@@ -182,7 +182,7 @@ def base64_of(trailers):
 
 
 @pytest.mark.parametrize("trailers", BAD_TRAILERS.values(), ids=BAD_TRAILERS)
-async def test_a_failure_of_any_shape_is_an_autherror(trailers, authority, files, tmp_path):
+async def test_any_failure_is_an_autherror(trailers, authority, files, tmp_path):
     async with asyncio.timeout(20):
         errors = await outcome(Answer([], base64_of(trailers)), "issue", authority, files, tmp_path)
     for error in errors:
@@ -203,14 +203,14 @@ async def test_a_failure_of_any_shape_is_an_autherror(trailers, authority, files
     ],
     ids=["html", "a proxy's 502", "no status", "OK without a message", "two messages", "no trailers"],
 )
-async def test_what_is_no_grpc_is_an_autherror(answer, authority, files, tmp_path):
+async def test_response_that_is_not_grpc_is_an_autherror(answer, authority, files, tmp_path):
     async with asyncio.timeout(20):
         errors = await outcome(answer, "issue", authority, files, tmp_path)
     for error in errors:
         assert isinstance(error, AuthError), repr(error)
 
 
-async def test_a_source_survives_a_server_that_lies(authority, files, tmp_path):
+async def test_token_source_survives_a_lying_server(authority, files, tmp_path):
     answer = Answer([with_times(issued(), FAR).SerializeToString()])
     async with (
         raw_server(answer, authority, tmp_path) as address,

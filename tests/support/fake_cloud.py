@@ -13,6 +13,7 @@ from livekit import api
 from livekit.protocol.agent import ServerMessage, WorkerMessage
 
 from support.fake_auth_server import FakeAuthService, issued
+from support.http_server import listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,11 +118,6 @@ async def serving_cloud() -> AsyncIterator[Cloud]:
     application.router.add_get("/agent", cloud.agent)
     application.router.add_post("/observability/{what:.*}", cloud.observe)
     application.router.add_post("/inference/chat/completions", cloud.infer)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    cloud.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    try:
+    async with listening(application) as address:
+        cloud.url = f"http://{address}"
         yield cloud
-    finally:
-        await runner.cleanup()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from livekit_auth import IssuedToken, VerifiedWebhook
-from livekit_auth._errors import to_error
+from livekit_auth._messages.status import to_error
 from livekit_auth.v1.grants_pb2 import Grants
 from support.fake_auth_server import TOKEN, refusal
 

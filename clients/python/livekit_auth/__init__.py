@@ -1,9 +1,9 @@
 """Python client of livekit-auth: LiveKit access tokens and webhook checks without holding an API secret.
 
-`AuthClient` and `TokenSource` here are for asyncio; `livekit_auth.sync` has the same two for threads. The messages of
-the contract (`Grants`, `RoomConfig` and what they hold) are in `livekit_auth.v1`.
+`AuthClient` and `TokenSource` are for asyncio; `livekit_auth.sync` has the same classes for threads. The messages of
+the contract (`Grants`, `RoomConfig` and their parts) are in `livekit_auth.v1`.
 
-Nothing is imported until it is used: the server, which needs only `livekit_auth.v1`, pays nothing for the client.
+Names are imported on first use, so that the server, which needs only `livekit_auth.v1`, doesn't load the client.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from livekit_auth._async.client import AuthClient
     from livekit_auth._async.token_source import TokenSource
-    from livekit_auth._errors import (
+    from livekit_auth._messages.errors import (
         AuthError,
         ConfigError,
         Denied,
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         VerificationFailed,
         Violation,
     )
-    from livekit_auth._requests import TokenRequest
-    from livekit_auth._results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
-    from livekit_auth._webhook import VerifiedWebhook
+    from livekit_auth._messages.requests import TokenRequest
+    from livekit_auth._messages.results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
+    from livekit_auth._messages.webhook import VerifiedWebhook
 
 __all__ = [
     "AllowEntry",
@@ -54,18 +54,18 @@ __all__ = [
 
 _HOMES = {
     "AuthClient": "_async.client",
-    "TokenRequest": "_requests",
+    "TokenRequest": "_messages.requests",
     "TokenSource": "_async.token_source",
-    "VerifiedWebhook": "_webhook",
-    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_results"),
+    "VerifiedWebhook": "_messages.webhook",
+    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_messages.results"),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Imports a public name from its private module at first use (PEP 562)."""
+    """Imports a public name from its private module on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_errors')}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, '_messages.errors')}"), name)
     globals()[name] = value
     return value
 

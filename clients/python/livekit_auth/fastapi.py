@@ -1,9 +1,9 @@
-"""FastAPI routers: LiveKit's token endpoint behind your own login, and the receiver of its webhooks.
+"""FastAPI routers: LiveKit's token endpoint behind your own login, and a receiver for LiveKit's webhooks.
 
-The token router serves what your `authorize` returns and nothing else; without it there is no router. CORS is the
-application's: without its middleware only pages of the same origin can ask, which is the safe default.
+The token router serves only what your `authorize` returns, and can't be created without it. CORS is left to the
+application: without its middleware only pages of the same origin can request tokens, which is the safe default.
 """
-# No postponed annotations here: FastAPI reads them, and these name what only exists in a function.
+# No postponed annotations: FastAPI reads them, and some name local variables.
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,35 +15,43 @@ try:
     from fastapi.routing import APIRoute
     from pydantic import BaseModel
     from starlette.datastructures import MutableHeaders
-    from starlette.exceptions import HTTPException  # FastAPI's is one of these
+    from starlette.exceptions import HTTPException  # the base of FastAPI's
     from starlette.requests import ClientDisconnect
     from starlette.types import Message, Receive, Scope, Send
 except ImportError as _error:  # an extra
-    from livekit_auth._extras import how_to_install
+    from livekit_auth.extras import how_to_install
 
     raise ImportError(f"livekit_auth.fastapi needs FastAPI: {how_to_install('fastapi')}") from _error
 
-from livekit_auth._errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
-from livekit_auth._requests import TokenRequest
-from livekit_auth._results import IssuedToken
-from livekit_auth._web.answers import Answer, RefusedError, retry_after
-from livekit_auth._web.asked import OLDER, STANDARD, Access, AskedToken, check_asked, check_members, fields_at_fault
+from livekit_auth._messages.errors import AuthError, Denied, InvalidRequest, RateLimited, Unavailable
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._messages.results import IssuedToken
 from livekit_auth._web.bodies import read_body, require_json, values
-from livekit_auth._web.documented import REFUSALS, OlderToken, StandardToken, at_fault, request_body
+from livekit_auth._web.openapi import REFUSALS, OlderToken, StandardToken, at_fault, request_body
+from livekit_auth._web.responses import HttpResponse, RefusedError, retry_after
 from livekit_auth._web.strict_json import pairs_to_object, parse_object
+from livekit_auth._web.token_request import (
+    OLDER,
+    STANDARD,
+    Access,
+    AskedToken,
+    check_allowed,
+    fields_at_fault,
+    read_request,
+)
 from livekit_auth.webhooks import MAX_BODY, EventType, HandlerT, Verifier, WebhookReceiver
 
 __all__ = ["Access", "Asked", "AskedToken", "WebhookRouter", "token_router", "webhook_router"]
 
 TOKEN_BODY = 64 * 1024
-"""The default limit of a token request's body, in bytes."""
+"""The default size limit of a token request's body, in bytes."""
 
-_SHAPE = "livekit_auth.shape"  # where a route leaves its fields' names and limit for `_asked`, in the ASGI scope
+_SHAPE = "livekit_auth.shape"  # the key in the ASGI scope for a route's fields and size limit, read by `_asked`
 _log = logging.getLogger("livekit_auth.fastapi")
 
 
 class Issuer(Protocol):
-    """What the token router needs of AuthClient."""
+    """The part of AuthClient that the token router needs."""
 
     async def issue(self, request: TokenRequest) -> IssuedToken:
         """As AuthClient.issue."""
@@ -51,9 +59,9 @@ class Issuer(Protocol):
 
 
 async def _asked(request: Request) -> AskedToken:
-    """Reads the body, once for all that depend on it."""
+    """Reads the request, once for all dependants."""
     if _SHAPE not in request.scope:
-        raise RuntimeError("Asked reads what the token endpoint is asked: use it in the `authorize` of token_router")
+        raise RuntimeError("Asked works only in the `authorize` of token_router")
     names, limit = request.scope[_SHAPE]
     if names is OLDER and request.url.query:
         return _asked_in_the_query(request)
@@ -61,19 +69,19 @@ async def _asked(request: Request) -> AskedToken:
     try:
         body = await read_body(request.headers.raw, request.stream(), limit)
     except ClientDisconnect:
-        raise RefusedError(400, "the body isn't whole") from None
-    return check_members(parse_object(body), names)
+        raise RefusedError(400, "incomplete body") from None
+    return read_request(parse_object(body), names)
 
 
 def _asked_in_the_query(request: Request) -> AskedToken:
-    """The older request as a FastAPI route with plain parameters takes it: in the url, and then nowhere else."""
+    """Reads the older request from the query string, as a FastAPI route with plain parameters would."""
     if values(request.headers.raw, b"content-type"):
-        raise RefusedError(400, "send the fields in the url or in the body, not in both")
-    return check_members(pairs_to_object(request.query_params.multi_items()), OLDER)
+        raise RefusedError(400, "send the fields either in the URL or in the body")
+    return read_request(pairs_to_object(request.query_params.multi_items()), OLDER)
 
 
 Asked = Annotated[AskedToken, Depends(_asked)]
-"""What the front end asks for, as a parameter of `authorize`. Nothing in it is checked; any field may be None."""
+"""What the front end requests, as a parameter of `authorize`. Unverified; each field may be None."""
 
 
 def token_router(
@@ -84,15 +92,15 @@ def token_router(
     older_path: str | None = "/livekit/token",
     max_body: int = TOKEN_BODY,
 ) -> APIRouter:
-    """The endpoint that LiveKit's front-end SDKs call (TokenSource.endpoint), and the `{token, url}` shape before it.
+    """The endpoint that LiveKit's front-end SDKs call (TokenSource.endpoint), and the older `{token, url}` one.
 
-    `authorize` is a dependency of your own, `async` or not: it takes the signed-in user, as your other routes do, and
-    `Asked`, and returns the Access that this user may have, or raises HTTPException. A field that asks for something
-    else than the Access gives is refused by name. `older_path` of None leaves the older shape out; `max_body` is in
-    bytes. Raises TypeError when `authorize` can't be called.
+    `authorize` is your own dependency, `async` or not. It takes the signed-in user, as your other routes do, and
+    `Asked`; it returns the Access that this user may have, or raises HTTPException. A requested field that differs from
+    the Access is refused by name. `older_path=None` omits the older endpoint; `max_body` is in bytes. Raises TypeError
+    if `authorize` isn't callable.
     """
     if not callable(authorize):
-        raise TypeError("authorize is the dependency that says what the signed-in user may have; there is no default")
+        raise TypeError("authorize must be a dependency that returns what the signed-in user may have: no default")
     router = APIRouter()
 
     async def standard(access: Annotated[Access, Depends(authorize)], asked: Asked) -> Response:
@@ -111,7 +119,7 @@ def token_router(
     return router
 
 
-def _add(  # noqa: PLR0913 - what a route is made of
+def _add(  # noqa: PLR0913 - the parts of a route
     router: APIRouter,
     path: str,
     endpoint: Callable[..., Any],
@@ -121,7 +129,7 @@ def _add(  # noqa: PLR0913 - what a route is made of
     success: tuple[int, type[BaseModel]],
 ) -> None:
     class Route(APIRoute):
-        """Answers refusals and its own faults itself, and lets nobody keep any answer of this path."""
+        """Responds to refusals and its own errors, and marks each response of this path as no-store."""
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             scope[_SHAPE] = shape
@@ -137,15 +145,15 @@ def _add(  # noqa: PLR0913 - what a route is made of
             try:
                 await super().handle(scope, receive, send_unkept)
             except RefusedError as refused:
-                await _response(refused.answer)(scope, receive, send_unkept)
-            except HTTPException as error:  # the router's own, for another method
+                await _response(refused.response)(scope, receive, send_unkept)
+            except HTTPException as error:  # raised by the router for another method
                 error.headers = {**(error.headers or {}), "cache-control": "no-store"}
                 raise
             except Exception:
-                # Outside the application's middleware a 500 would be made without the header. What failed is raised
-                # all the same, so that the server logs it and whoever watches for exceptions sees it.
+                # The application's middleware would send a 500 without the header. The exception is raised again so
+                # that the server logs it and error monitoring sees it.
                 if not started:
-                    await _response(at_fault().answer)(scope, receive, send_unkept)
+                    await _response(at_fault().response)(scope, receive, send_unkept)
                 raise
 
     status, model = success
@@ -165,10 +173,10 @@ def _add(  # noqa: PLR0913 - what a route is made of
 
 
 async def _issue(client: Issuer, access: object, asked: AskedToken, names: Mapping[str, str]) -> IssuedToken:
-    """Raises RefusedError, and TypeError when `authorize` returned something else than an Access."""
+    """Issues the token. Raises RefusedError; TypeError if `authorize` returned anything but an Access."""
     if not isinstance(access, Access):
-        raise TypeError(f"authorize returns an Access or raises HTTPException, not {type(access).__name__}")
-    check_asked(asked, access, names)
+        raise TypeError(f"authorize must return an Access or raise HTTPException, not return {type(access).__name__}")
+    check_allowed(asked, access, names)
     try:
         return await client.issue(access.request())
     except AuthError as error:
@@ -176,27 +184,27 @@ async def _issue(client: Issuer, access: object, asked: AskedToken, names: Mappi
 
 
 def _refusal(error: AuthError, asked: AskedToken, names: Mapping[str, str]) -> RefusedError:
-    """The service's refusal for the browser; its words and reasons go to the log."""
+    """The refusal for the browser. The server's message and reason are only logged."""
     match error:
         case Denied():
             _log.warning("no token: %s", error)
-            return RefusedError(403, "you may not have a token for this", decision_id=error.decision_id)
+            return RefusedError(403, "you aren't allowed a token for this", decision_id=error.decision_id)
         case RateLimited():
-            return RefusedError(429, "too many tokens at once: try again later", headers=retry_after(error))
+            return RefusedError(429, "too many requests: retry later", headers=retry_after(error))
         case Unavailable():
             _log.warning("no token: %s", error)
-            return RefusedError(503, "tokens can't be issued now: try again", headers=retry_after(error))
+            return RefusedError(503, "tokens can't be issued now: retry", headers=retry_after(error))
         case InvalidRequest() if fields := fields_at_fault(
             {v.field: v.description for v in error.violations}, asked, names
         ):
             return RefusedError(400, "the request has fields that break LiveKit's limits", fields=fields)
         case _:
-            _log.error("no token, and the application or the service is at fault: %s", error)
+            _log.error("no token, because of a fault in the application or livekit-auth: %s", error)
             return at_fault()
 
 
 class WebhookRouter(APIRouter):
-    """A route for LiveKit's webhooks and the handlers that run for them: see WebhookReceiver."""
+    """A route for LiveKit's webhooks, and their handlers. See WebhookReceiver."""
 
     def __init__(self, client: Verifier, *, path: str, project: str, max_body: int) -> None:
         super().__init__()
@@ -215,18 +223,18 @@ class WebhookRouter(APIRouter):
         try:
             return _response(await self._receiver.receive(request.headers.raw, request.stream()))
         except ClientDisconnect:
-            return _response(Answer(400, {"detail": "the body isn't whole"}))
+            return _response(HttpResponse(400, {"detail": "incomplete body"}))
 
 
 def webhook_router(
     client: Verifier, *, path: str = "/livekit/webhook", project: str = "", max_body: int = MAX_BODY
 ) -> WebhookRouter:
-    """A router that receives LiveKit's webhooks; register handlers with its `on`.
+    """A router that receives LiveKit's webhooks. Register handlers with its `on`.
 
-    `project` names the only project that may have signed; `max_body` is in bytes.
+    `project` restricts which project may have signed; `max_body` is in bytes.
     """
     return WebhookRouter(client, path=path, project=project, max_body=max_body)
 
 
-def _response(answer: Answer) -> Response:
-    return JSONResponse(answer.content, answer.status, dict(answer.headers))
+def _response(response: HttpResponse) -> Response:
+    return JSONResponse(response.content, response.status, dict(response.headers))

@@ -1,6 +1,6 @@
-"""The client for threads: the same `AuthClient` and `TokenSource` without `await`, both safe to share among threads.
+"""The client for threads: `AuthClient` and `TokenSource` without `await`. Both may be shared among threads.
 
-Requests, results and errors are those of `livekit_auth`.
+Requests, results and errors are the same as in `livekit_auth`.
 """
 
 from livekit_auth._sync.client import AuthClient

@@ -1,8 +1,8 @@
-"""Receives LiveKit's webhooks: an ASGI application that checks each one through the service and runs handlers.
+"""Receives LiveKit's webhooks: an ASGI application that verifies each one with the server and runs handlers.
 
-Guarantees: a handler runs only for what LiveKit signed, at least once for each event, and not again for what was
-handled and acknowledged. Write handlers so that running twice is safe: a delivery that comes again while the first is
-at work, or to another process, runs them again.
+Guarantees: a handler runs only for events that LiveKit signed, at least once per event, and not again once the event is
+acknowledged. Write handlers so that running twice is safe: a redelivery that arrives while the first delivery is being
+handled, or at another process, runs them again.
 Needs no web framework; `livekit_auth.fastapi.webhook_router` mounts it in FastAPI.
 """
 
@@ -16,10 +16,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
-from livekit_auth._errors import AuthError, InvalidRequest, VerificationFailed
-from livekit_auth._web.answers import Answer, RefusedError, retry_after
+from livekit_auth._messages.errors import AuthError, InvalidRequest, VerificationFailed
+from livekit_auth._messages.webhook import VerifiedWebhook
 from livekit_auth._web.bodies import TooSlowError, read_body, values
-from livekit_auth._webhook import VerifiedWebhook
+from livekit_auth._web.responses import HttpResponse, RefusedError, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, MutableMapping
@@ -43,21 +43,21 @@ EventType = Literal[
     "agent_job_started",
     "agent_job_ended",
 ]
-"""The events of LiveKit that the contract knows, by LiveKit's names."""
+"""The LiveKit events that are part of the contract, by LiveKit's names."""
 
 MAX_BODY = 1024 * 1024
-"""The default limit of a body, in bytes: the service's own default."""
+"""The default size limit of a body, in bytes. The same as the server's default."""
 
 Handler = Callable[[VerifiedWebhook], Awaitable[None] | None]
-"""What runs for an event."""
+"""A function that handles an event."""
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
-_REMEMBERED = 1024  # events that were handled here and not acknowledged; one that is forgotten may run once more
+_REMEMBERED = 1024  # unacknowledged events that were handled here; a forgotten one may be handled again
 _log = logging.getLogger("livekit_auth.webhooks")
 
 
 class Verifier(Protocol):
-    """What a receiver needs of AuthClient."""
+    """The part of AuthClient that a receiver needs."""
 
     async def verify_webhook(self, body: bytes, authorization: str, project: str = "") -> VerifiedWebhook:
         """As AuthClient.verify_webhook."""
@@ -69,12 +69,12 @@ class Verifier(Protocol):
 
 
 class WebhookReceiver:
-    """An ASGI application for the url that LiveKit posts to.
+    """An ASGI application for the URL that LiveKit posts to.
 
-    200 when every handler of the event is done, or it was handled before; 401 or 400 for what LiveKit didn't sign, 413
-    over `max_body` bytes; 503 with Retry-After when a handler or the service failed, so that LiveKit sends it again,
-    and once for an event that is handled and couldn't be acknowledged.
-    `project` names the only project that may have signed.
+    Responds 200 if all handlers succeeded or the event was handled before; 401 or 400 if LiveKit didn't sign it; 413
+    above `max_body` bytes; 503 with Retry-After if a handler or the server failed, so that LiveKit sends it again, and
+    once for an event that was handled but not acknowledged.
+    `project` restricts which project may have signed.
     """
 
     def __init__(self, client: Verifier, *, project: str = "", max_body: int = MAX_BODY) -> None:
@@ -86,15 +86,17 @@ class WebhookReceiver:
         self._unacknowledged: dict[tuple[str, str, bytes], None] = {}
 
     def on(self, *types: EventType) -> Callable[[HandlerT], HandlerT]:
-        """Registers a handler, `async` or not, for events of these types; it takes the VerifiedWebhook.
+        """Registers a handler, `async` or not, for events of these types. It takes the VerifiedWebhook.
 
-        One that isn't `async` runs in a thread. Raises ValueError for a type that LiveKit hasn't got, and TypeError for
-        a handler that yields.
+        A handler that isn't `async` runs in a thread. Raises ValueError for an unknown type, and TypeError for a
+        handler that yields.
         """
         unknown = [name for name in types if name not in get_args(EventType)]
         if unknown or not types:
             known = ", ".join(get_args(EventType))
-            raise ValueError(f"name events of LiveKit, not {', '.join(map(repr, unknown)) or 'none'}: {known}")
+            raise ValueError(
+                f"unknown event types {', '.join(map(repr, unknown)) or '(none given)'}: LiveKit has {known}"
+            )
 
         def register(handler: HandlerT) -> HandlerT:
             _refuse_generator(handler)
@@ -105,48 +107,48 @@ class WebhookReceiver:
         return register
 
     def on_any(self, handler: HandlerT) -> HandlerT:
-        """Registers a handler for every event, of types that this version doesn't know too. Raises as `on`."""
+        """Registers a handler for all events, including types unknown to this version. Raises as `on`."""
         _refuse_generator(handler)
         self._any.append(handler)
         return handler
 
-    async def receive(self, headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> Answer:
-        """Handles one delivery; `headers` are ASGI's and `chunks` the body as it comes in. Raises nothing to answer."""
+    async def receive(self, headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> HttpResponse:
+        """Handles one delivery. `headers` are those of ASGI, `chunks` is the body as it arrives."""
         headers = list(headers)
         try:
             authorization = _authorization(headers)
             event = await self._verify(await self._read(headers, chunks), authorization)
             if event.duplicate:
-                return Answer(200, {"detail": "handled before"})
+                return HttpResponse(200, {"detail": "already handled"})
             if handlers := [*self._handlers.get(event.type, ()), *self._any]:
                 await self._handle(event, handlers)
         except RefusedError as refused:
-            return refused.answer
-        return Answer(200, {"detail": "handled"})
+            return refused.response
+        return HttpResponse(200, {"detail": "handled"})
 
     async def _read(self, headers: list[tuple[bytes, bytes]], chunks: AsyncIterable[bytes]) -> bytes:
         try:
             return await read_body(headers, chunks, self._max_body)
         except TooSlowError:
-            # Perhaps it is this process that was busy, and LiveKit would drop the event with a 4xx.
-            raise RefusedError(503, "the body wasn't read in time", headers=retry_after()) from None
+            # This process may have been too busy to read it, and after a 4xx LiveKit drops the event.
+            raise RefusedError(503, "the body didn't arrive in time", headers=retry_after()) from None
 
     async def _verify(self, body: bytes, authorization: str) -> VerifiedWebhook:
         try:
             return await self._client.verify_webhook(body, authorization, self._project)
         except AuthError as error:
             if _is_senders_fault(error):
-                _log.warning("refused a webhook: %s", error)
+                _log.warning("webhook refused: %s", error)
                 raise _refusal(error) from None
-            # Not the sender's fault, whatever its code: with a 4xx LiveKit would drop the event.
+            # Not the sender's fault, whatever the code: after a 4xx LiveKit drops the event.
             _log.error("can't verify webhooks: %s", error)
             raise RefusedError(503, "webhooks can't be verified now", headers=retry_after(error)) from None
 
     async def _handle(self, event: VerifiedWebhook, handlers: list[Handler]) -> None:
-        """Runs every handler, also after one has failed, and acknowledges when none has.
+        """Runs all handlers, even after one failed, and acknowledges the event if all succeeded.
 
-        An acknowledgement that fails is tried once more, when LiveKit sends the event again: then the handlers don't
-        run, and whatever comes of it LiveKit isn't asked a second time.
+        A failed acknowledgement is retried once, when LiveKit sends the event again. The handlers don't run then, and
+        LiveKit isn't asked for another delivery, whatever the result.
         """
         key = (event.project, event.event_id, event.body_sha256)
         asked_again = key in self._unacknowledged
@@ -157,10 +159,10 @@ class WebhookReceiver:
         try:
             await self._client.ack_webhook(event)
         except AuthError as error:
-            _log.error("handled %s %s and can't acknowledge it: %s", event.type, event.event_id, error)
+            _log.error("handled %s %s but can't acknowledge it: %s", event.type, event.event_id, error)
             self._remember(key)
             if not asked_again:
-                detail = "the event is handled; send it again so that this can be recorded"
+                detail = "the event was handled but not recorded; send it again"
                 raise RefusedError(503, detail, headers=retry_after(error)) from None
         else:
             self._unacknowledged.pop(key, None)
@@ -176,13 +178,13 @@ class WebhookReceiver:
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
-        """ASGI (HTTP only). Answers 405 to anything but POST."""
+        """The ASGI interface (HTTP only). Responds 405 to anything but POST."""
         if scope["type"] != "http":
-            raise RuntimeError(f"a webhook receiver speaks HTTP, not {scope['type']}")
+            raise RuntimeError(f"a webhook receiver supports HTTP, not {scope['type']}")
         if scope["method"] == "POST":
             answer = await self.receive(scope["headers"], _chunks(receive))
         else:
-            answer = Answer(405, {"detail": "webhooks are posted"}, {"allow": "POST"})
+            answer = HttpResponse(405, {"detail": "use POST"}, {"allow": "POST"})
         body = json.dumps(answer.content).encode()
         headers = {**answer.headers, "content-type": "application/json", "content-length": str(len(body))}
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -191,15 +193,17 @@ class WebhookReceiver:
 
 
 def _authorization(headers: list[tuple[bytes, bytes]]) -> str:
-    """The header with LiveKit's token: Authorization or, when there is none, X-LiveKit-Signature."""
+    """The header with LiveKit's token: Authorization or, without one, X-LiveKit-Signature."""
     found = values(headers, b"authorization") or values(headers, b"x-livekit-signature")
     if len(found) != 1:
-        raise RefusedError(401, "a webhook has one Authorization header", headers={"www-authenticate": "Bearer"})
+        raise RefusedError(
+            401, "a webhook has exactly one Authorization header", headers={"www-authenticate": "Bearer"}
+        )
     return found[0].decode("latin-1")
 
 
 def _is_senders_fault(error: AuthError) -> bool:
-    """False for what the application asked wrongly, its `project`: LiveKit sends again until that is mended."""
+    """False for a wrong `project`, which is the application's fault: LiveKit retries until it is fixed."""
     ours = any(violation.field == "project" for violation in error.violations)
     return isinstance(error, (VerificationFailed, InvalidRequest)) and not ours
 
@@ -209,18 +213,18 @@ def _refusal(error: AuthError) -> RefusedError:
         return RefusedError(413, "the body is too large")
     if error.code == "UNAUTHENTICATED":
         return RefusedError(401, "LiveKit didn't sign this", headers={"www-authenticate": "Bearer"})
-    return RefusedError(400, "this isn't a webhook of LiveKit")
+    return RefusedError(400, "not a LiveKit webhook")
 
 
 def _called(handler: Handler, event: VerifiedWebhook) -> Awaitable[None] | None:
     try:
         return handler(event)
-    except StopIteration as error:  # no future holds one: before Python 3.11.8 its waiter waits for ever
+    except StopIteration as error:  # a future can't hold it: before Python 3.11.8 the waiter never ends
         raise RuntimeError("the handler raised StopIteration") from error
 
 
 async def _attempt(handler: Handler, event: VerifiedWebhook) -> bool:
-    """Whether the handler did its work; its failure goes to the log."""
+    """Runs the handler and returns whether it succeeded. Logs its failure."""
     try:
         if inspect.iscoroutinefunction(handler):
             await handler(event)
@@ -228,34 +232,34 @@ async def _attempt(handler: Handler, event: VerifiedWebhook) -> bool:
             result = await asyncio.to_thread(_called, handler, event)
             if inspect.isawaitable(result):  # such as a partial of an async function
                 await result
-    except (Exception, asyncio.CancelledError) as error:  # whatever an application's handler raises
+    except (Exception, asyncio.CancelledError) as error:  # anything that a handler raises
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # the delivery itself is cancelled, not something that the handler waited for
+            raise  # the delivery was cancelled, not something that the handler awaited
         _log.exception("%s failed for %s %s", _name(handler), event.type, event.event_id)
         return False
     return True
 
 
 def _name(handler: Handler) -> str:
-    """A handler's name for the log. Not its repr: that of a partial shows the arguments it was given."""
+    """A handler's name for the log. Not its repr, which for a partial includes its arguments."""
     function = handler.func if isinstance(handler, functools.partial) else handler
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def _refuse_generator(handler: Handler) -> None:
-    """Raises TypeError for a handler that yields: calling it would run none of it, and the event would be lost."""
-    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - for objects that can be called
+    """Raises TypeError for a generator function: calling it would run nothing, and the event would be lost."""
+    for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - for callable objects
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{_name(handler)} has a yield, so calling it runs none of it: a handler is a function")
+            raise TypeError(f"{_name(handler)} contains a yield, so calling it runs nothing: use a function")
 
 
 async def _chunks(receive: Callable[[], Awaitable[Message]]) -> AsyncIterator[bytes]:
-    """The body as ASGI brings it. Raises RefusedError when the sender goes away."""
+    """The body as ASGI delivers it. Raises RefusedError if the sender disconnects."""
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the body isn't whole")
+            raise RefusedError(400, "incomplete body")
         yield message.get("body", b"")
         more = message.get("more_body", False)

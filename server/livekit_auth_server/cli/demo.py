@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from livekit_auth import AuthClient, AuthError
-from livekit_auth._extras import how_to_install
+from livekit_auth.extras import how_to_install
 from livekit_auth_server.cli import devkit
 from livekit_auth_server.cli.terminal import REFUSED, err, out, print_json
 from livekit_auth_server.process.operating_system import MISUSE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from livekit_auth._extras import how_to_install
+from livekit_auth.extras import how_to_install
 from livekit_auth_server.files.errors import ConfigError
 
 DIST = "livekit-auth-server"

@@ -17,7 +17,7 @@ from livekit_auth_server.trust.bundles import authorities
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from livekit_auth._workload_api import Issued, Svid, WorkloadApi
+    from livekit_auth.workload_api import Issued, Svid, WorkloadApi
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.core.certificate_chain import CertificateBundle
 
@@ -81,7 +81,7 @@ def opened(settings: Settings) -> Iterator[WorkloadSource | None]:
         return
     # Imported here: it brings gRPC, and the library is an extra.
     from livekit_auth import ConfigError as ClientConfigError  # noqa: PLC0415
-    from livekit_auth._workload_api import WorkloadApi  # noqa: PLC0415
+    from livekit_auth.workload_api import WorkloadApi  # noqa: PLC0415
 
     try:
         # Problems are the reloader's to report, as those of files are.

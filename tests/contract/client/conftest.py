@@ -26,7 +26,7 @@ async def address(service, authority):
 
 @pytest.fixture
 def files(authority, tmp_path):
-    """The paths of a CA file, a client certificate and its key, by the client's argument names."""
+    """The paths of a CA file, a client certificate and its key, by argument name of the client."""
     leaf = authority.issue(uris=["spiffe://example.org/web"])
     cert, key = leaf.write(tmp_path, "client")
     ca = tmp_path / "ca.pem"
@@ -48,7 +48,7 @@ def sync_client(address, files):
 
 @pytest.fixture
 def environment(address, files, monkeypatch):
-    """Points the environment's variables at the fake server."""
+    """Sets the environment variables to the fake server."""
     monkeypatch.setenv("LIVEKIT_AUTH_ADDRESS", address)
     for name, path in files.items():
         monkeypatch.setenv(f"LIVEKIT_AUTH_{name.upper()}", str(path))

@@ -1,4 +1,4 @@
-"""The proxy that workers of any language run behind: what passes, and every way in that is closed."""
+"""The proxy for workers of any language: what it forwards, and what it refuses."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,11 @@ from livekit.protocol.agent import JobAssignment, ServerMessage, WorkerMessage
 from livekit.protocol.models import Room
 
 from livekit_auth import AuthClient, ConfigError, Denied
-from livekit_auth.agent_proxy import _door, _messages
+from livekit_auth.agent_proxy import _limited_server, _worker_protocol
 from livekit_auth.agent_proxy._proxy import MAX_BODY_BYTES, MAX_ROOMS, Proxy, Rules, serving
 from livekit_auth.agent_proxy._run import run
 from support.fake_auth_server import TOKEN, refusal
+from support.http_server import listening
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ PATIENCE = 10  # seconds
 
 
 class LiveKit:
-    """Stands for the project's server. `answer` is the status of a handshake that fails, `ending` how it hangs up."""
+    """A fake LiveKit server. `answer` is the status of a failed handshake, `ending` how it closes the connection."""
 
     def __init__(self):
         self.seen = []
@@ -69,14 +70,8 @@ class LiveKit:
 @contextlib.asynccontextmanager
 async def serving_livekit():
     livekit = LiveKit()
-    runner = web.ServerRunner(web.Server(livekit.handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    livekit.address = "{}:{}".format(*runner.addresses[0][:2])
-    try:
+    async with listening(web.Server(livekit.handle, access_log=None)) as livekit.address:
         yield livekit
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -98,7 +93,7 @@ async def http():
 
 
 def token(proxy, *, secret=None, algorithm="HS256", **changes):
-    """What the worker signs with the key that it was given; a change to None takes a claim out."""
+    """A token that the worker signs with its made-up key. A change to None removes a claim."""
     claims = {"iss": proxy.key.id, "exp": int(time.time()) + 60, "video": {"agent": True, "room": "lobby"}, **changes}
     claims = {name: value for name, value in claims.items() if value is not None}
     return jwt.encode(claims, proxy.key.secret if secret is None else secret, algorithm=algorithm)
@@ -109,7 +104,7 @@ def bearer(text):
 
 
 async def handshake(http, proxy, path="/agent", headers=None):
-    """The status of a handshake; 101 when it succeeds."""
+    """The status of a handshake, 101 if it succeeds."""
     try:
         async with http.ws_connect(f"{proxy.url}{path}", headers=headers or bearer(token(proxy))):
             return 101
@@ -118,23 +113,23 @@ async def handshake(http, proxy, path="/agent", headers=None):
 
 
 async def call(http, proxy, path=f"/twirp/{LIST}", **options):
-    """The status of a call to LiveKit's API. The path goes out as it stands here."""
+    """The status of a call to LiveKit's API. The path is sent unchanged."""
     options = {"headers": bearer(token(proxy)), "data": b"body", **options}
     options["headers"] = {"Content-Type": "application/protobuf", **options["headers"]}
-    from yarl import URL  # noqa: PLC0415 - aiohttp's own
+    from yarl import URL  # noqa: PLC0415 - a dependency of aiohttp
 
     url = URL(f"http://{proxy.address}{path}", encoded=True)
     async with http.post(url, allow_redirects=False, **options) as answer:
         return answer.status
 
 
-async def test_the_workers_token_is_replaced_with_one_of_the_service(http, proxy, livekit, service):
+async def test_workers_token_is_replaced_by_one_from_the_server(http, proxy, livekit, service):
     assert await handshake(http, proxy) == 101
     assert livekit.seen == [("GET", "/agent", f"Bearer {TOKEN}")]
     assert [request.role for request in service.requests] == ["agent-worker"]
 
 
-async def test_messages_pass_both_ways_binary_and_json(http, proxy, livekit):
+async def test_binary_and_json_messages_are_forwarded_both_ways(http, proxy, livekit):
     livekit.to_say = [ServerMessage(assignment=JobAssignment(url="ws://node.example.org")).SerializeToString()]
     register = WorkerMessage()
     register.register.agent_name = "greeter"
@@ -156,28 +151,28 @@ async def test_messages_pass_both_ways_binary_and_json(http, proxy, livekit):
         ("broken", 1014, ""),
     ],
 )
-async def test_the_worker_learns_with_which_code_livekit_hung_up(http, proxy, livekit, *, ending, code, reason):
+async def test_livekits_close_code_is_forwarded_to_the_worker(http, proxy, livekit, *, ending, code, reason):
     livekit.ending = ending
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         closed = await worker.receive(PATIENCE)
     assert (closed.type, closed.data, closed.extra) == (aiohttp.WSMsgType.CLOSE, code, reason)
 
 
-async def test_livekit_learns_with_which_code_the_worker_hung_up(http, proxy, livekit):
+async def test_workers_close_code_is_forwarded_to_livekit(http, proxy, livekit):
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         await worker.close(code=4000, message=b"done")
     async with asyncio.timeout(PATIENCE):
         assert await livekit.ended.get() == 4000
 
 
-async def test_a_job_joins_at_the_projects_url_and_not_at_the_proxy(http, proxy, livekit):
+async def test_job_joins_at_the_projects_url_not_at_the_proxy(http, proxy, livekit):
     livekit.to_say = [ServerMessage(assignment=JobAssignment(token="job")).SerializeToString()]
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         assignment = ServerMessage.FromString(await worker.receive_bytes()).assignment
     assert (assignment.url, assignment.token) == (f"ws://{livekit.address}", "job")
 
 
-async def test_a_job_that_would_be_recorded_is_not_and_that_is_said_once(http, proxy, livekit, caplog):
+async def test_recording_is_turned_off_with_one_warning(http, proxy, livekit, caplog):
     """The worker would sign its uploads with the made-up key."""
     offer, assigned = ServerMessage(), ServerMessage()
     for job in (offer.availability.job, assigned.assignment.job):
@@ -188,11 +183,11 @@ async def test_a_job_that_would_be_recorded_is_not_and_that_is_said_once(http, p
         given = ServerMessage.FromString(await worker.receive_bytes()).assignment
     assert (offered.job.id, offered.job.enable_recording) == ("AJ_1", False)
     assert (given.job.id, given.job.enable_recording, given.url) == ("AJ_1", False, f"ws://{livekit.address}")
-    assert caplog.text.count("run unrecorded") == 1
+    assert caplog.text.count("run without recording") == 1
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-async def test_a_simulated_job_is_dropped(http, proxy, livekit, as_json):
+async def test_simulated_job_is_dropped(http, proxy, livekit, as_json):
     simulate = WorkerMessage()
     simulate.simulate_job.room.CopyFrom(Room(name="board-1"))
     ping = WorkerMessage()
@@ -206,8 +201,8 @@ async def test_a_simulated_job_is_dropped(http, proxy, livekit, as_json):
         assert WorkerMessage.FromString(await livekit.frames.get()) == ping
 
 
-async def test_a_simulated_job_hidden_in_another_message_is_not_sent_on(http, proxy, livekit):
-    """Protobuf takes the last of several; what is sent on has one, whatever a reader takes."""
+async def test_simulated_job_hidden_in_another_message_is_dropped(http, proxy, livekit):
+    """Protobuf uses the last of several; the forwarded message has only one, whatever a reader uses."""
     simulate, ping = WorkerMessage(), WorkerMessage()
     simulate.simulate_job.room.name = "board-1"
     ping.ping.timestamp = 1
@@ -217,7 +212,7 @@ async def test_a_simulated_job_hidden_in_another_message_is_not_sent_on(http, pr
         assert await livekit.frames.get() == ping.SerializeToString()
 
 
-async def test_a_simulated_job_passes_where_it_is_allowed(http, client, livekit):
+async def test_simulated_job_is_forwarded_if_allowed(http, client, livekit):
     simulate = WorkerMessage()
     simulate.simulate_job.room.name = "lobby"
     async with (
@@ -229,7 +224,7 @@ async def test_a_simulated_job_passes_where_it_is_allowed(http, client, livekit)
 
 
 @pytest.mark.parametrize("frame", [b"\xff\xff", "no json", "[" * 5000, bytes(MAX_BODY_BYTES + 1)])
-async def test_a_frame_that_is_no_message_cuts_the_worker_off(http, proxy, livekit, frame):
+async def test_invalid_frame_closes_the_workers_connection(http, proxy, livekit, frame):
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         await (worker.send_bytes(frame) if isinstance(frame, bytes) else worker.send_str(frame))
         closed = await worker.receive(PATIENCE)
@@ -259,7 +254,7 @@ async def test_a_frame_that_is_no_message_cuts_the_worker_off(http, proxy, livek
         pytest.param(lambda p: bearer(token(p, video=["agent"])), id="odd grants"),
     ],
 )
-async def test_who_does_not_hold_the_key_gets_nothing(http, proxy, livekit, service, forge):
+async def test_client_without_the_key_is_refused(http, proxy, livekit, service, forge):
     assert await handshake(http, proxy, headers=forge(proxy) or {"X-None": "1"}) in {400, 401}
     assert (livekit.seen, service.requests) == ([], [])
 
@@ -268,12 +263,12 @@ def _hs512(proxy):
     import warnings  # noqa: PLC0415
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a longer secret would be better for it
+        warnings.simplefilter("ignore")  # about the short secret
         return token(proxy, algorithm="HS512")
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1", "https://evil.example", "null", ""])
-async def test_a_page_in_a_browser_gets_nothing_even_with_a_token(http, proxy, livekit, origin):
+async def test_browser_page_is_refused_even_with_a_token(http, proxy, livekit, origin):
     headers = {**bearer(token(proxy)), "Origin": origin}
     assert await handshake(http, proxy, headers=headers) == 403
     assert await call(http, proxy, headers=headers) == 403
@@ -281,7 +276,7 @@ async def test_a_page_in_a_browser_gets_nothing_even_with_a_token(http, proxy, l
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost", "127.0.0.1", "127.0.0.1:1", "[::1]:80", ""])
-async def test_a_name_that_was_rebound_to_loopback_gets_nothing(http, proxy, livekit, host):
+async def test_dns_name_rebound_to_loopback_is_refused(http, proxy, livekit, host):
     headers = {**bearer(token(proxy)), "Host": host}
     assert await handshake(http, proxy, headers=headers) in {400, 403}
     assert await call(http, proxy, headers=headers) in {400, 403}
@@ -292,7 +287,7 @@ async def test_a_name_that_was_rebound_to_loopback_gets_nothing(http, proxy, liv
     "path",
     ["/", "/rtc", "/agent/", "//agent", "/%61gent", "/agent/../rtc", "/./agent", "/Agent", "/agent%00", "/twirp/agent"],
 )
-async def test_a_websocket_to_any_other_path_is_refused(http, proxy, livekit, path):
+async def test_websocket_to_another_path_is_refused(http, proxy, livekit, path):
     from yarl import URL  # noqa: PLC0415
 
     url = URL(f"{proxy.url}{path}", encoded=True)
@@ -302,12 +297,12 @@ async def test_a_websocket_to_any_other_path_is_refused(http, proxy, livekit, pa
     assert livekit.seen == []
 
 
-async def test_a_query_is_not_passed_on(http, proxy, livekit):
+async def test_query_string_is_not_forwarded(http, proxy, livekit):
     assert await handshake(http, proxy, "/agent?access_token=other&worker_token=x") == 101
     assert livekit.seen == [("GET", "/agent", f"Bearer {TOKEN}")]
 
 
-async def test_a_call_that_is_allowed_goes_out_with_a_token_of_the_api_role(http, proxy, livekit, service):
+async def test_allowed_call_has_a_token_of_the_api_role(http, proxy, livekit, service):
     assert await call(http, proxy) == 200
     assert livekit.seen == [("POST", f"/twirp/{LIST}", f"Bearer {TOKEN}")]
     assert [(request.role, request.room) for request in service.requests] == [("agent-api", "lobby")]
@@ -335,30 +330,30 @@ async def test_any_other_call_is_refused(http, proxy, livekit, path):
     assert livekit.seen == []
 
 
-async def test_no_call_is_allowed_unless_it_is_named(http, client, livekit):
+async def test_no_call_is_allowed_by_default(http, client, livekit):
     async with serving(client, Rules(role="w"), f"ws://{livekit.address}") as proxy:
         assert await call(http, proxy) == 404
     assert livekit.seen == []
 
 
-async def test_calls_without_a_role_for_them_are_a_mistake_that_is_said(client):
-    with pytest.raises(ConfigError, match="no role for them is named"):
+async def test_allowed_calls_without_a_role_are_refused(client):
+    with pytest.raises(ConfigError, match="have no role"):
         async with serving(client, Rules(role="w", allowed_api=frozenset({LIST})), "ws://livekit.example.org"):
             pytest.fail("it serves")
 
 
 @pytest.mark.parametrize("body_type", ["text/html", "multipart/form-data", "application/x-www-form-urlencoded"])
-async def test_a_body_of_another_type_is_refused(http, proxy, livekit, body_type):
+async def test_body_of_another_type_is_refused(http, proxy, livekit, body_type):
     assert await call(http, proxy, headers={**bearer(token(proxy)), "Content-Type": body_type}) == 415
     assert livekit.seen == []
 
 
-async def test_a_body_that_is_too_large_is_refused(http, proxy, livekit):
+async def test_too_large_body_is_refused(http, proxy, livekit):
     assert await call(http, proxy, data=io.BytesIO(bytes(MAX_BODY_BYTES + 1))) == 413
     assert livekit.seen == []
 
 
-async def test_a_redirect_is_not_followed(http, proxy, livekit):
+async def test_redirect_is_not_followed(http, proxy, livekit):
     async with serving_livekit() as other:
         livekit.elsewhere = f"http://{other.address}/agent"
         assert await handshake(http, proxy) == 502
@@ -366,24 +361,24 @@ async def test_a_redirect_is_not_followed(http, proxy, livekit):
         assert other.seen == []
 
 
-async def test_what_the_policy_refuses_is_refused_here(http, proxy, livekit, service):
+async def test_refusal_by_the_policy_is_forwarded(http, proxy, livekit, service):
     service.script.extend([refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")] * 2)
     assert await handshake(http, proxy) == 403
     assert await call(http, proxy) == 403
     assert livekit.seen == []
 
 
-async def test_the_tokens_of_few_rooms_are_kept(http, proxy):
+async def test_number_of_rooms_with_kept_tokens_is_bounded(http, proxy):
     for number in range(MAX_ROOMS + 5):
         assert await call(http, proxy, headers=bearer(token(proxy, video={"room": f"room-{number}"}))) == 200
     assert len(proxy._sources) == MAX_ROOMS
 
 
-async def test_it_listens_on_loopback_only(proxy):
+async def test_proxy_listens_on_loopback_only(proxy):
     assert proxy.address.startswith("127.0.0.1:")
 
 
-async def test_nothing_secret_is_logged_or_shown(http, proxy, livekit, service, caplog):
+async def test_no_secret_is_logged_or_shown(http, proxy, livekit, service, caplog):
     caplog.set_level("DEBUG")
     mine = token(proxy)
     livekit.answer = 401
@@ -398,8 +393,8 @@ async def test_nothing_secret_is_logged_or_shown(http, proxy, livekit, service, 
 
 
 @pytest.mark.parametrize("url", ["", "livekit.example.org", "file:///etc/passwd", "ws://"])
-def test_a_url_that_is_no_livekit_servers_is_refused(url):
-    with pytest.raises(ConfigError, match="isn't one of a LiveKit server"):
+def test_url_that_is_not_a_livekit_servers_is_refused(url):
+    with pytest.raises(ConfigError, match="isn't the URL of a LiveKit server"):
         Proxy(None, Rules(role="w"), url, None)
 
 
@@ -418,7 +413,7 @@ def auth(address, files, environment, monkeypatch):
     return AuthClient(address, **files)
 
 
-async def test_the_worker_gets_a_made_up_key_and_no_way_to_the_service(auth, capfd):
+async def test_worker_gets_a_made_up_key_and_no_settings_of_the_client(auth, capfd):
     assert await run(auth, RULES, child(SHOW)) == 0
     given = json.loads(capfd.readouterr().out)
     assert sorted(given) == ["LIVEKIT_API_KEY", "LIVEKIT_API_SECRET", "LIVEKIT_URL"]
@@ -426,7 +421,7 @@ async def test_the_worker_gets_a_made_up_key_and_no_way_to_the_service(auth, cap
     assert len(given["LIVEKIT_API_SECRET"]) >= 43
 
 
-async def test_the_worker_reads_its_key_from_a_file_of_its_own(auth, tmp_path, capfd):
+async def test_worker_reads_its_key_from_its_credentials_file(auth, tmp_path, capfd):
     path = tmp_path / "credentials"
     read = f"import os; print(oct(os.stat({str(path)!r}).st_mode)); print(open({str(path)!r}).read()); {SHOW}"
     assert await run(auth, RULES, child(read), path) == 0
@@ -441,19 +436,19 @@ async def test_the_worker_reads_its_key_from_a_file_of_its_own(auth, tmp_path, c
     assert not path.exists()
 
 
-async def test_a_link_in_place_of_the_credentials_file_is_left_alone(auth, tmp_path):
+async def test_link_instead_of_the_credentials_file_is_left_alone(auth, tmp_path):
     path = tmp_path / "credentials"
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="a file of its own, no link"):
+    with pytest.raises(ConfigError, match="a separate file, not a link"):
         await run(auth, RULES, child(SHOW), path)
     assert not (tmp_path / "elsewhere").exists()
 
 
-async def test_the_workers_exit_code_is_passed_on(auth):
+async def test_workers_exit_code_is_returned(auth):
     assert await run(auth, RULES, child("raise SystemExit(7)")) == 7
 
 
-async def test_signals_are_passed_on_and_show_in_the_exit_code(auth, tmp_path):
+async def test_signals_are_forwarded_and_show_in_the_exit_code(auth, tmp_path):
     ready = tmp_path / "ready"
     code = f"import signal, time; open({str(ready)!r}, 'w').close(); time.sleep(60)"
     running = asyncio.create_task(run(auth, RULES, child(code)))
@@ -464,19 +459,19 @@ async def test_signals_are_passed_on_and_show_in_the_exit_code(auth, tmp_path):
         assert await running == 128 + signal.SIGTERM
 
 
-async def test_a_command_that_cannot_be_run_says_so(auth):
+async def test_command_that_cannot_be_run_is_reported(auth):
     with pytest.raises(ConfigError, match="can't run no-such-command"):
         await run(auth, RULES, ["no-such-command"])
 
 
-async def test_a_real_secret_in_the_environment_is_refused(auth, monkeypatch):
+async def test_real_secret_in_the_environment_is_refused(auth, monkeypatch):
     monkeypatch.setenv("LIVEKIT_API_SECRET", "hush-hush")
     with pytest.raises(ConfigError, match="LIVEKIT_API_SECRET is set") as refused:
         await run(auth, RULES, child(SHOW))
     assert "hush" not in str(refused.value)
 
 
-async def test_a_worker_that_the_policy_refuses_is_not_started(auth, service, tmp_path):
+async def test_worker_that_the_policy_refuses_is_not_started(auth, service, tmp_path):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
     with pytest.raises(Denied):
         await run(auth, RULES, child(f"open({str(tmp_path / 'started')!r}, 'w')"))
@@ -484,7 +479,7 @@ async def test_a_worker_that_the_policy_refuses_is_not_started(auth, service, tm
 
 
 @pytest.mark.parametrize("method", ["ListParticipants", "/twirp/a/b", "a/b/c", "livekit.RoomService/", "a/b?c", "*"])
-async def test_a_method_that_could_not_be_called_is_refused_on_the_command_line(environment, method):
+async def test_invalid_method_is_refused_on_the_command_line(environment, method):
     command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--allow-api", method, "--", "true"]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, told = await process.communicate()
@@ -492,14 +487,14 @@ async def test_a_method_that_could_not_be_called_is_refused_on_the_command_line(
     assert b"livekit.RoomService/ListParticipants" in told
 
 
-async def test_the_command_ends_as_the_worker_does(environment):
+async def test_command_exits_with_the_workers_code(environment):
     command = [sys.executable, "-m", "livekit_auth.cli", "agent-proxy", "--", *child("raise SystemExit(7)")]
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 7
 
 
 async def raw(proxy, data, seconds=1.0):
-    """What the proxy answers to bytes as they are, until it closes or the time is over."""
+    """What the proxy sends in response to raw bytes, until it closes or the time is over."""
     host, _, port = proxy.address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(data)
@@ -541,7 +536,7 @@ UPGRADE = (
         "PRI * HTTP/2.0",
     ],
 )
-async def test_odd_request_lines_reach_nothing(proxy, livekit, line):
+async def test_odd_request_lines_are_refused(proxy, livekit, line):
     answer = await raw(proxy, request(proxy, line, *UPGRADE))
     assert not answer.startswith((b"HTTP/1.1 101", b"HTTP/1.1 2"))
     assert b"access-control" not in answer.lower()
@@ -560,8 +555,8 @@ async def test_odd_request_lines_reach_nothing(proxy, livekit, line):
         (["Transfer-Encoding: chunked"], b"4;a\nx\r\nbody\r\n0\r\n\r\n"),
     ],
 )
-async def test_a_request_smuggled_behind_another_reaches_nothing(proxy, livekit, headers, body):
-    """A second request without a token hides where two readers would see different ends of the first."""
+async def test_smuggled_request_is_refused(proxy, livekit, headers, body):
+    """A second request without a token, hidden where two parsers see different ends of the first."""
     hidden = f"POST /twirp/{LIST} HTTP/1.1\r\nHost: {proxy.address}\r\nContent-Length: 0\r\n\r\n".encode()
     line = f"POST /twirp/{LIST} HTTP/1.1"
     answer = await raw(proxy, request(proxy, line, "Content-Type: application/json", *headers, body=body + hidden))
@@ -570,14 +565,14 @@ async def test_a_request_smuggled_behind_another_reaches_nothing(proxy, livekit,
     assert all(seen[1] == f"/twirp/{LIST}" for seen in livekit.seen)
 
 
-async def test_two_hosts_or_two_origins_reach_nothing(proxy, livekit):
+async def test_duplicate_host_or_origin_is_refused(proxy, livekit):
     for extra in ("Host: evil.example", f"Host: {proxy.address}", "origin: https://evil.example", "ORIGIN:"):
         answer = await raw(proxy, request(proxy, "GET /agent HTTP/1.1", *UPGRADE, extra))
         assert answer.split(b" ")[1] in {b"400", b"403"}
     assert livekit.seen == []
 
 
-async def test_headers_that_are_too_large_or_broken_leave_no_token_in_the_log(proxy, livekit, caplog):
+async def test_invalid_headers_leave_no_token_in_the_log(proxy, livekit, caplog):
     caplog.set_level("DEBUG")
     mine = token(proxy)
     for value in (f"Bearer {mine}\x00", f"Bearer {mine}" + "x" * 20000, f"Bearer {mine}\r\n bad\x01: x"):
@@ -588,14 +583,14 @@ async def test_headers_that_are_too_large_or_broken_leave_no_token_in_the_log(pr
     assert mine.rpartition(".")[2] not in caplog.text
 
 
-async def test_a_compressed_body_that_swells_is_refused(http, proxy, livekit):
+async def test_decompression_bomb_in_a_body_is_refused(http, proxy, livekit):
     bomb = zlib.compress(bytes(64 * MAX_BODY_BYTES), 9)
     headers = {**bearer(token(proxy)), "Content-Encoding": "deflate"}
     assert await call(http, proxy, data=bomb, headers=headers) in {400, 413}
     assert livekit.seen == []
 
 
-async def test_a_compressed_frame_that_swells_cuts_the_worker_off(http, proxy, livekit):
+async def test_decompression_bomb_in_a_frame_closes_the_connection(http, proxy, livekit):
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=15) as worker:
         await worker.send_bytes(bytes(16 * MAX_BODY_BYTES))
         closed = await worker.receive(PATIENCE)
@@ -604,29 +599,29 @@ async def test_a_compressed_frame_that_swells_cuts_the_worker_off(http, proxy, l
 
 
 @pytest.mark.parametrize("compress", [0, 15])
-async def test_a_simulated_job_in_fragments_is_dropped(http, proxy, livekit, compress):
+async def test_fragmented_simulated_job_is_dropped(http, proxy, livekit, compress):
     simulate, ping = WorkerMessage(), WorkerMessage()
     simulate.simulate_job.room.name = "board-1"
     ping.ping.timestamp = 1
     whole = simulate.SerializeToString()
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)), compress=compress) as worker:
         transport = worker._conn.transport
-        for head, part in ((b"\x02", whole[:3]), (b"\x80", whole[3:])):  # a frame that isn't final, and its rest
+        for head, part in ((b"\x02", whole[:3]), (b"\x80", whole[3:])):  # a first fragment, and the rest
             transport.write(head + bytes([0x80 | len(part)]) + bytes(4) + part)
         await worker.send_bytes(ping.SerializeToString())
         assert WorkerMessage.FromString(await livekit.frames.get()) == ping
 
 
 @pytest.mark.parametrize("text", ["[]", '""', "5", "null", '{"simulateJob": null}', '{"simulate_job": {}}', "{}"])
-async def test_odd_json_is_never_sent_on(http, proxy, livekit, text):
+async def test_odd_json_is_never_forwarded(http, proxy, livekit, text):
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         await worker.send_str(text)
         await worker.close()
     assert livekit.frames.empty()
 
 
-async def test_workers_that_gave_up_waiting_take_no_tokens_when_the_service_is_back(http, proxy, livekit, service):
-    """While the service is away a worker tries again and again; each try that it gave up must end here too."""
+async def test_workers_that_stopped_waiting_take_no_tokens(http, proxy, livekit, service):
+    """While the server is unavailable a worker keeps retrying. Each abandoned attempt must end here too."""
     service.script.extend([refusal("UNAVAILABLE")] * 40)
     for _ in range(5):
         with contextlib.suppress(TimeoutError, aiohttp.ClientError):
@@ -640,15 +635,15 @@ async def test_workers_that_gave_up_waiting_take_no_tokens_when_the_service_is_b
 
 
 @pytest.mark.parametrize("variable", ["LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS"])
-async def test_another_livekit_secret_in_the_environment_is_refused(auth, monkeypatch, variable):
+async def test_other_livekit_secret_in_the_environment_is_refused(auth, monkeypatch, variable):
     monkeypatch.setenv(variable, "hush-hush")
     with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
         await run(auth, RULES, child(SHOW))
     assert "hush" not in str(refused.value)
 
 
-async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, tmp_path, monkeypatch, capfd):
-    """A worker reads its environment before its file: it would go past the proxy."""
+async def test_credentials_file_removes_other_livekit_variables(auth, tmp_path, monkeypatch, capfd):
+    """A worker prefers its environment to the file, and would bypass the proxy."""
     monkeypatch.setenv("LIVEKIT_URL", "wss://livekit.example.org")
     monkeypatch.setenv("LIVEKIT_API_KEY", "APIreal")
     assert await run(auth, RULES, child(SHOW), tmp_path / "credentials") == 0
@@ -656,31 +651,31 @@ async def test_with_a_file_the_workers_environment_names_no_other_livekit(auth, 
 
 
 @pytest.mark.parametrize("way", ["from_worker", "from_livekit"])
-async def test_a_fault_of_its_own_ends_the_connection_and_is_told(http, proxy, livekit, *, monkeypatch, caplog, way):
+async def test_internal_error_closes_the_connection_and_is_logged(http, proxy, livekit, *, monkeypatch, caplog, way):
     def faulty(*_, **__):
         raise KeyError("what mustn't show")
 
-    monkeypatch.setattr(_messages, way, faulty)
+    monkeypatch.setattr(_worker_protocol, way, faulty)
     livekit.to_say = [ServerMessage().SerializeToString()]
     async with http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy))) as worker:
         await worker.send_bytes(b"")
         while (await worker.receive(PATIENCE)).type is aiohttp.WSMsgType.BINARY:
             pass
-    assert "fault of the proxy: KeyError" in caplog.text
+    assert "Internal error of the proxy ended a connection: KeyError" in caplog.text
     assert "mustn't show" not in caplog.text
 
 
-async def test_a_connection_that_breaks_is_no_fault(http, proxy, livekit, caplog):
+async def test_broken_connection_is_not_logged_as_an_error(http, proxy, livekit, caplog):
     worker = await http.ws_connect(f"{proxy.url}/agent", headers=bearer(token(proxy)))
     worker._conn.transport.abort()
     async with asyncio.timeout(PATIENCE):
-        while proxy._session.connector._acquired:  # noqa: ASYNC110 - aiohttp tells nobody
+        while proxy._session.connector._acquired:  # noqa: ASYNC110 - aiohttp has no event for it
             await asyncio.sleep(0.01)
     assert caplog.text == ""
 
 
 async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_path):
-    """The terminal tells the worker too, and a second one makes workers drop their jobs."""
+    """The terminal signals the worker too, and a second signal makes it drop its jobs."""
     told, ready = tmp_path / "told", tmp_path / "ready"
     worker = (
         f"import signal, time; told = open({str(told)!r}, 'a')\n"
@@ -689,7 +684,7 @@ async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_pat
         f"while not told.tell() and time.monotonic() < end: time.sleep(0.05)\n"
         "time.sleep(0.5)"
     )
-    # The program, in less of a hurry: two signals that come close together count as one.
+    # The program, slowed down: two signals in quick succession are merged into one.
     slowly = (
         "import runpy, sys, time; from livekit_auth.agent_proxy import _run; forward = _run._forward\n"
         "_run._forward = lambda *signalled: (time.sleep(0.2), forward(*signalled))\n"
@@ -711,7 +706,7 @@ async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_pat
 
 @contextlib.asynccontextmanager
 async def strangers(proxy, *said):
-    """Connections that have said something each, and no more."""
+    """Opens connections that send something and then wait."""
     host, _, port = proxy.address.partition(":")
     opened = []
     try:
@@ -732,15 +727,15 @@ async def hung_up(reader):
     return True
 
 
-async def test_strangers_share_a_few_places_and_the_worker_still_gets_in(http, proxy, livekit):
-    said = [b"GET /agent HTTP/1.1\r\nX-Half: a"] * (_door.MAX_STRANGERS + 20)
+async def test_worker_connects_despite_many_unauthenticated_connections(http, proxy, livekit):
+    said = [b"GET /agent HTTP/1.1\r\nX-Half: a"] * (_limited_server.MAX_UNAUTHENTICATED + 20)
     async with strangers(proxy, *said) as readers, asyncio.timeout(PATIENCE):
         assert all([await hung_up(reader) for reader in readers[:20]])
         assert await handshake(http, proxy) == 101
 
 
-async def test_who_shows_no_key_in_time_is_hung_up_on(http, client, livekit, monkeypatch):
-    monkeypatch.setattr(_door, "PROOF_SECONDS", 0.2)
+async def test_unauthenticated_connection_is_closed_after_a_time(http, client, livekit, monkeypatch):
+    monkeypatch.setattr(_limited_server, "AUTHENTICATION_SECONDS", 0.2)
     register = WorkerMessage()
     register.register.agent_name = "greeter"
     async with (
@@ -755,7 +750,7 @@ async def test_who_shows_no_key_in_time_is_hung_up_on(http, client, livekit, mon
 
 
 @pytest.mark.parametrize("forged", ["Bearer x.y.z", ""])
-async def test_a_request_without_the_key_ends_its_connection(proxy, forged):
+async def test_request_without_the_key_closes_its_connection(proxy, forged):
     lines = ["GET /agent HTTP/1.1", f"Host: {proxy.address}", f"Authorization: {forged}", "", ""]
     answer = await raw(proxy, "\r\n".join(lines).encode(), PATIENCE)
     assert answer.startswith(b"HTTP/1.1 401")
@@ -769,9 +764,7 @@ def no_proxies(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-async def test_livekit_is_reached_through_the_proxy_that_the_environment_names(
-    http, client, livekit, no_proxies, monkeypatch
-):
+async def test_livekit_is_reached_through_the_environments_proxy(http, client, livekit, no_proxies, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", f"http://user:hush@{livekit.address}")
     async with serving(client, RULES, "ws://livekit.example.org:7880") as proxy:
         assert await handshake(http, proxy) == 101
@@ -782,7 +775,7 @@ async def test_livekit_is_reached_through_the_proxy_that_the_environment_names(
     ]
 
 
-async def test_livekit_over_tls_is_reached_by_a_tunnel(http, client, no_proxies, monkeypatch):
+async def test_livekit_over_tls_is_reached_through_a_tunnel(http, client, no_proxies, monkeypatch):
     asked = asyncio.Queue()
 
     async def tunnel(reader, writer):
@@ -799,29 +792,27 @@ async def test_livekit_over_tls_is_reached_by_a_tunnel(http, client, no_proxies,
 
 
 @pytest.mark.parametrize("exempt", ["example.org", "livekit.example.org:7880", "*"])
-async def test_no_proxy_is_used_where_none_is_wanted(http, client, livekit, *, no_proxies, monkeypatch, exempt):
+async def test_no_proxy_variable_is_respected(http, client, livekit, *, no_proxies, monkeypatch, exempt):
     monkeypatch.setenv("HTTP_PROXY", f"http://{livekit.address}")
     monkeypatch.setenv("NO_PROXY", exempt)
     async with serving(client, RULES, "ws://livekit.example.org:7880") as proxy:
-        assert proxy._way_out is None
+        assert proxy._outbound_proxy is None
 
 
-async def test_a_livekit_on_this_machine_is_never_reached_through_a_proxy(
-    http, client, livekit, no_proxies, monkeypatch
-):
+async def test_livekit_on_loopback_is_never_reached_through_a_proxy(http, client, livekit, no_proxies, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     async with serving(client, RULES, f"ws://{livekit.address}") as proxy:
         assert await handshake(http, proxy) == 101
 
 
-async def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(client, no_proxies, monkeypatch):
+async def test_unusable_proxy_is_refused_without_showing_its_password(client, no_proxies, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://user:hush@proxy.example.org")
-    with pytest.raises(ConfigError, match="of the kind 'socks5'") as refused:
+    with pytest.raises(ConfigError, match="a 'socks5' proxy") as refused:
         Proxy(client, RULES, "wss://livekit.example.org", None)
     assert "hush" not in str(refused.value)
 
 
-async def test_a_refusal_by_livekits_api_names_the_grant_and_the_power(http, client, livekit, caplog):
+async def test_refusal_by_livekits_api_names_the_grant_and_the_power(http, client, livekit, caplog):
     delete = "livekit.RoomService/DeleteRoom"
     rules = Rules(role="w", api_role="agent-api", allowed_api=frozenset({delete}))
     livekit.answer = 403

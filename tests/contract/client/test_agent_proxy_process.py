@@ -1,4 +1,4 @@
-"""agent-proxy and its worker as processes: the credentials file, and how the two end together."""
+"""agent-proxy and its worker as processes: the credentials file, and ending together."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from livekit_auth import AuthClient, ConfigError
-from livekit_auth.agent_proxy import _tether
+from livekit_auth.agent_proxy import _die_with_parent
 from livekit_auth.agent_proxy._proxy import Rules
 from livekit_auth.agent_proxy._run import run
 
@@ -38,7 +38,7 @@ def child(code):
 
 
 def waiting(pid_file):
-    """A worker that says its process id and waits."""
+    """A worker that writes its process id and waits."""
     return child(f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(120)")
 
 
@@ -61,7 +61,7 @@ async def pid_in(file):
     return int(file.read_text()[:-1])
 
 
-async def test_after_sigkill_the_worker_is_gone_and_the_next_proxy_takes_the_file_over(environment, tmp_path, path):
+async def test_sigkill_ends_the_worker_and_its_file_is_reused(environment, tmp_path, path):
     pid_file = tmp_path / "pid"
     async with agent_proxy("--credentials-file", str(path), worker=waiting(pid_file)) as proxy:
         worker = psutil.Process(await pid_in(pid_file))
@@ -75,7 +75,7 @@ async def test_after_sigkill_the_worker_is_gone_and_the_next_proxy_takes_the_fil
     assert not path.exists()
 
 
-async def test_the_file_of_a_proxy_that_lives_is_left_alone(environment, tmp_path, path):
+async def test_file_of_a_running_proxy_is_left_alone(environment, tmp_path, path):
     pid_file = tmp_path / "pid"
     async with agent_proxy("--credentials-file", str(path), worker=waiting(pid_file)):
         await pid_in(pid_file)
@@ -90,46 +90,46 @@ async def test_the_file_of_a_proxy_that_lives_is_left_alone(environment, tmp_pat
 @pytest.mark.parametrize(
     "content", ["LIVEKIT_API_KEY=APIreal\n", LEFT_OVER.replace("APIproxy", "API"), "x", LEFT_OVER + "X=1\n"]
 )
-async def test_what_agent_proxy_has_not_written_is_left_alone(auth, path, content):
+async def test_file_that_agent_proxy_did_not_write_is_left_alone(auth, path, content):
     path.touch(0o600)
     path.write_text(content)
-    with pytest.raises(ConfigError, match="agent-proxy hasn't written it"):
+    with pytest.raises(ConfigError, match="agent-proxy didn't write it"):
         await run(auth, RULES, ["true"], path)
     assert path.read_text() == content
 
 
 @pytest.mark.parametrize("content", ["", LEFT_OVER])
-async def test_what_an_earlier_proxy_left_is_taken_over(auth, path, content):
+async def test_file_of_an_earlier_proxy_is_reused(auth, path, content):
     path.touch(0o600)
     path.write_text(content)
     assert await run(auth, RULES, ["true"], path) == 0
     assert not path.exists()
 
 
-async def test_a_file_that_others_may_read_is_refused(auth, path):
+async def test_file_that_others_may_read_is_refused(auth, path):
     path.touch(0o644)
-    with pytest.raises(ConfigError, match="others own it, link to it or may open it"):
+    with pytest.raises(ConfigError, match="others own it, link to it or may access it"):
         await run(auth, RULES, ["true"], path)
 
 
-async def test_a_fifo_in_place_of_the_file_is_refused_without_waiting(auth, path):
+async def test_fifo_instead_of_the_file_is_refused_without_waiting(auth, path):
     os.mkfifo(path, 0o600)
     with pytest.raises(ConfigError, match="isn't a regular file"):
         await asyncio.wait_for(run(auth, RULES, ["true"], path), PATIENCE)
 
 
-async def test_a_command_whose_parent_has_ended_meanwhile_is_not_started(tmp_path):
-    """The kernel tells nobody of a parent that had ended before it was asked to."""
+async def test_command_whose_parent_has_ended_is_not_started(tmp_path):
+    """The kernel doesn't signal the end of a parent that ended before prctl."""
     started = tmp_path / "started"
-    command = [sys.executable, "-I", "-S", _tether.__file__, "1", "touch", str(started)]
+    command = [sys.executable, "-I", "-S", _die_with_parent.__file__, "1", "touch", str(started)]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, told = await process.communicate()
     assert process.returncode == 1
-    assert b"agent-proxy has ended" in told
+    assert b"agent-proxy has exited" in told
     assert not started.exists()
 
 
-async def test_the_worker_gets_the_signals_and_the_environment_as_they_were(auth, capfd, monkeypatch):
+async def test_worker_inherits_signal_handling_and_environment(auth, capfd, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
     assert await run(auth, RULES, ["sh", "-c", "grep SigIgn /proc/self/status; echo $PYTHONWARNINGS"]) == 0
     ignored, warnings = capfd.readouterr().out.splitlines()
@@ -146,13 +146,13 @@ async def test_the_worker_gets_the_signals_and_the_environment_as_they_were(auth
         ({}, None),
     ],
 )
-async def test_the_workers_connection_to_the_proxy_goes_through_no_other(auth, capfd, monkeypatch, given, expected):
+async def test_workers_connection_to_agent_proxy_uses_no_other_proxy(auth, capfd, monkeypatch, given, expected):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("grpc_proxy", "")  # the service is on this machine
+    monkeypatch.setenv("grpc_proxy", "")  # the server is on this machine
     monkeypatch.setenv("no_grpc_proxy", "localhost")
     show = "import json, os; print(json.dumps(dict(os.environ)))"
     assert await run(auth, RULES, child(show)) == 0

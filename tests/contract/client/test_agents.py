@@ -1,4 +1,4 @@
-"""AgentServer with the real livekit-agents: what it relies on there, and what LiveKit and the environment get to see.
+"""AgentServer with the real livekit-agents: what it relies on, and what LiveKit and the environment get.
 
 Runs with every version of livekit-agents that is supported: `make compat-agents`.
 """
@@ -19,11 +19,12 @@ from livekit.agents.utils import http_context
 from livekit.protocol.agent import ServerMessage, WorkerMessage
 
 from livekit_auth import ConfigError, Denied, TokenRequest, TokenSource, sync
-from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agents import AgentServer, _http, _private
+from livekit_auth._workers.tokens import WorkerTokens
+from livekit_auth.agents import AgentServer, _http, _livekit_internals
 from livekit_auth.agents._job import Entrypoint
 from livekit_auth.agents._settings import Settings
 from support.fake_auth_server import TOKEN, refusal
+from support.http_server import listening
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ PATIENCE = 20  # seconds
 
 
 class LiveKit:
-    """Takes workers, and answers calls; keeps what they show. `refusing` is a status to answer with instead."""
+    """A fake LiveKit server for workers and calls. Records their headers. `refusing` is a status to respond with."""
 
     def __init__(self):
         self.url = ""
@@ -76,14 +77,9 @@ async def serving_livekit():
     application = web.Application()
     application.router.add_get("/agent", livekit.agent)
     application.router.add_post("/twirp/{method:.*}", livekit.twirp)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    livekit.url = "ws://{}:{}".format(*runner.addresses[0][:2])
-    try:
+    async with listening(application) as address:
+        livekit.url = f"ws://{address}"
         yield livekit
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -102,7 +98,7 @@ def no_livekit_variables(monkeypatch):
 
 
 async def entrypoint(ctx):
-    """Never run here."""
+    """Never runs here."""
 
 
 @pytest.fixture
@@ -124,21 +120,21 @@ async def running(server):
 
 async def until(condition):
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nothing here has an event
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
 
-def test_livekit_agents_has_the_private_names_that_are_relied_on():
-    _private.check(agents.AgentServer())
+def test_livekit_agents_has_the_required_private_names():
+    _livekit_internals.check(agents.AgentServer())
 
 
-def test_a_version_without_them_is_refused_with_what_to_do(monkeypatch):
+def test_version_without_a_required_name_is_refused(monkeypatch):
     monkeypatch.delattr(agents.AgentServer, "_connection_task")
     with pytest.raises(ConfigError, match=r"no AgentServer\._connection_task: .* works with 1\.7 and 1\.8; install"):
         AgentServer()
 
 
-async def test_a_worker_registers_with_a_token_of_the_service(server, livekit, service):
+async def test_worker_registers_with_a_token_from_the_server(server, livekit, service):
     async with running(server):
         await until(lambda: livekit.registered)
     assert livekit.registered == ["greeter"]
@@ -146,7 +142,7 @@ async def test_a_worker_registers_with_a_token_of_the_service(server, livekit, s
     assert [request.role for request in service.requests] == ["agent-worker"]
 
 
-async def test_every_connection_asks_for_a_token(server, livekit, service):
+async def test_each_connection_requests_a_token(server, livekit, service):
     async with running(server):
         await until(lambda: livekit.registered)
         await livekit.sockets[0].close()
@@ -154,7 +150,7 @@ async def test_every_connection_asks_for_a_token(server, livekit, service):
     assert len(service.requests) == 2
 
 
-async def test_the_projects_own_url_is_used_when_none_is_given(livekit, environment, service):
+async def test_projects_url_is_the_default(livekit, environment, service):
     service.url = livekit.url
     server = AgentServer(host="127.0.0.1", port=0)
     server.rtc_session(entrypoint)
@@ -163,31 +159,31 @@ async def test_the_projects_own_url_is_used_when_none_is_given(livekit, environm
     assert len(service.requests) == 1, "the token that the url came with is the one to connect with"
 
 
-async def test_nothing_that_looks_like_a_credential_is_in_the_environment(server, livekit):
+async def test_no_credential_is_in_the_environment(server, livekit):
     async with running(server):
         await until(lambda: livekit.registered)
         assert not [name for name in os.environ if name.startswith("LIVEKIT_API") or TOKEN in os.environ[name]]
         assert os.environ["LIVEKIT_URL"] == livekit.url
 
 
-async def test_a_second_run_exports_nothing_either(server, livekit):
+async def test_second_run_exports_nothing(server, livekit):
     for times in (1, 2):
         async with running(server):
             await until(lambda times=times: len(livekit.registered) == times)
             assert not [name for name in os.environ if name.startswith("LIVEKIT_API")]
 
 
-def test_placeholders_are_random_and_of_no_use(server):
+def test_placeholders_are_random_and_useless(server):
     made = []
     for _ in range(2):
-        _private.set_placeholders(server)
+        _livekit_internals.set_placeholders(server)
         made.append(server._api_secret)
     assert len(set(made)) == 2
     assert all(len(secret) >= 43 for secret in made)
 
 
 @pytest.mark.parametrize("variable", ["LIVEKIT_API_SECRET", "LIVEKIT_INFERENCE_API_SECRET", "LIVEKIT_KEYS"])
-async def test_a_secret_in_the_environment_is_refused(server, monkeypatch, variable):
+async def test_secret_in_the_environment_is_refused(server, monkeypatch, variable):
     monkeypatch.setenv(variable, "hush-hush")
     with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
         AgentServer()
@@ -197,20 +193,20 @@ async def test_a_secret_in_the_environment_is_refused(server, monkeypatch, varia
 
 
 @pytest.mark.parametrize("given", [{"api_secret": "hush-hush"}, {"api_key": "APIkey"}])
-def test_a_key_or_secret_that_is_given_is_refused(given):
-    with pytest.raises(ConfigError, match="holds no API key or secret"):
+def test_key_or_secret_argument_is_refused(given):
+    with pytest.raises(ConfigError, match="needs no API key or secret"):
         AgentServer(**given)
 
 
-def test_a_secret_among_later_options_is_refused_and_a_key_alone_is_left_out(server):
-    with pytest.raises(ConfigError, match="holds no API key or secret"):
+def test_update_options_refuses_a_secret_and_ignores_a_key(server):
+    with pytest.raises(ConfigError, match="needs no API key or secret"):
         server.update_options(api_secret="hush-hush")
     server.update_options(api_key="APIkey", ws_url="ws://other.example.org")
     assert server._api_key == ""
     assert server._auth_url == "ws://other.example.org"
 
 
-async def test_a_worker_that_the_service_refuses_at_its_start_ends_at_once(server, livekit, service):
+async def test_worker_refused_at_start_ends_at_once(server, livekit, service):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
     async with running(server) as run:
         with pytest.raises(Denied):
@@ -218,17 +214,17 @@ async def test_a_worker_that_the_service_refuses_at_its_start_ends_at_once(serve
     assert livekit.authorizations == []
 
 
-async def test_a_worker_that_is_refused_later_keeps_asking_as_livekit_agents_does(server, livekit, service, caplog):
+async def test_worker_refused_later_retries_as_livekit_agents_does(server, livekit, service, caplog):
     async with running(server):
         await until(lambda: livekit.registered)
         service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
         await livekit.sockets[0].close()
         await until(lambda: len(livekit.registered) == 2)
     assert len(service.requests) == 3
-    assert "The service refuses the worker a token: no (ROLE_NOT_PERMITTED)" in caplog.text
+    assert "livekit-auth refused a token for the worker: no (ROLE_NOT_PERMITTED)" in caplog.text
 
 
-async def test_a_worker_whose_attempts_are_used_up_ends_with_an_error(livekit, environment, service):
+async def test_worker_without_attempts_left_ends_with_an_error(livekit, environment, service):
     server = AgentServer(ws_url=livekit.url, host="127.0.0.1", port=0, max_retry=0)
     server.rtc_session(entrypoint)
     async with running(server) as run:
@@ -239,14 +235,14 @@ async def test_a_worker_whose_attempts_are_used_up_ends_with_an_error(livekit, e
             await asyncio.wait_for(run, PATIENCE)
 
 
-async def test_a_limit_at_its_start_is_waited_for(server, livekit, service):
+async def test_rate_limit_at_start_is_waited_for(server, livekit, service):
     service.script.append(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=0))
     async with running(server):
         await until(lambda: livekit.registered)
     assert len(service.requests) == 2
 
 
-async def test_a_refusal_by_livekit_shows_no_token(server, livekit, caplog):
+async def test_refusal_by_livekit_shows_no_token(server, livekit, caplog):
     caplog.set_level("DEBUG")
     livekit.refusing = 401
     async with running(server):
@@ -257,33 +253,33 @@ async def test_a_refusal_by_livekit_shows_no_token(server, livekit, caplog):
     assert TOKEN not in caplog.text + "".join(repr(vars(record)) for record in caplog.records)
 
 
-async def test_a_simulated_job_needs_a_token(server):
+async def test_simulated_job_needs_a_token(server):
     with pytest.raises(ConfigError, match="needs a token"):
         await server.simulate_job("lobby", agent_identity="agent", room_info=api.Room(name="lobby"))
 
 
-async def test_jobs_end_with_a_code_reload(server, caplog):
+async def test_code_reload_ends_jobs(server, caplog):
     await server._reload_jobs([object()])
     assert "1 jobs end with this reload" in caplog.text
 
 
-def test_what_reaches_a_jobs_process_is_names_and_paths(files, address):
+def test_job_process_gets_only_names_and_paths(files, address):
     settings = Settings(role="w", api_role="api", project="", address=address, **{n: str(p) for n, p in files.items()})
     pickled = pickle.dumps(Entrypoint(entrypoint, settings))
     assert b"PRIVATE" not in pickled
     assert files["key"].read_bytes() not in pickled
-    assert pickle.loads(pickled).settings == settings  # noqa: S301 - its own
+    assert pickle.loads(pickled).settings == settings  # noqa: S301 - pickled above
 
 
 @contextlib.asynccontextmanager
 async def calling(client, url, role="agent-api"):
-    """LiveKitAPI as `ctx.api` has it."""
+    """LiveKitAPI as in `ctx.api`."""
     source = TokenSource(client, TokenRequest(role=role, room="lobby"))
     async with aiohttp.ClientSession() as session:
         yield api.LiveKitAPI.with_token(_http.STAND_IN, url, session=_http.ApiSession(session, source))
 
 
-async def test_a_jobs_calls_carry_a_token_of_its_role(client, service, livekit):
+async def test_jobs_calls_have_a_token_of_its_role(client, service, livekit):
     async with calling(client, livekit.url) as livekit_api:
         for _ in range(2):
             await livekit_api.room.list_rooms(api.ListRoomsRequest())
@@ -291,7 +287,7 @@ async def test_a_jobs_calls_carry_a_token_of_its_role(client, service, livekit):
     assert [(request.role, request.room) for request in service.requests] == [("agent-api", "lobby")]
 
 
-async def test_a_jobs_call_that_the_policy_refuses_says_so(client, service, livekit):
+async def test_jobs_call_refused_by_the_policy_raises(client, service, livekit):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"))
     async with calling(client, livekit.url) as livekit_api:
         with pytest.raises(Denied):
@@ -299,7 +295,7 @@ async def test_a_jobs_call_that_the_policy_refuses_says_so(client, service, live
     assert livekit.calls == []
 
 
-async def test_a_redirect_to_another_server_gets_no_token(client, livekit):
+async def test_redirect_to_another_server_gets_no_token(client, livekit):
     async with serving_livekit() as other, calling(client, livekit.url) as livekit_api:
         livekit.redirect = f"{other.url.replace('ws', 'http')}/twirp/livekit.RoomService/ListRooms"
         await livekit_api.room.list_rooms(api.ListRoomsRequest())
@@ -307,7 +303,7 @@ async def test_a_redirect_to_another_server_gets_no_token(client, livekit):
     assert other.calls == [None]
 
 
-async def test_a_job_without_a_role_for_it_has_no_api():
+async def test_job_without_an_api_role_has_no_api():
     class Context:
         pass
 
@@ -318,12 +314,12 @@ async def test_a_job_without_a_role_for_it_has_no_api():
 
     settings = Settings(role="w", api_role=None, project="", address=None, ca=None, cert=None, key=None)
     await Entrypoint(job, settings)(Context())
-    with pytest.raises(ConfigError, match="give AgentServer an api_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an api_role"):
         seen[0].room  # noqa: B018 - it raises
 
 
-async def test_a_connection_that_is_sent_round_in_circles_shows_no_token(livekit, client):
-    """aiohttp's errors of this kind hold the request's headers, which their repr shows."""
+async def test_redirect_loop_of_a_connection_shows_no_token(livekit, client):
+    """Such errors of aiohttp contain the request headers, and their repr shows them."""
     tokens = WorkerTokens(client, TokenRequest(role="agent-worker"))
     livekit.agent_elsewhere = "/agent"
     async with aiohttp.ClientSession() as session:
@@ -334,7 +330,7 @@ async def test_a_connection_that_is_sent_round_in_circles_shows_no_token(livekit
     assert refused.value.__suppress_context__
 
 
-async def test_a_workers_token_goes_to_no_other_server_by_a_redirect(livekit, client):
+async def test_workers_token_is_not_sent_to_a_redirect_target(livekit, client):
     tokens = WorkerTokens(client, TokenRequest(role="agent-worker"))
     async with serving_livekit() as other, aiohttp.ClientSession() as session:
         livekit.agent_elsewhere = f"{other.url.replace('ws', 'http')}/agent"
@@ -344,7 +340,7 @@ async def test_a_workers_token_goes_to_no_other_server_by_a_redirect(livekit, cl
         assert other.authorizations in ([], [None])
 
 
-async def test_a_jobs_call_that_is_sent_round_in_circles_shows_no_token(client, livekit):
+async def test_redirect_loop_of_a_jobs_call_shows_no_token(client, livekit):
     livekit.redirect = "/twirp/livekit.RoomService/ListRooms"
     async with calling(client, livekit.url) as livekit_api:
         with pytest.raises(aiohttp.TooManyRedirects) as refused:
@@ -358,7 +354,7 @@ def a_job(url, room):
 
 
 async def run_job(settings, url, room, function):
-    """A job as its process runs it, with a session that belongs to it."""
+    """A job as its process runs it, with its own session."""
     http_context._new_session_ctx()
     try:
         await Entrypoint(function, settings)(a_job(url, room))
@@ -370,7 +366,7 @@ async def list_rooms(ctx):
     await ctx.api.room.list_rooms(api.ListRoomsRequest())
 
 
-async def test_the_jobs_of_a_process_share_one_connection(environment, service, livekit, monkeypatch):
+async def test_jobs_of_a_process_share_one_connection(environment, service, livekit, monkeypatch):
     monkeypatch.setattr(Settings, "sync_client", lambda _: sync.AuthClient(timeout=60))  # the machine may be busy
     settings = Settings(role="w", api_role="agent-api", project="shared", address=None, ca=None, cert=None, key=None)
     rooms = [f"consult-{number}" for number in range(5)]
@@ -382,7 +378,7 @@ async def test_the_jobs_of_a_process_share_one_connection(environment, service, 
 
 @pytest.fixture
 def hung_agent(tmp_path, environment, monkeypatch):
-    """A SPIFFE agent that takes connections and never says a word."""
+    """A SPIFFE agent that accepts connections and sends nothing."""
     for name in ("CA", "CERT", "KEY"):
         monkeypatch.delenv(f"LIVEKIT_AUTH_{name}")
     path = tmp_path / "agent.sock"
@@ -395,7 +391,7 @@ def hung_agent(tmp_path, environment, monkeypatch):
 
 @contextlib.asynccontextmanager
 async def stalls():
-    """The longest time, in seconds, for which the event loop went on with nothing else."""
+    """The longest time, in seconds, that the event loop was blocked."""
     longest = [0.0]
 
     async def watch():
@@ -405,15 +401,15 @@ async def stalls():
             longest[0] = max(longest[0], time.monotonic() - before)
 
     watching = asyncio.create_task(watch())
-    await asyncio.sleep(0.05)  # it watches from the beginning
+    await asyncio.sleep(0.05)  # start watching first
     try:
         yield longest
     finally:
-        await asyncio.sleep(0.05)  # it sees the last one too
+        await asyncio.sleep(0.05)  # include the last block
         watching.cancel()
 
 
-async def test_a_hung_spiffe_agent_does_not_stop_a_jobs_event_loop(hung_agent, livekit):
+async def test_hung_spiffe_agent_does_not_block_a_jobs_event_loop(hung_agent, livekit):
     settings = Settings(role="w", api_role="agent-api", project="hung", address=None, ca=None, cert=None, key=None)
     began = time.monotonic()
     async with stalls() as longest:
@@ -423,7 +419,7 @@ async def test_a_hung_spiffe_agent_does_not_stop_a_jobs_event_loop(hung_agent, l
     assert longest[0] < waited / 2, "the loop ran on while the call waited"
 
 
-async def test_a_hung_spiffe_agent_does_not_stop_the_workers_event_loop(hung_agent, server):
+async def test_hung_spiffe_agent_does_not_block_the_workers_event_loop(hung_agent, server):
     began = time.monotonic()
     async with stalls() as longest:
         with pytest.raises(ConfigError, match="no SVID from the Workload API"):
@@ -446,9 +442,7 @@ async def test_a_hung_spiffe_agent_does_not_stop_the_workers_event_loop(hung_age
         ("Ingress/CreateIngress", "video.ingress_admin", "ingress_admin"),
     ],
 )
-async def test_a_call_that_livekit_refuses_says_which_grant_and_power_it_needs(
-    client, livekit, caplog, *, call, grant, power
-):
+async def test_call_refused_by_livekit_names_the_grant_and_the_power(client, livekit, caplog, *, call, grant, power):
     livekit.refusing = 403
     source = TokenSource(client, TokenRequest(role="agent-api", room="lobby"))
     async with aiohttp.ClientSession() as session:
@@ -458,11 +452,11 @@ async def test_a_call_that_livekit_refuses_says_which_grant_and_power_it_needs(
         async with calls.post(url, headers=headers) as answer:
             assert answer.status == 403
     assert f"LiveKit refused {call.replace('/', '.')} with HTTP status 403: it needs {grant}" in caplog.text
-    assert f"see that role 'agent-api' has it, and the policy's entry the powers [{power}]" in caplog.text
+    assert f"check that role 'agent-api' has it, and that the policy entry has the powers [{power}]" in caplog.text
     assert TOKEN not in caplog.text
 
 
-async def test_a_simulated_job_with_a_token_is_launched_where_livekit_is(server, livekit, monkeypatch):
+async def test_simulated_job_with_a_token_uses_the_livekit_url(server, livekit, monkeypatch):
     launched = []
 
     async def launch(job):

@@ -1,6 +1,6 @@
-"""Whole workers of livekit-agents, each in a process of its own: recording, LiveKit Inference, and how they end.
+"""Complete livekit-agents workers in their own processes: recording, LiveKit Inference, and how they end.
 
-Runs with every version of livekit-agents that is supported: `make compat-agents`.
+Runs with each supported version of livekit-agents: `make compat-agents`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from support.fake_cloud import SigningAuthService, serving_cloud
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("workers") / "cloud.py"
-PATIENCE = 90  # seconds; a worker and its job's process import a lot, and the machine may be busy
+PATIENCE = 90  # seconds; workers and job processes import a lot, and the machine may be busy
 
 
 @pytest.fixture
@@ -100,33 +100,31 @@ async def test_recording_and_inference_have_tokens_of_their_roles(cloud, service
     assert b"eyJ" not in worker.said
 
 
-async def test_without_roles_recording_is_off_and_inference_says_what_is_missing(
-    cloud, service, address, files, tmp_path
-):
+async def test_without_roles_recording_is_off_and_inference_is_refused(cloud, service, address, files, tmp_path):
     async with working(cloud, address, files, tmp_path) as worker:
         await worker.until(worker.result.exists)
         await worker.until(lambda: b"process exiting" in worker.said or b"shutting down job" in worker.said)
     found = json.loads(worker.result.read_text())
     assert found["session"] == "started"
     assert found["inference"].startswith(
-        "ConfigError: LiveKit Inference has no token: give AgentServer an inference_role"
+        "ConfigError: LiveKit Inference has no token: pass AgentServer an inference_role"
     )
-    assert worker.said.count(b"Recording is off: give AgentServer an observability_role") == 1
+    assert worker.said.count(b"Recording is off: pass AgentServer an observability_role") == 1
     assert [path for path in cloud.accepted if path != "/agent"] == cloud.refused == []
     assert set(service.roles()) == {"agent-worker"}
 
 
-async def test_a_worker_refused_by_the_service_says_why_and_ends_with_1(cloud, service, address, files, tmp_path):
+async def test_refused_worker_logs_why_and_exits_with_1(cloud, service, address, files, tmp_path):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", "this role isn't yours"))
     async with working(cloud, address, files, tmp_path, "start") as worker:
         assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 1
-    assert b"The worker ends, with exit code 1: this role isn't yours (ROLE_NOT_PERMITTED)" in worker.said
+    assert b"The worker exits with code 1: this role isn't yours (ROLE_NOT_PERMITTED)" in worker.said
 
 
-async def test_connect_says_at_once_why_it_cannot_work(cloud, service, address, files, tmp_path):
+async def test_connect_command_is_refused_with_the_reason(cloud, service, address, files, tmp_path):
     url = {"LIVEKIT_URL": cloud.url}
     async with working(cloud, address, files, tmp_path, "connect", "--room", "lobby", **url) as worker:
         assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 1
     said = b" ".join(worker.said.split())
-    assert b"`connect` makes up a job with an API key, and this worker has none. Run `dev`" in said
+    assert b"`connect` creates a job with an API key, and this worker has none. Run `dev`" in said
     assert b"Traceback" not in said

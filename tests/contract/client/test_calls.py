@@ -13,7 +13,7 @@ from livekit_auth.v1.room_config_pb2 import RoomConfig
 from support.fake_auth_server import ISSUED_AT, TOKEN, refusal
 
 
-async def test_issue_token_sends_every_field_and_returns_what_was_issued(client, service):
+async def test_issue_token_sends_all_fields_and_returns_the_token(client, service):
     issued = await client.issue_token(
         room="consult-1",
         identity="ada",
@@ -49,7 +49,7 @@ async def test_issue_token_sends_every_field_and_returns_what_was_issued(client,
     assert (issued.key_id, issued.policy_revision, issued.decision_id) == ("APIkey", "r1", "dec-1")
 
 
-async def test_grants_may_be_spelled_out_in_place_of_a_role(client, service):
+async def test_explicit_grants_may_replace_a_role(client, service):
     grants = Grants(video=VideoGrant(room_join=True, can_publish=False))
     await client.issue_token(room="r", identity="i", grants=grants)
     assert service.requests[0].WhichOneof("access") == "grants"
@@ -60,23 +60,23 @@ async def test_validate_only_returns_no_token(client):
     assert (await client.issue_token(role="guest", validate_only=True)).token == ""
 
 
-async def test_a_batch_returns_tokens_and_errors_in_the_order_asked(client):
+async def test_batch_returns_tokens_and_errors_in_request_order(client):
     results = await client.issue_tokens([TokenRequest(role=role) for role in ("guest", "admin", "guest")])
     assert [type(result) for result in results] == [IssuedToken, Denied, IssuedToken]
     assert results[1].decision_id == "dec-2"
 
 
-async def test_an_outcome_from_the_future_is_an_error_and_no_token(client):
+async def test_unknown_batch_outcome_is_an_error(client):
     [result] = await client.issue_tokens([TokenRequest(role="from-the-future")])
     assert isinstance(result, ServerError)
 
 
-async def test_an_empty_batch_asks_nothing(client, service):
+async def test_empty_batch_makes_no_call(client, service):
     assert await client.issue_tokens([]) == []
     assert service.requests == []
 
 
-async def test_a_verified_webhook_carries_the_summary_and_the_callers_own_bytes(client, service):
+async def test_verified_webhook_has_the_summary_and_the_callers_bytes(client, service):
     event = await client.verify_webhook(b'{"event": "x"}', "header.payload.signature", "default")
     assert (event.type, event.event_id, event.room, event.participant_identity) == (
         "participant_joined",
@@ -89,7 +89,7 @@ async def test_a_verified_webhook_carries_the_summary_and_the_callers_own_bytes(
     assert service.requests[0].project == "default"
 
 
-async def test_an_acknowledged_webhook_is_a_duplicate_the_next_time(client, service):
+async def test_acknowledged_webhook_is_a_duplicate_next_time(client, service):
     event = await client.verify_webhook(b"{}", "jwt")
     assert not event.duplicate
     assert await client.ack_webhook(event) == datetime.fromtimestamp(ISSUED_AT + 3600, UTC)
@@ -97,26 +97,26 @@ async def test_an_acknowledged_webhook_is_a_duplicate_the_next_time(client, serv
     assert (await client.verify_webhook(b"{}", "jwt")).duplicate
 
 
-async def test_acknowledging_an_event_without_an_id_asks_nothing(client, service):
+async def test_acknowledging_an_event_without_an_id_makes_no_call(client, service):
     event = await client.verify_webhook(b"without id", "jwt")
     assert await client.ack_webhook(event) is None
     assert len(service.requests) == 1
 
 
-async def test_a_body_that_was_decoded_is_refused_before_it_is_sent(client, service):
-    with pytest.raises(TypeError, match="raw bytes, not str"):
+async def test_decoded_body_is_refused_before_it_is_sent(client, service):
+    with pytest.raises(TypeError, match="raw bytes of the body, not str"):
         await client.verify_webhook("{}", "jwt")
     assert service.requests == []
 
 
-async def test_a_webhook_that_is_not_genuine_raises_with_its_reason(client, service):
+async def test_forged_webhook_raises_with_its_reason(client, service):
     service.script.append(refusal("UNAUTHENTICATED", "BODY_ALTERED", "LiveKit signed other bytes"))
     with pytest.raises(VerificationFailed, match="other bytes") as caught:
         await client.verify_webhook(b"{}", "jwt")
     assert caught.value.reason == "BODY_ALTERED"
 
 
-async def test_verify_token_returns_what_the_token_carries(client):
+async def test_verify_token_returns_the_tokens_fields(client):
     verified = await client.verify_token(TOKEN)
     assert (verified.room, verified.identity, verified.kind) == ("lobby", "ada", "")
     assert verified.issue_time is None
@@ -124,7 +124,7 @@ async def test_verify_token_returns_what_the_token_carries(client):
     assert verified.expire_time == datetime.fromtimestamp(ISSUED_AT, UTC)
 
 
-async def test_get_caller_returns_the_identity_and_the_policys_entries(client):
+async def test_get_caller_returns_the_identity_and_the_policy_entries(client):
     caller = await client.get_caller()
     assert caller.workload_id == "spiffe://example.org/web"
     assert caller.known
@@ -133,14 +133,14 @@ async def test_get_caller_returns_the_identity_and_the_policys_entries(client):
     assert caller.allow[0].max_ttl == timedelta(hours=1)
 
 
-async def test_an_error_carries_the_fields_at_fault(client, service):
+async def test_error_has_the_invalid_fields(client, service):
     service.script.append(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"ttl": "must be whole seconds"}))
     with pytest.raises(InvalidRequest) as caught:
         await client.issue_token(role="guest", ttl=timedelta(seconds=1.5))
     assert caught.value.violations == (("ttl", "must be whole seconds"),)
 
 
-async def test_the_client_names_itself_and_its_version(client, service):
+async def test_client_sends_its_name_and_version(client, service):
     await client.get_caller()
     assert service.user_agents[0].startswith(f"livekit-auth-python/{version('livekit-auth')} ")
 
@@ -151,7 +151,7 @@ async def test_settings_come_from_the_environment(environment, service):
     assert len(service.requests) == 1
 
 
-async def test_a_closed_client_refuses_calls(client):
+async def test_closed_client_refuses_calls(client):
     await client.get_caller()
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):

@@ -55,7 +55,7 @@ async def test_token_prints_the_token_alone_on_stdout_for_a_shell(run):
     assert TOKEN not in result.stderr
 
 
-async def test_token_sends_every_option(run, service):
+async def test_token_sends_all_options(run, service):
     options = ["--name", "Ada", "--metadata", "m", "--attribute", "a=b", "--attribute", "c=d", "--project", "p"]
     assert (await run("token", "--role", "guest", *options)).exit_code == 0
     request = service.requests[0]
@@ -67,10 +67,10 @@ async def test_token_sends_every_option(run, service):
 async def test_token_with_validate_only_issues_nothing(run):
     result = await run("token", "--role", "guest", "--validate-only")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "nothing was issued" in result.stderr
+    assert "no token issued" in result.stderr
 
 
-async def test_grants_come_from_a_file_or_stdin(run, service, tmp_path):
+async def test_grants_are_read_from_a_file_or_stdin(run, service, tmp_path):
     grants = Grants(video=VideoGrant(room_join=True, can_publish=False))
     (tmp_path / "grants.json").write_text(MessageToJson(grants))
     assert (await run("token", "--grants-file", tmp_path / "grants.json")).exit_code == 0
@@ -78,7 +78,7 @@ async def test_grants_come_from_a_file_or_stdin(run, service, tmp_path):
     assert [request.grants for request in service.requests] == [grants, grants]
 
 
-async def test_webhook_acknowledges_so_that_the_second_time_is_a_duplicate(run, service, webhook_files):
+async def test_webhook_acknowledges_so_that_a_redelivery_is_a_duplicate(run, service, webhook_files):
     first = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
     second = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
     assert (first["duplicate"], second["duplicate"]) == (False, True)
@@ -89,13 +89,13 @@ async def test_webhook_acknowledges_so_that_the_second_time_is_a_duplicate(run, 
     assert service.requests[0].body == b'{"event": "participant_joined"}\n'
 
 
-async def test_webhook_with_no_ack_consumes_nothing(run, service, webhook_files):
+async def test_webhook_with_no_ack_acknowledges_nothing(run, service, webhook_files):
     for _ in range(2):
         assert not json.loads((await run("webhook", *webhook_files, "--no-ack", "--json")).stdout)["duplicate"]
     assert len(service.requests) == 2
 
 
-async def test_the_body_may_come_from_stdin(run, service, webhook_files):
+async def test_body_may_be_read_from_stdin(run, service, webhook_files):
     assert (await run("webhook", "--body-file", "-", *webhook_files[2:], stdin=b"{}\n")).exit_code == 0
     assert service.requests[0].body == b"{}\n"
 
@@ -129,7 +129,7 @@ async def test_verify_token_reads_a_file_or_stdin_and_never_prints_the_token(run
         ("UNIMPLEMENTED", 3),
     ],
 )
-async def test_the_exit_code_tells_a_refusal_from_no_answer(run, service, code, exit_code):
+async def test_exit_code_distinguishes_a_refusal_from_no_response(run, service, code, exit_code):
     service.script.append(refusal(code))
     result = await run("whoami")
     assert result.exit_code == exit_code
@@ -137,7 +137,7 @@ async def test_the_exit_code_tells_a_refusal_from_no_answer(run, service, code, 
     assert code in result.stderr
 
 
-async def test_an_error_is_json_on_stdout_with_json(run, service):
+async def test_json_option_prints_errors_as_json_on_stdout(run, service):
     service.script.append(
         refusal(
             "PERMISSION_DENIED",
@@ -163,7 +163,7 @@ async def test_an_error_is_json_on_stdout_with_json(run, service):
     }
 
 
-async def test_an_error_for_people_says_what_to_do_next(run, service):
+async def test_error_text_says_what_to_do_next(run, service):
     service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", "no [b]role[/b] \x1b[31m"))
     result = await run("token", "--role", "guest")
     assert "no [b]role[/b] \\x1b[31m" in result.stderr
@@ -189,7 +189,7 @@ async def test_an_error_for_people_says_what_to_do_next(run, service):
         ("nonsense",),
     ],
 )
-async def test_misuse_exits_2_and_asks_the_server_nothing(run, service, arguments):
+async def test_usage_error_exits_2_and_makes_no_call(run, service, arguments):
     result = await run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -197,7 +197,7 @@ async def test_misuse_exits_2_and_asks_the_server_nothing(run, service, argument
     assert service.requests == []
 
 
-async def test_misuse_found_by_the_program_is_json_with_json(run):
+async def test_json_option_prints_own_usage_errors_as_json(run):
     result = await run("whoami", "--cert", "/nowhere/client.pem", "--json")
     assert result.exit_code == 2
     error = json.loads(result.stdout)["error"]
@@ -220,7 +220,7 @@ async def test_misuse_found_by_the_program_is_json_with_json(run):
         ("whoami", "--json=1"),
     ],
 )
-async def test_misuse_of_every_kind_is_one_json_object_with_json(run, service, arguments):
+async def test_json_option_prints_each_usage_error_as_one_object(run, service, arguments):
     result = await run(*arguments)
     assert result.exit_code == 2
     if "--json" in arguments:
@@ -230,19 +230,19 @@ async def test_misuse_of_every_kind_is_one_json_object_with_json(run, service, a
     assert service.requests == []
 
 
-async def test_after_two_dashes_the_option_is_another_programs(run):
+async def test_json_option_after_two_dashes_is_the_workers(run):
     result = await run("agent-proxy", "--unknown", "--", "worker", "--json")
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-async def test_a_duration_without_a_unit_asks_for_one(run):
+async def test_duration_without_a_unit_is_refused(run):
     result = await run("token", "--role", "guest", "--ttl", "10")
     assert result.exit_code == 2
     assert "write 10s or 10m" in result.stderr
 
 
 @pytest.mark.parametrize("command", [(), ("token",), ("webhook",), ("verify-token",), ("whoami",), ("agent-proxy",)])
-async def test_help_is_the_same_by_either_name_and_has_examples(run, command):
+async def test_both_help_options_show_the_same_examples(run, command):
     short, long = await run(*command, "-h"), await run(*command, "--help")
     assert (short.exit_code, short.stdout) == (0, long.stdout)
     example = " ".join(("livekit-auth", *(command or ("whoami",))))
@@ -255,7 +255,7 @@ async def test_help_is_the_same_by_either_name_and_has_examples(run, command):
 STEERING = "\x1b[31m\x07\u202e\x9b2J\r\n"
 
 
-async def test_nothing_that_could_steer_a_terminal_is_printed(run, service, tmp_path):
+async def test_no_control_characters_are_printed(run, service, tmp_path):
     said = refusal(
         "PERMISSION_DENIED", f"A{STEERING}", STEERING, metadata={STEERING: STEERING}, violations={STEERING: STEERING}
     )
@@ -285,7 +285,7 @@ async def program(*arguments, stdout=PIPE, stderr=PIPE, **variables):
 
 
 async def installed(*arguments, **variables):
-    """The program by its installed name, which is what a shell completes."""
+    """Runs the program by its installed name, which is what a shell completes."""
     command = [Path(sys.executable).with_name("livekit-auth"), *arguments]
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env={**os.environ, **variables})
     output, errors = await asyncio.wait_for(process.communicate(), 60)
@@ -302,7 +302,7 @@ NOT_WRITTEN = "livekit-auth: the output can't be written: "
 @pytest.mark.parametrize(
     "arguments", [("token", "--role", "guest"), ("whoami", "--json"), ("token", "--json"), ("-h",)]
 )
-async def test_a_full_disk_is_not_a_refusal(environment, arguments):
+async def test_full_disk_is_not_a_refusal(environment, arguments):
     with open_full() as full:
         code, _, stderr = await program(*arguments, stdout=full)
     assert code == 4
@@ -312,7 +312,7 @@ async def test_a_full_disk_is_not_a_refusal(environment, arguments):
 
 
 @pytest.mark.parametrize("arguments", [("whoami",), ("whoami", "--json"), ("token", "--help")])
-async def test_a_closed_pipe_is_not_a_refusal(environment, arguments):
+async def test_closed_pipe_is_not_a_refusal(environment, arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -322,32 +322,32 @@ async def test_a_closed_pipe_is_not_a_refusal(environment, arguments):
     assert (code, stderr) == (4, f"{NOT_WRITTEN}closed pipe\n")
 
 
-async def test_an_error_that_cannot_be_written_is_told_by_the_exit_code(environment, service):
+async def test_unwritable_error_shows_in_the_exit_code(environment, service):
     service.script.append(refusal("PERMISSION_DENIED"))
     with open_full() as full:
         assert (await program("whoami", stderr=full))[0] == 4
 
 
-async def test_what_the_terminals_encoding_lacks_is_escaped(environment, service):
+async def test_unencodable_characters_are_escaped(environment, service):
     service.script.append(refusal("PERMISSION_DENIED", message="não"))
     code, _, stderr = await program("whoami", PYTHONIOENCODING="ascii")
     assert code == 1
     assert "n\\xe3o" in stderr
 
 
-async def test_a_shell_gets_its_completions(environment):
+async def test_shell_completion_works(environment):
     asked = {"_LIVEKIT_AUTH_COMPLETE": "complete_bash", "COMP_WORDS": "livekit-auth tok", "COMP_CWORD": "1"}
     code, stdout, stderr = await installed(**asked)
     assert (code, stdout.split(), stderr) == (0, ["token"], "")
 
 
-async def test_the_program_itself_answers(environment):
+async def test_installed_program_runs(environment):
     code, stdout, stderr = await program("whoami", "--json")
     assert (code, stderr) == (0, "")
     assert json.loads(stdout)["known"]
 
 
-async def test_a_server_that_is_not_trusted_is_unreachable_and_says_what_to_do(environment, tmp_path):
+async def test_untrusted_server_exits_3_and_says_what_to_do(environment, tmp_path):
     (tmp_path / "other.pem").write_bytes(Authority.create("another CA").leaf_pem)
     code, stdout, stderr = await program("whoami", "--ca", str(tmp_path / "other.pem"), "--timeout", "2")
     assert (code, stdout) == (3, "")
@@ -355,14 +355,14 @@ async def test_a_server_that_is_not_trusted_is_unreachable_and_says_what_to_do(e
     assert stderr.splitlines()[1:] == ["  code: UNAVAILABLE", "  cause: server_not_trusted"]
 
 
-async def test_no_server_exits_3(environment):
+async def test_unreachable_server_exits_3(environment):
     code, stdout, _stderr = await program("whoami", "--address", "localhost:9", "--timeout", "2", "--json")
     assert code == 3
     error = json.loads(stdout)["error"]
     assert (error["code"], error["cause"]) == ("UNAVAILABLE", "refused")
 
 
-async def test_a_denials_id_is_shown_once(run, service):
+async def test_decision_id_is_shown_once(run, service):
     service.script.append(
         refusal(
             "PERMISSION_DENIED", "TTL_NOT_PERMITTED", "no", metadata={"decision_id": "dec-9", "max_ttl_seconds": "60"}
@@ -373,13 +373,13 @@ async def test_a_denials_id_is_shown_once(run, service):
     assert "max_ttl_seconds: 60" in result.stderr
 
 
-async def test_a_revoked_caller_is_told_whom_to_ask(run, service):
+async def test_revoked_caller_is_told_whom_to_ask(run, service):
     service.script.append(refusal("UNAUTHENTICATED", "CERTIFICATE_REVOKED", "revoked"))
     result = await run("whoami")
     assert result.exit_code == 1
     assert "deny-list" in result.stderr
 
 
-async def test_the_version_is_printed_without_settings(run):
+async def test_version_needs_no_settings(run):
     result = await run("--version")
     assert (result.exit_code, result.stdout) == (0, f"livekit-auth {version('livekit-auth')}\n")

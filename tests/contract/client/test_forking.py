@@ -1,4 +1,4 @@
-"""A client in a forked child: a connection and an agent's stream of its own, or an error that says why not."""
+"""A client in a forked child: its own connection and agent stream, or an error that says why not."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ DECISION = "dec-1"
 
 @pytest.fixture
 def start(environment):
-    """Starts the program; `results` reads what its processes said, by process."""
+    """Starts the program. `results` returns the output of each process."""
 
     async def start(pattern, **variables):
         command = [sys.executable, "-X", "faulthandler", support.forking.__file__, pattern]
@@ -39,21 +39,21 @@ async def results(process):
     return said
 
 
-async def test_children_of_a_client_that_was_used_have_connections_of_their_own(start, service):
+async def test_children_of_a_used_client_have_their_own_connections(start, service):
     said = await results(await start("threads_used"))
     assert said == {"parent": [WORKLOAD] * 2, "child": [WORKLOAD] * 3}
     assert len(service.connections) == 1 + 3
 
 
 @pytest.mark.slow
-async def test_a_client_that_is_made_before_the_fork_and_used_after_it_works(start, service):
+async def test_client_made_before_and_used_after_a_fork_works(start, service):
     said = await results(await start("asyncio_unused"))
     assert said["child"] == [WORKLOAD] * 3
     assert len(service.connections) == 3
 
 
 @pytest.mark.slow
-async def test_a_call_of_another_thread_ends_in_the_parent_and_not_in_the_child(start, service):
+async def test_call_in_flight_at_a_fork_ends_only_in_the_parent(start, service):
     service.script.append(2.0)
     process = await start("threads_in_a_call")
     await service.called.wait()
@@ -63,7 +63,7 @@ async def test_a_call_of_another_thread_ends_in_the_parent_and_not_in_the_child(
 
 
 @pytest.mark.slow
-async def test_a_renewal_in_flight_in_the_parent_is_not_waited_for_in_the_child(start, service):
+async def test_child_does_not_wait_for_the_parents_renewal(start, service):
     service.script.append(2.0)
     process = await start("source_renewing")
     await service.called.wait()
@@ -72,7 +72,7 @@ async def test_a_renewal_in_flight_in_the_parent_is_not_waited_for_in_the_child(
     assert len(service.requests) == 2
 
 
-async def test_a_child_of_an_open_asyncio_client_gets_an_error_and_never_hangs(start, service):
+async def test_child_of_an_open_asyncio_client_gets_an_error(start, service):
     said = await results(await start("asyncio_open"))
     assert said["parent"] == [WORKLOAD]
     assert "RuntimeError: gRPC can't be used in this forked process: a client for asyncio was open" in said["child"][0]
@@ -80,20 +80,20 @@ async def test_a_child_of_an_open_asyncio_client_gets_an_error_and_never_hangs(s
 
 
 @pytest.mark.slow
-async def test_a_child_of_an_open_asyncio_client_can_use_the_client_for_threads(start, service):
+async def test_child_of_an_open_asyncio_client_can_use_the_sync_client(start, service):
     said = await results(await start("asyncio_open_threads_after"))
     assert said == {"parent": [WORKLOAD], "child": [WORKLOAD] * 3}
     assert len(service.connections) == 1 + 3
 
 
-async def test_without_grpcs_fork_support_a_child_gets_an_error_and_never_hangs(start):
+async def test_child_without_grpc_fork_support_gets_an_error(start):
     said = await results(await start("threads_used", GRPC_ENABLE_FORK_SUPPORT="0"))
     assert said["parent"] == [WORKLOAD] * 2
     assert all("GRPC_ENABLE_FORK_SUPPORT off" in result for result in said["child"])
 
 
 @pytest.mark.slow
-async def test_a_child_follows_the_agent_by_a_stream_of_its_own(start, service, authority, tmp_path):
+async def test_child_opens_its_own_stream_to_the_agent(start, service, authority, tmp_path):
     first, second = (authority.issue(uris=[WORKLOAD]) for _ in range(2))
     files = {f"LIVEKIT_AUTH_{name}": "" for name in ("CA", "CERT", "KEY")}
     with fake_agent(tmp_path, response((WORKLOAD, first, authority))) as agent:
@@ -107,5 +107,5 @@ async def test_a_child_follows_the_agent_by_a_stream_of_its_own(start, service, 
 
 async def happens(condition):
     async with asyncio.timeout(40):
-        while not condition():  # noqa: ASYNC110 - another process makes it happen
+        while not condition():  # noqa: ASYNC110 - set by another process
             await asyncio.sleep(0.01)

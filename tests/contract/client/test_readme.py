@@ -1,4 +1,4 @@
-"""The commands of the client's README, run as they stand; tests/docs/test_snippets.py runs its Python."""
+"""Runs the commands of the client's README unchanged; tests/docs/test_snippets.py runs its Python."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if lin
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_a_command_runs(environment, tmp_path, monkeypatch, command):
+async def test_command_runs(environment, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     for name, text in {"body.json": "{}", "header.txt": "a.b.c\n", "token.txt": f"{TOKEN}\n"}.items():
         (tmp_path / name).write_text(text)
@@ -31,11 +31,11 @@ async def test_a_command_runs(environment, tmp_path, monkeypatch, command):
     assert result.exit_code == 0, result.output
 
 
-def test_there_are_commands():
+def test_readme_has_commands():
     assert len(COMMANDS) == 4
 
 
-def test_the_reasons_named_are_the_contracts():
+def test_reasons_in_the_readme_are_those_of_the_contract():
     table = README.partition("## Errors")[2].partition("```")[0]
     reasons = re.findall(r"`([A-Z]+(?:_[A-Z]+)+|INTERNAL)`", table)
     assert len(reasons) > 10

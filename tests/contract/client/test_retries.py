@@ -1,4 +1,4 @@
-"""What is tried again and what isn't, and when a call gives up."""
+"""What is retried, and when a call ends."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ async def test_unavailable_is_retried_until_it_succeeds(client, service):
     assert len(service.requests) == 3
 
 
-async def test_a_cancellation_by_the_server_is_retried(client, service):
+async def test_cancellation_by_the_server_is_retried(client, service):
     service.script.append(refusal("CANCELLED"))
     await client.issue_token(role="guest")
     assert len(service.requests) == 2
@@ -31,14 +31,14 @@ async def test_a_cancellation_by_the_server_is_retried(client, service):
         ("INTERNAL", "INTERNAL", ServerError),
     ],
 )
-async def test_a_denial_is_never_retried(client, service, code, reason, error):
+async def test_denial_is_never_retried(client, service, code, reason, error):
     service.script.append(refusal(code, reason))
     with pytest.raises(error):
         await client.issue_token(role="guest")
     assert len(service.requests) == 1
 
 
-async def test_the_last_refusal_is_raised_when_retries_run_out_of_time(client, service):
+async def test_last_error_is_raised_when_retries_run_out_of_time(client, service):
     service.script.extend([refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE", "no audit")] * 100)
     started = time.monotonic()
     with pytest.raises(Unavailable, match="no audit") as caught:
@@ -48,7 +48,7 @@ async def test_the_last_refusal_is_raised_when_retries_run_out_of_time(client, s
     assert len(service.requests) > 1
 
 
-async def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(client, service):
+async def test_call_to_a_silent_server_ends_at_the_deadline(client, service):
     service.script.append(30.0)
     started = time.monotonic()
     with pytest.raises(Unavailable, match="in time") as caught:
@@ -58,7 +58,7 @@ async def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(client,
     assert len(service.requests) == 1
 
 
-async def test_a_callers_own_cancellation_propagates_at_once(client, service):
+async def test_callers_cancellation_propagates_at_once(client, service):
     service.script.append(30.0)
     call = asyncio.create_task(client.issue_token(role="guest"))
     await service.called.wait()
@@ -71,7 +71,7 @@ async def test_a_callers_own_cancellation_propagates_at_once(client, service):
     assert len(service.requests) == 2
 
 
-async def test_a_cancellation_between_attempts_propagates_at_once(client, service):
+async def test_cancellation_between_attempts_propagates_at_once(client, service):
     service.script.extend([refusal("UNAVAILABLE")] * 1000)
     call = asyncio.create_task(client.issue_token(role="guest"))
     await asyncio.sleep(0.3)
@@ -81,8 +81,8 @@ async def test_a_cancellation_between_attempts_propagates_at_once(client, servic
 
 
 @pytest.mark.slow
-async def test_calls_use_their_whole_time_to_reach_a_server_that_comes_back(service, authority, files):
-    """However the pauses between attempts fall: the server is back for the last 2.5 s of each call's time."""
+async def test_calls_use_all_their_time_to_reach_a_returning_server(service, authority, files):
+    """Independent of the pauses: the server is back for the last 2.5 s of each call's time."""
     async with serving(service, authority) as address:
         client = AuthClient(address, **files)
         await client.get_caller()
@@ -94,7 +94,7 @@ async def test_calls_use_their_whole_time_to_reach_a_server_that_comes_back(serv
     assert [result for result in results if isinstance(result, Exception)] == []
 
 
-async def test_a_wait_that_the_server_asks_for_is_kept(client, service):
+async def test_retry_after_is_respected(client, service):
     service.script.append(refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE", retry_after=1))
     started = time.monotonic()
     await client.issue_token(role="guest")
@@ -102,7 +102,7 @@ async def test_a_wait_that_the_server_asks_for_is_kept(client, service):
     assert len(service.requests) == 2
 
 
-async def test_a_wait_longer_than_the_call_ends_it_at_once(client, service):
+async def test_retry_after_longer_than_the_call_ends_it_at_once(client, service):
     service.script.append(refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE", retry_after=60))
     with pytest.raises(Unavailable) as caught:
         await client.issue_token(role="guest")
@@ -110,7 +110,7 @@ async def test_a_wait_longer_than_the_call_ends_it_at_once(client, service):
     assert len(service.requests) == 1
 
 
-async def test_a_server_that_restarts_within_the_deadline_is_reached(service, authority, files):
+async def test_server_that_restarts_within_the_deadline_is_reached(service, authority, files):
     async with serving(service, authority) as address:
         client = AuthClient(address, **files)
         await client.get_caller()

@@ -1,4 +1,4 @@
-"""The client for threads, which is generated: what could differ from the one for asyncio."""
+"""The generated client for threads: where it could differ from the client for asyncio."""
 
 import asyncio
 import threading
@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from livekit_auth import Denied, TokenRequest, Unavailable, _certificates
+from livekit_auth import Denied, TokenRequest, Unavailable
+from livekit_auth._connection import certificates
 from livekit_auth.sync import TokenSource
 from support.fake_auth_server import refusal
 
@@ -22,8 +23,8 @@ async def test_one_client_serves_many_threads_over_one_connection(sync_client, s
     assert len(service.connections) == 1
 
 
-async def test_a_renewal_under_load_breaks_no_call(sync_client, service, files, authority, monkeypatch):
-    monkeypatch.setattr(_certificates, "POLL_SECONDS", 0.0)
+async def test_renewal_under_load_breaks_no_call(sync_client, service, files, authority, monkeypatch):
+    monkeypatch.setattr(certificates, "POLL_SECONDS", 0.0)
     renewed = authority.issue(uris=["spiffe://example.org/web"])
     started = threading.Barrier(5)
 
@@ -44,7 +45,7 @@ async def test_a_renewal_under_load_breaks_no_call(sync_client, service, files, 
     assert len(service.connections) == 2
 
 
-async def test_the_sync_client_retries_what_may_pass_and_raises_what_does_not(sync_client, service):
+async def test_sync_client_retries_only_transient_errors(sync_client, service):
     service.script.extend([refusal("UNAVAILABLE"), refusal("PERMISSION_DENIED", "ROOM_NOT_PERMITTED")])
     with pytest.raises(Denied) as caught:
         await asyncio.to_thread(sync_client.issue_token, role="guest")
@@ -52,14 +53,14 @@ async def test_the_sync_client_retries_what_may_pass_and_raises_what_does_not(sy
     assert len(service.requests) == 2
 
 
-async def test_the_sync_client_gives_up_at_the_deadline(sync_client, service):
+async def test_sync_client_stops_at_the_deadline(sync_client, service):
     service.script.append(30.0)
     with pytest.raises(Unavailable) as caught:
         await asyncio.to_thread(sync_client.issue_token, role="guest", timeout=0.3)
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
-async def test_threads_that_share_a_token_source_share_one_request(sync_client, service):
+async def test_threads_with_one_token_source_share_one_request(sync_client, service):
     service.script.append(0.2)
     source = TokenSource(sync_client, TokenRequest(role="guest"))
     tokens = await asyncio.to_thread(in_threads, 6, source.token)
@@ -67,7 +68,7 @@ async def test_threads_that_share_a_token_source_share_one_request(sync_client, 
     assert all(token is tokens[0] for token in tokens)
 
 
-async def test_a_closed_sync_client_refuses_calls(sync_client):
+async def test_closed_sync_client_refuses_calls(sync_client):
     await asyncio.to_thread(sync_client.get_caller)
     sync_client.close()
     with pytest.raises(RuntimeError, match="closed"):

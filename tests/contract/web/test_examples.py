@@ -1,4 +1,4 @@
-"""The examples, as people run them: a uvicorn process each, in front of a real server."""
+"""The examples as users run them: one uvicorn process each, with a real livekit-auth server."""
 
 import asyncio
 import importlib
@@ -23,7 +23,7 @@ PATIENCE = 30  # seconds
 
 
 def settings(server, folder, caller):
-    """The environment's variables of a client with a caller's certificate."""
+    """The environment variables of a client with a caller's certificate."""
     cert, key = server.example_ca.issue(uris=[f"spiffe://example.org/{caller}"]).write(folder, "client")
     (folder / "ca.pem").write_bytes(server.server_ca.leaf_pem)
     return {
@@ -36,7 +36,7 @@ def settings(server, folder, caller):
 
 @contextmanager
 def running(server, folder, application, caller):
-    """Runs an example with a caller's certificate; gives its url and the path of its log."""
+    """Runs an example with a caller's certificate. Yields its URL and the path of its log."""
     env = {**os.environ, **settings(server, folder, caller)}
     port, log = free_port(), folder / "uvicorn.log"
     command = [sys.executable, "-m", "uvicorn", application, "--app-dir", EXAMPLES, "--port", str(port)]
@@ -58,7 +58,7 @@ def wait_until(ready, alive, log):
         time.sleep(0.05)
 
 
-def test_the_token_server_serves_signed_in_users(server, tmp_path):
+def test_token_server_serves_signed_in_users(server, tmp_path):
     with running(server, tmp_path, "token_server:app", "web") as (url, log):
         asked = {"room_name": "consult-7"}
         endpoint = f"{url}/livekit/token-source"
@@ -76,7 +76,7 @@ def test_the_token_server_serves_signed_in_users(server, tmp_path):
         assert token not in log.read_text()
 
 
-def test_the_webhook_receiver_handles_what_livekit_signed(server, tmp_path):
+def test_webhook_receiver_handles_signed_events(server, tmp_path):
     body = event(id=f"EV_{time.time_ns()}")
     with running(server, tmp_path, "webhook_receiver:app", "hooks") as (url, log):
         signed = {"authorization": webhook_token(body)}
@@ -88,7 +88,7 @@ def test_the_webhook_receiver_handles_what_livekit_signed(server, tmp_path):
 
 @pytest.fixture
 def under_test(server, tmp_path, monkeypatch):
-    """Imports an example afresh with a caller's certificate and runs it under FastAPI's TestClient, as its users do."""
+    """Imports an example with a caller's certificate and runs it in FastAPI's TestClient, as its users do."""
     with ExitStack() as stack:
 
         def start(name, caller):
@@ -103,7 +103,7 @@ def under_test(server, tmp_path, monkeypatch):
         yield start
 
 
-def test_the_token_server_passes_under_testclient(under_test):
+def test_token_server_works_with_testclient(under_test):
     http, example = under_test("token_server", "web")
     ada = {"authorization": "Bearer session-of-ada"}
     answers = [http.post("/livekit/token-source", json={"room_name": "consult-7"}, headers=ada) for _ in range(3)]
@@ -114,17 +114,17 @@ def test_the_token_server_passes_under_testclient(under_test):
         asyncio.run(example.client.get_caller())
 
 
-def test_the_webhook_receiver_passes_under_testclient(under_test):
+def test_webhook_receiver_works_with_testclient(under_test):
     http, _ = under_test("webhook_receiver", "hooks")
     body = event(id=f"EV_{time.time_ns()}")
     signed = {"authorization": webhook_token(body)}
     assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled"}
-    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "handled before"}
+    assert http.post("/livekit/webhook", content=body, headers=signed).json() == {"detail": "already handled"}
     assert http.post("/livekit/webhook", content=body + b" ", headers=signed).status_code == 401
 
 
-def test_the_browser_room_passes_under_testclient(under_test):
-    (EXAMPLES / "web_room/build").mkdir(exist_ok=True)  # made by npm, and not needed here
+def test_browser_room_works_with_testclient(under_test):
+    (EXAMPLES / "web_room/build").mkdir(exist_ok=True)  # built by npm, not needed here
     http, _ = under_test("web_room.app", "web")
     assert http.post("/livekit/token-source", json={"room_name": "consult-1"}).status_code == 401
     assert http.post("/sign-in", json={"user": "ada"}).status_code == 200

@@ -1,4 +1,4 @@
-"""The examples of docs/web.md, each run as it stands in front of a real server."""
+"""The examples of docs/web.md, run unchanged with a real server."""
 
 import re
 import sys
@@ -19,14 +19,14 @@ ENDPOINT, HOOKS, BEFORE, AFTER, MATRIX = re.findall(r"^```python\n(.*?)^```", DO
 
 
 def signed_in_app(names):
-    """A document's application, with a login in the place of the one that it says to replace."""
+    """A document's application, with a login instead of the placeholder."""
     names["app"].dependency_overrides[names["signed_in"]] = lambda: "7"
     return names["app"]
 
 
 @pytest.fixture
 def run(server, tmp_path, monkeypatch):
-    """Runs a block with a caller's certificate, and gives its names."""
+    """Runs a block with a caller's certificate and returns its names."""
 
     def run(source, caller, domain="example"):
         authority = getattr(server, f"{domain}_ca")
@@ -40,8 +40,8 @@ def run(server, tmp_path, monkeypatch):
         }.items():
             monkeypatch.setenv(f"LIVEKIT_AUTH_{name}", str(value))
         module = ModuleType("document")
-        monkeypatch.setitem(sys.modules, "document", module)  # where pydantic looks names up
-        exec(compile(source, "web.md", "exec"), vars(module))  # noqa: S102 - the project's own text
+        monkeypatch.setitem(sys.modules, "document", module)  # where pydantic resolves names
+        exec(compile(source, "web.md", "exec"), vars(module))  # noqa: S102 - this project's documentation
         return vars(module)
 
     return run
@@ -52,14 +52,14 @@ def claims(token, key_id="APIalpha"):
 
 
 @pytest.mark.parametrize(("source", "most"), [(ENDPOINT, 15), (HOOKS, 10)])
-def test_the_first_examples_are_short(source, most):
+def test_first_examples_are_short(source, most):
     assert len([line for line in source.splitlines() if line.strip()]) <= most
 
 
-async def test_the_token_endpoint(run):
+async def test_token_endpoint_example_works(run):
     names = run(ENDPOINT, "web")
     async with calling(names["app"]) as http:
-        assert (await http.post("/livekit/token-source", json={})).status_code == 401  # until the login is replaced
+        assert (await http.post("/livekit/token-source", json={})).status_code == 401  # the placeholder login
     async with calling(signed_in_app(names)) as http:
         answer = await http.post("/livekit/token-source", json={"room_name": "consult-42"})
         refused = await http.post("/livekit/token-source", json={"room_name": "consult-43"})
@@ -67,7 +67,7 @@ async def test_the_token_endpoint(run):
     assert claims(answer.json()["participant_token"])["sub"] == "user-7"
 
 
-async def test_the_webhooks(run, capsys):
+async def test_webhook_example_works(run, capsys):
     body = event(id=f"EV_{time.time_ns()}")
     async with calling(run(HOOKS, "hooks")["app"]) as http:
         headers = {"authorization": webhook_token(body)}
@@ -76,7 +76,7 @@ async def test_the_webhooks(run, capsys):
     assert capsys.readouterr().out == "user-1 is in consult-1\n"
 
 
-async def test_the_quick_start_before_and_after(run, monkeypatch):
+async def test_quick_start_works_before_and_after(run, monkeypatch):
     monkeypatch.setenv("LIVEKIT_API_KEY", "APIalpha")
     monkeypatch.setenv("LIVEKIT_API_SECRET", SECRETS["APIalpha"])
     monkeypatch.setenv("LIVEKIT_URL", "wss://alpha.example.org")
@@ -107,7 +107,7 @@ def homeserver(request):
         ("good", "127.0.0.1:1", 401),
     ],
 )
-async def test_the_endpoint_of_lk_jwt_service(run, token, matrix_server, status):
+async def test_lk_jwt_service_endpoint_example_works(run, token, matrix_server, status):
     names = run(MATRIX, "web", "other")
     await names["matrix"].aclose()
     names["matrix"] = httpx.AsyncClient(transport=httpx.MockTransport(homeserver))

@@ -1,4 +1,4 @@
-"""The routers in front of a real server process, over real mutual TLS: a browser's request in, its answer out."""
+"""The routers with a real server process over mutual TLS: a browser's request and its response."""
 
 import json
 import time
@@ -19,7 +19,7 @@ TOKENS, HOOKS = "/livekit/token-source", "/livekit/webhook"
 
 @pytest.fixture
 def client_of(server, tmp_path):
-    """Makes clients with a certificate for a SPIFFE id."""
+    """Makes clients with a certificate for a SPIFFE ID."""
 
     def client_of(uri, port=None):
         leaf = server.example_ca.issue(uris=[uri])
@@ -34,7 +34,7 @@ def client_of(server, tmp_path):
 
 
 def authorize(asked: Asked) -> Access:
-    """Lets everybody have what they ask for, so that only the service's policy stands in the way."""
+    """Permits everything that is requested, so that only the server's policy decides."""
     return Access(
         room=asked.room_name or "consult-1",
         identity=asked.participant_identity or "user-1",
@@ -75,7 +75,7 @@ async def hooks(client_of):
 # --- tokens ---
 
 
-async def test_a_browser_gets_a_token_that_livekit_accepts(tokens):
+async def test_browser_gets_a_token_that_livekit_accepts(tokens):
     answer = await tokens.post(TOKENS, json={"room_name": "consult-7", "participant_name": "Ada"})
     assert (answer.status_code, answer.json()["server_url"]) == (201, "wss://alpha.example.org")
     claims = jwt.decode(answer.json()["participant_token"], SECRETS["APIalpha"], algorithms=["HS256"])
@@ -83,14 +83,14 @@ async def test_a_browser_gets_a_token_that_livekit_accepts(tokens):
     assert claims["video"]["roomJoin"]
 
 
-async def test_the_older_request_gets_one_too(tokens):
+async def test_older_request_gets_a_token(tokens):
     answer = await tokens.post("/livekit/token", json={"room": "consult-7", "user_id": "user-1"})
     assert (answer.status_code, answer.json()["url"]) == (200, "wss://alpha.example.org")
     assert jwt.decode(answer.json()["token"], SECRETS["APIalpha"], algorithms=["HS256"])["sub"] == "user-1"
 
 
 @pytest.mark.parametrize("asked", [{"room_name": "board-1"}, {"participant_identity": "root"}])
-async def test_a_denial_leads_to_its_record_and_tells_nothing_else(server, tokens, asked):
+async def test_denial_shows_only_the_id_of_its_record(server, tokens, asked):
     answer = await tokens.post(TOKENS, json=asked)
     assert answer.status_code == 403
     assert set(answer.json()) == {"detail", "decision_id"}
@@ -102,19 +102,19 @@ async def test_agents_need_a_power_of_the_policy(tokens):
     assert (await tokens.post(TOKENS, json=asked)).status_code == 403
 
 
-async def test_a_field_over_livekits_limit_is_named(tokens):
+async def test_field_over_livekits_limit_is_named(tokens):
     answer = await tokens.post(TOKENS, json={"room_name": "consult-" + "x" * 250, "participant_name": "a\nb"})
     assert answer.status_code == 400
     assert set(answer.json()["fields"]) == {"room_name", "participant_name"}
 
 
-async def test_a_service_that_is_away_says_when_to_come_back(client_of):
+async def test_unavailable_server_has_retry_after(client_of):
     async with client_of("spiffe://example.org/web", free_port()) as client, calling(application(client)[0]) as http:
         answer = await http.post(TOKENS, json={})
     assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
 
 
-async def test_a_backend_that_the_policy_does_not_list_serves_nothing(client_of):
+async def test_backend_that_the_policy_does_not_list_serves_nothing(client_of):
     async with client_of("spiffe://example.org/stranger") as client, calling(application(client)[0]) as http:
         assert (await http.post(TOKENS, json={})).status_code == 403
 
@@ -126,14 +126,14 @@ async def deliver(http, body, token, header="authorization"):
     return (await http.post(HOOKS, content=body, headers={header: token})).status_code
 
 
-async def test_an_event_is_handled_once_however_often_it_comes(hooks):
+async def test_event_is_handled_once_despite_redeliveries(hooks):
     http, seen = hooks
     body = event(id=f"EV_{time.time_ns()}")
     assert [await deliver(http, body, webhook_token(body)) for _ in range(3)] == [200] * 3
     assert seen == ["user-1"]
 
 
-async def test_the_other_header_is_taken(hooks):
+async def test_second_header_is_accepted(hooks):
     http, seen = hooks
     body = event(id=f"EV_{time.time_ns()}")
     assert await deliver(http, body, webhook_token(body), "x-livekit-signature") == 200
@@ -163,13 +163,13 @@ async def test_the_other_header_is_taken(hooks):
         "reformatted",
     ],
 )
-async def test_a_forgery_runs_no_handler(hooks, forge, status):
+async def test_forged_webhook_runs_no_handler(hooks, forge, status):
     http, seen = hooks
     assert await deliver(http, *forge(event(id=f"EV_{time.time_ns()}"))) == status
     assert seen == []
 
 
-async def test_a_consumer_that_may_not_verify_asks_livekit_to_send_again(client_of):
+async def test_consumer_that_may_not_verify_makes_livekit_resend(client_of):
     body = event()
     async with client_of("spiffe://example.org/web") as client, calling(application(client)[0]) as http:
         assert await deliver(http, body, webhook_token(body)) == 503

@@ -1,4 +1,4 @@
-"""Tokens for code that can't wait, and what it gets while there is none."""
+"""Tokens for code that can't wait, and its result while there is none."""
 
 import asyncio
 import datetime as dt
@@ -13,11 +13,11 @@ from livekit.agents import APIConnectionError, inference
 from livekit.agents.inference import _utils as _inference
 
 from livekit_auth import ConfigError, Denied, TokenRequest, Unavailable
-from livekit_auth._errors import Failure
-from livekit_auth._livekit_calls import needs
-from livekit_auth._results import IssuedToken
-from livekit_auth.agents import _cloud, _http, _private, _process
-from livekit_auth.agents._process import ProcessTokens, process_tokens
+from livekit_auth._messages.errors import Failure
+from livekit_auth._messages.results import IssuedToken
+from livekit_auth._workers.required_grants import needs
+from livekit_auth.agents import _cloud, _http, _livekit_internals, _process_tokens
+from livekit_auth.agents._process_tokens import ProcessTokens, process_tokens
 from livekit_auth.agents._settings import Settings
 
 PATIENCE = 10  # seconds
@@ -26,7 +26,7 @@ REFUSED = Denied(Failure("PERMISSION_DENIED", "no"))
 
 
 class Client:
-    """Answers as `answers` say, the last of them again and again; an exception is raised."""
+    """Returns or raises each of `answers` in turn, then repeats the last one."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -59,7 +59,7 @@ def tokens(client):
     return made
 
 
-async def test_a_kept_token_is_at_hand_and_no_event_loop_asked_for_it():
+async def test_kept_token_is_available_without_blocking_an_event_loop():
     client = Client(issued())
     kept = tokens(client).inference
     await kept.ready(PATIENCE)
@@ -68,7 +68,7 @@ async def test_a_kept_token_is_at_hand_and_no_event_loop_asked_for_it():
     assert threading.current_thread() not in client.threads
 
 
-async def test_asking_for_a_kept_token_starts_it_and_never_waits():
+async def test_reading_a_kept_token_starts_it_and_never_waits():
     answer = threading.Event()
 
     class Slow(Client):
@@ -85,7 +85,7 @@ async def test_asking_for_a_kept_token_starts_it_and_never_waits():
 
 
 @pytest.mark.parametrize(("error", "again"), [(AWAY, True), (REFUSED, False)])
-async def test_inference_without_a_token_is_a_failed_connection(error, again):
+async def test_inference_without_a_token_is_a_connection_error(error, again):
     kept = tokens(Client(error)).inference
     await kept.ready(PATIENCE)
     with pytest.raises(APIConnectionError, match="LiveKit Inference has no token") as failed:
@@ -93,24 +93,24 @@ async def test_inference_without_a_token_is_a_failed_connection(error, again):
     assert failed.value.retryable is again
 
 
-async def test_inference_with_unusable_settings_says_which():
+async def test_inference_with_unusable_settings_names_the_setting():
     kept = tokens(Client(ConfigError("no server address"))).inference
     await kept.ready(PATIENCE)
     with pytest.raises(ConfigError, match="no token: no server address"):
         _cloud.inference_token(kept)
 
 
-async def test_a_token_comes_as_soon_as_the_service_is_back(monkeypatch):
-    monkeypatch.setattr(_process, "MAX_PAUSE_SECONDS", 0.01)
+async def test_kept_token_is_issued_once_the_server_is_available_again(monkeypatch):
+    monkeypatch.setattr(_process_tokens, "MAX_PAUSE_SECONDS", 0.01)
     kept = tokens(Client(AWAY, AWAY, issued())).inference
     await kept.ready(PATIENCE)
     async with asyncio.timeout(PATIENCE):
-        while isinstance(kept.now(), Unavailable):  # noqa: ASYNC110 - another thread's
+        while isinstance(kept.now(), Unavailable):  # noqa: ASYNC110 - set by another thread
             await asyncio.sleep(0.01)
     assert kept.now().token == "token-1"
 
 
-def test_without_an_event_loop_nothing_is_asked_for():
+def test_no_token_is_requested_without_an_event_loop():
     client = Client(issued())
     assert _cloud.inference_token(tokens(client).inference) == _http.STAND_IN
     assert client.requests == []
@@ -123,7 +123,7 @@ async def test_the_tokens_of_a_process_are_shared():
 
 @pytest.fixture
 def as_before():
-    """Gives livekit-agents back what a test replaced."""
+    """Restores what a test replaced in livekit-agents."""
     yield
     _cloud.set_up(settings(inference_role=None))
 
@@ -144,23 +144,23 @@ MODELS = [
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_without_a_role_says_what_is_missing(model, as_before, no_keys):
+def test_model_without_a_role_says_what_is_missing(model, as_before, no_keys):
     _cloud.set_up(settings(inference_role=None))
-    with pytest.raises(ConfigError, match="give AgentServer an inference_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an inference_role"):
         model()
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_with_a_role_needs_no_key(model, as_before, no_keys):
+def test_model_with_a_role_needs_no_key(model, as_before, no_keys):
     _cloud.set_up(settings())
     model()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(_inference, "resolve_credentials"), reason="1.7 has no realtime models")
-def test_realtime_models_too(as_before, no_keys):
+def test_realtime_models_behave_like_other_models(as_before, no_keys):
     _cloud.set_up(settings(inference_role=None))
-    with pytest.raises(ConfigError, match="give AgentServer an inference_role"):
+    with pytest.raises(ConfigError, match="pass AgentServer an inference_role"):
         inference.RealtimeModel("openai/gpt-realtime")
     _cloud.set_up(settings())
     inference.RealtimeModel("openai/gpt-realtime")
@@ -175,27 +175,27 @@ def test_setting_up_imports_no_realtime_models(as_before):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_model_with_a_key_of_the_users_signs_with_it(as_before, no_keys):
+def test_model_with_the_users_own_key_signs_with_it(as_before, no_keys):
     _cloud.set_up(settings())
     model = inference.LLM("openai/gpt-4.1-mini", api_key="APImine", api_secret="s" * 32)
     assert jwt.decode(model._client.api_key, "s" * 32, algorithms=["HS256"])["iss"] == "APImine"
 
 
-def test_setting_up_again_replaces_nothing_twice(as_before):
+def test_setup_is_idempotent(as_before):
     for role in (None, "a", None, "a"):
         _cloud.set_up(settings(inference_role=role, observability_role=role))
     own = inference.LLM.__init__.replaced
     assert not hasattr(own, "replaced")
-    assert _private.REPLACED
+    assert _livekit_internals.REPLACED
 
 
-def test_a_version_without_a_name_that_is_replaced_is_refused(monkeypatch):
+def test_version_that_lacks_a_replaced_name_is_refused(monkeypatch):
     from livekit.agents import AgentServer, job  # noqa: PLC0415
 
     server = AgentServer()
     monkeypatch.delattr(job, "_observability_url")
     with pytest.raises(ConfigError, match=r"no livekit\.agents\.job\._observability_url: .* works with 1\.7 and 1\.8"):
-        _private.check(server)
+        _livekit_internals.check(server)
 
 
 SERVICES = (
@@ -208,7 +208,7 @@ SERVICES = (
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_each_service_of_livekits_api_needs_is_known(service):
+def test_required_grants_of_each_livekit_service_are_known(service):
     name = {"EgressService": "Egress", "IngressService": "Ingress", "SipService": "SIP"}.get(
         service.__name__, service.__name__
     )

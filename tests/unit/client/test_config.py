@@ -1,10 +1,10 @@
-"""Settings from arguments and the environment, and certificate files that can't be used."""
+"""Settings from arguments and the environment, and unusable certificate files."""
 
 import pytest
 
 from livekit_auth import AuthClient, ConfigError
-from livekit_auth._certificates import CertificateFiles
-from livekit_auth._config import Config, Files, FromWorkloadApi
+from livekit_auth._connection.certificates import CertificateFiles
+from livekit_auth._connection.config import Config, Files, FromWorkloadApi
 from support.pki import Authority
 
 NAMES = ("ADDRESS", "CA", "CERT", "KEY")
@@ -25,7 +25,7 @@ def config(authority, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", NAMES)
-def test_a_missing_setting_names_its_variable(missing, monkeypatch):
+def test_missing_setting_names_its_variable(missing, monkeypatch):
     for name in NAMES:
         monkeypatch.setenv(f"LIVEKIT_AUTH_{name}", "localhost:1" if name == "ADDRESS" else "/some/file")
     monkeypatch.setenv(f"LIVEKIT_AUTH_{missing}", "")
@@ -33,43 +33,43 @@ def test_a_missing_setting_names_its_variable(missing, monkeypatch):
         AuthClient()
 
 
-def test_arguments_win_over_the_environment(config, monkeypatch):
+def test_arguments_override_the_environment(config, monkeypatch):
     monkeypatch.setenv("LIVEKIT_AUTH_ADDRESS", "elsewhere:1")
     assert Config.resolve("here:2", ca="a", cert="b", key="c").address == "here:2"
 
 
 @pytest.mark.parametrize("address", ["host:1", "10.0.0.1:443", "[::1]:50051", "auth.ns.svc.cluster.local:8443"])
-def test_host_and_port_are_an_address(address):
+def test_host_and_port_are_accepted_as_address(address):
     assert Config.resolve(address, ca="a", cert="b", key="c").address == address
 
 
 @pytest.mark.parametrize("address", ["host", "https://host:1", "host:", ":1", "::1:50051", "host:port", "a b:1"])
-def test_anything_else_is_no_address(address):
+def test_other_addresses_are_refused(address):
     with pytest.raises(ConfigError, match="HOST:PORT"):
         Config.resolve(address, ca="a", cert="b", key="c")
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
-def test_a_timeout_is_finite_and_above_zero(timeout):
+def test_timeout_must_be_finite_and_above_zero(timeout):
     with pytest.raises(ConfigError, match="above zero"):
         Config.resolve("host:1", ca="a", cert="b", key="c", timeout=timeout)
 
 
 @pytest.mark.parametrize("name", ["ca", "cert", "key"])
-def test_a_file_that_is_not_there_is_named(config, name):
+def test_missing_file_is_named(config, name):
     path = getattr(config.identity, name)
     path.unlink()
     with pytest.raises(ConfigError, match=f"can't read {path}: No such file"):
         CertificateFiles(config.identity)
 
 
-def test_a_key_of_another_certificate_is_refused(config, authority):
+def test_key_of_another_certificate_is_refused(config, authority):
     config.identity.key.write_bytes(authority.issue(uris=["spiffe://example.org/other"]).key_pem)
     with pytest.raises(ConfigError, match="can't be used together"):
         CertificateFiles(config.identity)
 
 
-def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
+def test_encrypted_key_is_refused_without_a_password_prompt(config):
     from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
         BestAvailableEncryption,
         Encoding,
@@ -80,17 +80,17 @@ def test_an_encrypted_key_is_refused_and_no_password_asked_for(config):
     key = load_pem_private_key(config.identity.key.read_bytes(), None)
     encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     config.identity.key.write_bytes(encrypted)
-    with pytest.raises(ConfigError, match="not encrypted"):
+    with pytest.raises(ConfigError, match="be unencrypted"):
         CertificateFiles(config.identity)
 
 
-def test_a_ca_file_without_certificates_is_refused(config):
+def test_ca_file_without_certificates_is_refused(config):
     config.identity.ca.write_bytes(b"nothing\n")
-    with pytest.raises(ConfigError, match="no certificate in PEM"):
+    with pytest.raises(ConfigError, match="no PEM certificate"):
         CertificateFiles(config.identity)
 
 
-def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
+def test_files_are_checked_at_most_once_per_second(config, authority):
     now = 0.0
     files = CertificateFiles(config.identity, clock=lambda: now)
     renewed = authority.issue(uris=["spiffe://example.org/web"])
@@ -105,7 +105,7 @@ def test_the_files_are_looked_at_once_a_second_at_most(config, authority):
 
 
 def while_reading(monkeypatch, change):
-    """Has `change` happen once, when the files have been read and not yet been looked at again."""
+    """Makes `change` happen once, after the files were read and before they are checked again."""
     check, changes = CertificateFiles._check, [change]
 
     def checked(files):
@@ -116,7 +116,7 @@ def while_reading(monkeypatch, change):
     monkeypatch.setattr(CertificateFiles, "_check", checked)
 
 
-def test_files_that_change_while_they_are_read_are_not_used_half_old_and_half_new(config, authority, monkeypatch):
+def test_files_that_change_while_being_read_are_never_mixed(config, authority, monkeypatch):
     renewed = authority.issue(uris=["spiffe://example.org/web"])
     while_reading(monkeypatch, lambda: renewed.write(config.identity.cert.parent, "client"))
     with pytest.raises(ConfigError, match="changed while they were read"):
@@ -124,7 +124,7 @@ def test_files_that_change_while_they_are_read_are_not_used_half_old_and_half_ne
 
 
 @pytest.mark.parametrize("name", ["ca", "cert", "key"])
-def test_a_renewal_during_a_renewal_is_taken_whole_at_the_next_look(config, authority, monkeypatch, name):
+def test_renewal_during_a_renewal_is_applied_completely_at_the_next_check(config, authority, monkeypatch, name):
     now = 0.0
     files = CertificateFiles(config.identity, clock=lambda: now)
     before = files.current
@@ -149,7 +149,7 @@ def test_a_renewal_during_a_renewal_is_taken_whole_at_the_next_look(config, auth
     assert (files.current.cert, files.current.key) == (expected.cert_pem, expected.key_pem)
 
 
-def test_files_that_could_not_be_read_are_read_again_without_another_change(config, authority, monkeypatch):
+def test_unreadable_files_are_read_again_without_another_change(config, authority, monkeypatch):
     now = 0.0
     files = CertificateFiles(config.identity, clock=lambda: now)
     authority.issue(uris=["spiffe://example.org/web"]).write(config.identity.cert.parent, "client")
@@ -163,7 +163,7 @@ def test_files_that_could_not_be_read_are_read_again_without_another_change(conf
     assert files.renewed()
 
 
-def test_a_ca_that_is_replaced_alone_is_noticed(config):
+def test_replacing_only_the_ca_is_detected(config):
     now = 0.0
     files = CertificateFiles(config.identity, clock=lambda: now)
     config.identity.ca.write_bytes(Authority.create("the next CA").leaf_pem)
@@ -172,7 +172,7 @@ def test_a_ca_that_is_replaced_alone_is_noticed(config):
     assert files.current.ca == config.identity.ca.read_bytes()
 
 
-def test_the_key_shows_in_no_repr(config):
+def test_key_appears_in_no_repr(config):
     certificates = CertificateFiles(config.identity).current
     assert b"PRIVATE KEY" in certificates.key
     assert "PRIVATE KEY" not in repr(certificates)
@@ -188,7 +188,7 @@ def nothing_set(monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_set")
-def test_the_agents_socket_stands_for_the_files(monkeypatch):
+def test_agent_socket_replaces_the_files(monkeypatch):
     by_argument = Config.resolve("host:1", workload_api=SOCKET, server_trust_domain="example.org", timeout=3)
     assert by_argument.identity == FromWorkloadApi(SOCKET, "example.org", 3)
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", SOCKET)
@@ -196,25 +196,25 @@ def test_the_agents_socket_stands_for_the_files(monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_set")
-def test_files_that_are_named_win_over_the_variable_of_the_agent(monkeypatch):
+def test_named_files_override_the_agents_variable(monkeypatch):
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", SOCKET)
     assert isinstance(Config.resolve("host:1", ca="a", cert="b", key="c").identity, Files)
     monkeypatch.setenv("LIVEKIT_AUTH_CERT", "b")
-    with pytest.raises(ConfigError, match="set LIVEKIT_AUTH_CA to"):  # half-named files aren't dropped in silence
+    with pytest.raises(ConfigError, match="set LIVEKIT_AUTH_CA to"):  # incomplete files aren't ignored
         Config.resolve("host:1")
     assert isinstance(Config.resolve("host:1", workload_api=SOCKET).identity, FromWorkloadApi)
 
 
 @pytest.mark.usefixtures("nothing_set")
 @pytest.mark.parametrize("given", [{"ca": "a"}, {"cert": "b"}, {"key": "c"}])
-def test_an_agent_and_files_are_not_both_passed(given):
-    with pytest.raises(ConfigError, match="pass it or them"):
+def test_agent_and_files_together_are_refused(given):
+    with pytest.raises(ConfigError, match="pass either workload_api or the files"):
         Config.resolve("host:1", workload_api=SOCKET, **given)
 
 
 @pytest.mark.usefixtures("nothing_set")
-def test_a_trust_domain_without_an_agent_is_an_error():
-    with pytest.raises(ConfigError, match="goes with workload_api"):
+def test_trust_domain_without_an_agent_is_refused():
+    with pytest.raises(ConfigError, match="needs workload_api"):
         Config.resolve("host:1", ca="a", cert="b", key="c", server_trust_domain="example.org")
 
 
@@ -223,12 +223,12 @@ def test_a_trust_domain_without_an_agent_is_an_error():
     "socket",
     ["tcp://127.0.0.1:1", "/run/agent.sock", "unix:agent.sock", "unix://", "unix:///a?b", "unix:///a b", "unix:///a\n"],
 )
-def test_anything_but_a_unix_socket_is_no_workload_api(socket):
+def test_workload_api_must_be_a_unix_socket(socket):
     with pytest.raises(ConfigError, match="must be unix:///PATH"):
         Config.resolve("host:1", workload_api=socket)
 
 
 @pytest.mark.usefixtures("nothing_set")
-def test_a_path_that_no_socket_can_have_is_refused():
+def test_path_too_long_for_a_socket_is_refused():
     with pytest.raises(ConfigError, match="too long for a socket"):
         Config.resolve("host:1", workload_api="unix:///" + "a" * 107)

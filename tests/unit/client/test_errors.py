@@ -21,7 +21,8 @@ from livekit_auth import (
     Unavailable,
     VerificationFailed,
 )
-from livekit_auth._errors import MAX_RETRY_AFTER, Finding, not_connected, printable, to_error, with_retry_after
+from livekit_auth._messages.errors import Finding, not_connected, printable, with_retry_after
+from livekit_auth._messages.status import MAX_RETRY_AFTER, to_error
 from livekit_auth.v1.errors_pb2 import ErrorReason
 from support.fake_auth_server import refusal
 
@@ -46,7 +47,7 @@ def rpc_error(code, details="text", *trailing):
         ("UNKNOWN", ServerError),
     ],
 )
-def test_a_code_without_a_reason_tells_the_kind(code, kind):
+def test_code_without_a_reason_determines_the_class(code, kind):
     error = to_error(refusal(code))
     assert type(error) is kind
     assert (error.code, error.reason, error.decision_id, error.violations, error.retry_after) == (
@@ -99,38 +100,38 @@ OF_THE_CALLER_OR_SERVER = {
 
 @pytest.mark.parametrize("reason", sorted(OF_THE_TOKEN_OR_WEBHOOK))
 @pytest.mark.parametrize("code", ["UNAUTHENTICATED", "INVALID_ARGUMENT"])
-def test_a_token_or_webhook_that_fails_is_told_apart_from_a_caller_that_does(code, reason):
+def test_failed_verification_differs_from_a_refused_caller(code, reason):
     assert type(to_error(refusal(code, reason))) is VerificationFailed
 
 
 @pytest.mark.parametrize("reason", sorted(OF_THE_CALLER_OR_SERVER - {"RESPONSE_TOO_LARGE"}))
-def test_every_other_reason_leaves_the_kind_to_the_code(reason):
+def test_other_reasons_leave_the_class_to_the_code(reason):
     assert type(to_error(refusal("UNAUTHENTICATED", reason))) is Unauthenticated
     assert type(to_error(refusal("PERMISSION_DENIED", reason))) is Denied
 
 
-def test_every_reason_of_the_contract_is_of_one_kind_or_the_other():
-    known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum's wrapper
+def test_each_reason_of_the_contract_is_classified():
+    known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum wrapper
     assert known == OF_THE_TOKEN_OR_WEBHOOK | OF_THE_CALLER_OR_SERVER
 
 
-def test_an_answer_that_is_too_large_is_no_limit_to_wait_for():
+def test_too_large_response_is_not_a_rate_limit():
     assert type(to_error(refusal("RESOURCE_EXHAUSTED", "RESPONSE_TOO_LARGE"))) is InvalidRequest
 
 
-def test_an_unknown_reason_falls_back_to_its_code_and_stays_readable():
+def test_unknown_reason_falls_back_to_its_code_and_stays_readable():
     error = to_error(refusal("PERMISSION_DENIED", "INVENTED_LATER"))
     assert type(error) is Denied
     assert error.reason == "INVENTED_LATER"
 
 
-def test_a_reason_of_another_domain_is_not_ours():
+def test_reason_of_another_domain_is_ignored():
     error = to_error(refusal("UNAVAILABLE", "TOKEN_EXPIRED", domain="proxy.example.org"))
     assert type(error) is Unavailable
     assert error.reason == ""
 
 
-def test_everything_that_the_server_said_is_there():
+def test_error_has_all_details_of_the_server():
     error = to_error(
         refusal(
             "RESOURCE_EXHAUSTED",
@@ -150,17 +151,17 @@ def test_everything_that_the_server_said_is_there():
     assert str(error) == "20 a second; ttl: too long (RATE_LIMITED, decision dec-7)"
 
 
-def test_the_text_does_not_say_a_violation_twice():
+def test_text_does_not_repeat_a_violation():
     error = to_error(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", "ttl: too long", violations={"ttl": "too long"}))
     assert str(error) == "ttl: too long (INVALID_REQUEST)"
 
 
-def test_a_message_over_grpcs_bound_is_the_requests_fault_and_not_a_limit_to_wait_for():
+def test_message_over_grpcs_size_limit_is_an_invalid_request():
     error = to_error(rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (9 vs. 4)"))
     assert type(error) is InvalidRequest
 
 
-def test_a_failed_rpc_and_a_batchs_entry_make_the_same_error():
+def test_failed_rpc_and_failed_batch_entry_give_the_same_error():
     status = refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-1"})
     details = ("grpc-status-details-bin", status.SerializeToString())
     from_rpc = to_error(rpc_error(grpc.StatusCode.PERMISSION_DENIED, "no", details))
@@ -176,38 +177,38 @@ def test_a_failed_rpc_and_a_batchs_entry_make_the_same_error():
         refusal("INTERNAL", "INTERNAL").SerializeToString(),  # the status of another code
     ],
 )
-def test_details_that_make_no_sense_leave_the_code(details):
+def test_invalid_details_leave_the_code(details):
     error = to_error(rpc_error(grpc.StatusCode.PERMISSION_DENIED, "no", ("grpc-status-details-bin", details)))
     assert type(error) is Denied
     assert (error.reason, error.message) == ("", "no")
 
 
-def test_a_detail_that_does_not_parse_counts_as_absent():
+def test_detail_that_does_not_parse_is_ignored():
     status = refusal("PERMISSION_DENIED")
     status.details.append(Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff"))
     assert to_error(status).reason == ""
 
 
-def test_a_failed_rpc_without_trailing_metadata_is_an_error_too():
+def test_failed_rpc_without_trailing_metadata_is_an_error():
     error = rpc_error(grpc.StatusCode.INTERNAL)
     error.trailing_metadata = lambda: None
     assert type(to_error(error)) is ServerError
 
 
-def test_no_connection_says_what_to_check():
+def test_missing_connection_says_what_to_check():
     error = to_error(rpc_error(grpc.StatusCode.UNAVAILABLE, "Socket closed"))
     assert "check the address, the CA and the client certificate (Socket closed)" in str(error)
 
 
 @pytest.mark.parametrize("code", [0, 99])
-def test_a_code_that_is_no_error_or_from_the_future_is_unknown(code):
+def test_unexpected_code_becomes_unknown(code):
     error = to_error(Status(code=code))
     assert type(error) is ServerError
     assert error.code == "UNKNOWN"
 
 
 @pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])  # noqa: S301
-def test_an_error_survives_copying_and_pickling(twin):
+def test_error_survives_copying_and_pickling(twin):
     error = to_error(refusal("PERMISSION_DENIED", "ROOM_NOT_PERMITTED", "not this room", violations={"room": "no"}))
     again = twin(error)
     assert type(again) is Denied
@@ -227,12 +228,12 @@ def test_an_error_survives_copying_and_pickling(twin):
         (-(2**62), False),
     ],
 )
-def test_a_wait_that_makes_no_sense_counts_as_none(seconds, kept):
+def test_invalid_retry_after_is_ignored(seconds, kept):
     wait = to_error(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=seconds)).retry_after
     assert wait == (timedelta(seconds=seconds) if kept else None)
 
 
-def test_what_is_left_of_a_wait_is_put_in_its_place_and_nothing_else_changes():
+def test_remaining_wait_replaces_only_retry_after():
     error = to_error(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", "20 a second", retry_after=3))
     later = with_retry_after(error, timedelta(seconds=1))
     assert type(later) is RateLimited
@@ -240,17 +241,17 @@ def test_what_is_left_of_a_wait_is_put_in_its_place_and_nothing_else_changes():
     assert error.retry_after == timedelta(seconds=3)
 
 
-def test_the_text_of_an_error_is_one_line_and_its_parts_are_the_servers():
+def test_text_of_an_error_is_one_line_and_its_fields_are_unchanged():
     error = to_error(refusal("PERMISSION_DENIED", "A\nB", "no\x1b[31m\n", metadata={"decision_id": "\u202e"}))
     assert str(error) == "no\\x1b[31m\\n (A\\nB, decision \\u202e)"
     assert (error.message, error.reason) == ("no\x1b[31m\n", "A\nB")
 
 
-def test_printable_text_stays_as_it_is():
+def test_printable_text_is_unchanged():
     assert printable("não 漢字 ~") == "não 漢字 ~"
 
 
-def test_a_lost_connection_with_a_cause_is_unavailable_and_survives_pickling():
+def test_not_connected_is_unavailable_and_survives_pickling():
     error = not_connected(Finding("refused", "nothing listens there"))
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert isinstance(error, Unavailable)

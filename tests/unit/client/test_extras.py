@@ -1,11 +1,11 @@
-"""What a missing extra tells somebody to install: names that exist, whatever they have this package from."""
+"""The install command for a missing extra: only names of packages that exist."""
 
 import re
 from importlib import metadata
 
 import pytest
 
-from livekit_auth._extras import how_to_install
+from livekit_auth.extras import how_to_install
 
 
 @pytest.mark.parametrize(
@@ -16,15 +16,15 @@ from livekit_auth._extras import how_to_install
         (["cli", "livekit"], r"pip install ('[a-z-]+[<>=,\d.]+' ?)+"),
     ],
 )
-def test_the_packages_of_an_extra_are_named(extras, command):
+def test_packages_of_an_extra_are_named(extras, command):
     assert re.fullmatch(command, how_to_install(*extras))
 
 
-def test_every_extra_is_known():
+def test_each_extra_is_known():
     for extra in metadata.metadata("livekit-auth").get_all("Provides-Extra"):
         assert how_to_install(extra).startswith("pip install '")
 
 
 @pytest.mark.parametrize(("extra", "dist"), [("fastapi", "no-such-dist"), ("no-such-extra", "livekit-auth")])
-def test_without_metadata_no_name_is_guessed(extra, dist):
-    assert how_to_install(extra, dist=dist).endswith(f"with [{extra}] behind its path")
+def test_no_package_is_guessed_without_metadata(extra, dist):
+    assert how_to_install(extra, dist=dist).endswith(f"with [{extra}] after its path")

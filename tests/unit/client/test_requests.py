@@ -1,4 +1,4 @@
-"""A token to ask for, and its form on the wire."""
+"""A token request and its protobuf message."""
 
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
@@ -7,16 +7,16 @@ from typing import get_args
 import pytest
 
 from livekit_auth import AuthClient, TokenRequest, sync
-from livekit_auth._requests import Kind, encode
+from livekit_auth._messages.requests import Kind, encode
 from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest
 from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
 
 
-def test_an_empty_request_is_an_empty_message():
+def test_empty_request_is_an_empty_message():
     assert encode(TokenRequest()) == IssueTokenRequest()
 
 
-def test_a_request_has_the_contracts_fields():
+def test_request_has_the_contracts_fields():
     assert set(TokenRequest.__dataclass_fields__) == set(IssueTokenRequest.DESCRIPTOR.fields_by_name)
 
 
@@ -26,7 +26,7 @@ def test_issue_token_takes_the_fields_of_a_request(client):
     assert arguments == {*TokenRequest.__dataclass_fields__, "timeout"}
 
 
-def test_a_role_and_grants_together_are_refused():
+def test_role_and_grants_together_are_refused():
     with pytest.raises(ValueError, match="not both"):
         TokenRequest(role="guest", grants=Grants())
 
@@ -36,27 +36,27 @@ def test_empty_grants_are_sent_as_grants():
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
-def test_every_kind_has_its_value_in_the_contract(kind):
+def test_each_kind_has_its_value_in_the_contract(kind):
     value = ParticipantKind.Value(f"PARTICIPANT_KIND_{kind.upper()}")
     assert encode(TokenRequest(kind=kind)).kind == value
     assert encode(TokenRequest(kind=value)).kind == value
 
 
-def test_the_kinds_are_all_of_the_contracts():
+def test_kinds_are_those_of_the_contract():
     assert len(get_args(Kind)) == len(ParticipantKind.keys()) - 1
 
 
-def test_an_unknown_kind_is_refused():
+def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="standard, egress, ingress, sip, agent, not 'robot'"):
         TokenRequest(kind="robot")
 
 
-def test_a_ttl_goes_as_it_is_for_the_server_to_judge():
+def test_ttl_is_sent_unchecked():
     ttl = encode(TokenRequest(ttl=timedelta(seconds=1.5))).ttl
     assert (ttl.seconds, ttl.nanos) == (1, 500_000_000)
     assert encode(TokenRequest(ttl=timedelta(0))).HasField("ttl")
 
 
-def test_a_request_is_frozen():
+def test_request_is_frozen():
     with pytest.raises(FrozenInstanceError):
         TokenRequest().room = "other"

@@ -1,4 +1,4 @@
-"""Which failures are tried again, and after how long."""
+"""Which failures are retried, and when."""
 
 import asyncio
 import itertools
@@ -6,14 +6,14 @@ import itertools
 import pytest
 from tenacity import RetryCallState, Retrying
 
-from livekit_auth._errors import to_error
-from livekit_auth._retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
+from livekit_auth._connection.retry import LAST_ATTEMPT_SECONDS, Attempts, backoff, is_transient
+from livekit_auth._messages.status import to_error
 from support.fake_auth_server import refusal
 
 
 @pytest.mark.parametrize("reason", ["", "AUDIT_UNAVAILABLE", "ACK_STORE_UNAVAILABLE", "INVENTED_LATER"])
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED"])
-def test_what_may_pass_is_tried_again(code, reason):
+def test_transient_errors_are_retried(code, reason):
     assert is_transient(to_error(refusal(code, reason)))
 
 
@@ -29,17 +29,17 @@ def test_what_may_pass_is_tried_again(code, reason):
         ("INTERNAL", "INTERNAL"),
     ],
 )
-def test_an_answer_is_not_asked_for_again(code, reason):
+def test_permanent_errors_are_not_retried(code, reason):
     assert not is_transient(to_error(refusal(code, reason)))
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), RuntimeError(), TimeoutError()])
-def test_what_is_no_answer_of_the_service_is_not_tried_again(error):
+def test_other_exceptions_are_not_retried(error):
     assert not is_transient(error)
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.1), (2, 0.2), (3, 0.4), (6, 1.0), (50, 1.0)])
-def test_the_backoff_doubles_to_one_second_with_full_jitter(attempt, longest):
+def test_backoff_doubles_to_one_second_with_full_jitter(attempt, longest):
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt
     waits = [backoff(state) for _ in range(200)]
@@ -55,7 +55,7 @@ def state(attempt=50):
 
 
 class Call:
-    """A call of 5 s whose attempts fail as a test says, by a clock of its own."""
+    """A call of 5 s whose attempts fail as a test says, with its own clock."""
 
     def __init__(self, seconds=5.0):
         self.now = 100.0
@@ -75,7 +75,7 @@ class Call:
 
 
 @pytest.mark.parametrize("seconds", [5.0, 0.5, 30.0])
-def test_the_last_attempt_is_kept_for_the_end_of_a_calls_time(seconds):
+def test_time_is_reserved_for_a_last_attempt(seconds):
     made = Call(seconds).run(refusal("UNAVAILABLE"), takes=0.001)
     assert 0 < made[-1] <= min(LAST_ATTEMPT_SECONDS, seconds / 5) + 0.001
     assert len(made) > 2
@@ -86,13 +86,13 @@ def test_attempts_are_never_more_than_a_second_apart():
     assert all(before - after <= 1.002 for before, after in itertools.pairwise(made))
 
 
-def test_the_wait_that_the_server_asks_for_is_kept():
+def test_retry_after_is_respected():
     made = Call(5.0).run(refusal("UNAVAILABLE", retry_after=2), takes=0.001)
     assert all(before - after >= 2.0 for before, after in itertools.pairwise(made))
     assert 2 <= len(made) <= 3
 
 
-def test_a_wait_that_the_server_asks_for_and_that_is_longer_than_the_call_ends_it():
+def test_retry_after_longer_than_the_call_ends_it():
     assert Call(5.0).run(refusal("UNAVAILABLE", retry_after=60)) == [5.0]
 
 
@@ -103,7 +103,7 @@ def test_attempts_after_a_failure_wait_for_the_connection():
     assert attempts.again
 
 
-def test_an_attempt_that_only_ran_out_of_time_says_what_the_one_before_it_did():
+def test_timed_out_attempt_reports_the_previous_failure():
     attempts = Call().attempts
     late = to_error(refusal("DEADLINE_EXCEEDED"))
     assert attempts.failed(late) is late
@@ -113,7 +113,7 @@ def test_an_attempt_that_only_ran_out_of_time_says_what_the_one_before_it_did():
     assert attempts.failed(late) is away
 
 
-def test_no_time_is_left_after_the_end():
+def test_no_time_is_left_after_the_deadline():
     call = Call(1.0)
     call.now += 5.0
     assert call.attempts.left == 0.0

@@ -1,4 +1,4 @@
-"""A token that renews itself. The clock and the dice are the test's."""
+"""A token that renews itself. The tests control the clock and the randomness."""
 
 import asyncio
 import itertools
@@ -18,17 +18,17 @@ from livekit_auth import (
     TokenRequest,
     TokenSource,
     Unavailable,
-    _results,
     sync,
 )
-from livekit_auth._errors import to_error
+from livekit_auth._messages.results import issued_token
+from livekit_auth._messages.status import to_error
 from support.fake_auth_server import issued, refusal
 
 LIFETIME = 600.0
 
 
 class FakeClient:
-    """Issues numbered tokens; `script` holds errors to raise first, `gate` holds requests back."""
+    """Issues numbered tokens. `script` has errors to raise first, `gate` delays requests."""
 
     def __init__(self):
         self.script = []
@@ -43,7 +43,7 @@ class FakeClient:
         if self.script:
             error = self.script.pop(0)
             raise error if isinstance(error, Exception) else to_error(error)
-        token = _results.issued_token(issued(lifetime=int(self.lifetime)))
+        token = issued_token(issued(lifetime=int(self.lifetime)))
         return replace(token, token=f"token-{len(self.requests)}")
 
 
@@ -56,7 +56,7 @@ class Clock:
 
 
 def latest(low, high):
-    """The dice fall on the longest lead."""
+    """Draws the longest lead."""
     return high
 
 
@@ -85,20 +85,20 @@ async def settle():
 
 
 async def looked_at(source):
-    """The token after one call, once what that call may have begun has ended."""
+    """The result of one call, after any renewal that it started has ended."""
     await source.token()
     await settle()
     return await source.token()
 
 
-async def test_the_first_call_issues_and_the_next_returns_the_same(source, client):
+async def test_first_call_issues_and_the_next_returns_the_same_token(source, client):
     first = await source.token()
     assert await source.token() is first
     assert client.requests == [TokenRequest(role="guest")]
 
 
 @pytest.mark.parametrize(("dice", "renewed_at"), [(latest, 400.0), (soonest, 500.0)])
-async def test_a_token_is_renewed_between_two_thirds_and_five_sixths_of_its_life(client, clock, dice, renewed_at):
+async def test_token_is_renewed_between_two_thirds_and_five_sixths_of_its_life(client, clock, dice, renewed_at):
     source = TokenSource(client, TokenRequest(role="guest"), clock=clock, uniform=dice)
     await source.token()
     clock.now += renewed_at - 0.1
@@ -117,7 +117,7 @@ async def test_renew_ahead_sets_the_earliest_moment(client, clock):
     assert (await looked_at(source)).token == "token-2"
 
 
-async def test_a_renew_ahead_longer_than_the_life_still_holds_the_token_for_half_of_it(client, clock):
+async def test_renew_ahead_is_limited_to_half_of_the_lifetime(client, clock):
     ahead = timedelta(hours=1)
     source = TokenSource(client, TokenRequest(role="guest"), renew_ahead=ahead, clock=clock, uniform=latest)
     await source.token()
@@ -125,7 +125,7 @@ async def test_a_renew_ahead_longer_than_the_life_still_holds_the_token_for_half
     assert (await looked_at(source)).token == "token-1"
 
 
-async def test_a_token_that_has_expired_is_never_returned(source, client, clock):
+async def test_expired_token_is_never_returned(source, client, clock):
     await source.token()
     clock.now += LIFETIME
     client.script = [refusal("UNAVAILABLE")]
@@ -134,7 +134,7 @@ async def test_a_token_that_has_expired_is_never_returned(source, client, clock)
     assert (await source.token()).token == "token-3"
 
 
-async def test_the_time_that_issuing_took_counts_against_the_token(source, client, clock):
+async def test_lifetime_starts_at_the_request(source, client, clock):
     client.gate.clear()
     call = asyncio.create_task(source.token())
     await settle()
@@ -157,7 +157,7 @@ async def test_concurrent_callers_share_one_request(source, client):
     assert {token.token for token in tokens} == {"token-1"}
 
 
-async def test_concurrent_callers_share_a_failure_too(source, client):
+async def test_concurrent_callers_share_a_failure(source, client):
     client.gate.clear()
     client.script = [refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
     calls = [asyncio.create_task(source.token()) for _ in range(5)]
@@ -170,7 +170,7 @@ async def test_concurrent_callers_share_a_failure_too(source, client):
 
 
 @pytest.mark.parametrize("cancelled", [0, 2])
-async def test_a_caller_that_is_cancelled_cancels_nobody_else(source, client, cancelled):
+async def test_cancelled_caller_cancels_no_other(source, client, cancelled):
     client.gate.clear()
     calls = [asyncio.create_task(source.token()) for _ in range(4)]
     await settle()
@@ -182,7 +182,7 @@ async def test_a_caller_that_is_cancelled_cancels_nobody_else(source, client, ca
     assert len({token.token for token in results}) == 1
 
 
-async def test_nobody_waits_for_a_renewal_while_the_token_is_valid(source, client, clock):
+async def test_no_caller_waits_for_a_renewal_while_the_token_is_valid(source, client, clock):
     await source.token()
     clock.now += 450.0
     client.gate.clear()
@@ -195,7 +195,7 @@ async def test_nobody_waits_for_a_renewal_while_the_token_is_valid(source, clien
     assert len(client.requests) == 2
 
 
-async def test_a_caller_that_is_cancelled_loses_neither_the_renewal_nor_the_backoff(source, client, clock):
+async def test_cancelled_caller_keeps_the_renewal_and_the_backoff(source, client, clock):
     await source.token()
     clock.now += LIFETIME
     client.gate.clear()
@@ -217,7 +217,7 @@ async def test_a_caller_that_is_cancelled_loses_neither_the_renewal_nor_the_back
     assert len(client.requests) == 3
 
 
-async def test_without_a_token_nobodys_call_asks_earlier_than_the_server_said(source, client, clock):
+async def test_without_a_token_retry_after_is_respected(source, client, clock):
     client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=2)] * 9
 
     async def calls():
@@ -237,7 +237,7 @@ async def test_without_a_token_nobodys_call_asks_earlier_than_the_server_said(so
     assert len(client.requests) == 2
 
 
-async def test_a_server_cannot_keep_a_source_from_asking_for_longer_than_an_hour(source, client, clock):
+async def test_retry_after_delays_a_source_by_at_most_one_hour(source, client, clock):
     client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=300 * 86_400)]
     with pytest.raises(RateLimited):
         await source.token()
@@ -245,7 +245,7 @@ async def test_a_server_cannot_keep_a_source_from_asking_for_longer_than_an_hour
     assert (await source.token()).token == "token-2"
 
 
-async def test_a_certificate_pair_half_replaced_at_renewal_keeps_the_token(source, client, clock, caplog):
+async def test_half_replaced_certificates_at_renewal_keep_the_token(source, client, clock, caplog):
     await source.token()
     clock.now += 450.0
     client.script = [ConfigError("the certificate and the key can't be used together")]
@@ -263,18 +263,18 @@ async def test_without_a_token_unusable_certificates_are_raised(source, client):
 
 
 @pytest.mark.parametrize("lifetime", [0, -5])
-async def test_a_token_without_a_lifetime_is_the_servers_error(source, client, lifetime):
+async def test_token_without_a_lifetime_is_a_server_error(source, client, lifetime):
     client.lifetime = lifetime
     with pytest.raises(ServerError, match="lifetime"):
         await source.token()
 
 
-async def test_a_renewal_that_fails_returns_the_valid_token_and_waits_before_the_next(source, client, clock, caplog):
+async def test_failed_renewal_keeps_the_token_and_delays_the_next(source, client, clock, caplog):
     await source.token()
     clock.now += 450.0
     client.script = [refusal("UNAVAILABLE"), refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED")]
     assert (await looked_at(source)).token == "token-1"
-    assert "couldn't be renewed" in caplog.text
+    assert "Token renewal failed" in caplog.text
     assert (await looked_at(source)).token == "token-1"
     assert len(client.requests) == 2
     clock.now += 2.0
@@ -286,7 +286,7 @@ async def test_a_renewal_that_fails_returns_the_valid_token_and_waits_before_the
     assert (await looked_at(source)).token == "token-4"
 
 
-async def test_a_pause_after_a_failure_never_outlasts_the_token(source, client, clock):
+async def test_pause_after_a_failure_never_outlasts_the_token(source, client, clock):
     await source.token()
     clock.now += LIFETIME - 0.5
     client.script = [refusal("UNAVAILABLE")]
@@ -295,7 +295,7 @@ async def test_a_pause_after_a_failure_never_outlasts_the_token(source, client, 
     assert (await source.token()).token == "token-3"
 
 
-async def test_the_pause_between_failures_is_bounded(source, client, clock, caplog):
+async def test_pause_between_failures_is_bounded(source, client, clock, caplog):
     caplog.set_level(logging.CRITICAL)
     client.lifetime = 200_000
     await source.token()
@@ -307,7 +307,7 @@ async def test_the_pause_between_failures_is_bounded(source, client, clock, capl
         clock.now += 30.0
 
 
-async def test_a_limit_is_waited_for(source, client, clock):
+async def test_rate_limit_delays_the_next_request(source, client, clock):
     await source.token()
     clock.now += 450.0
     client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=60)]
@@ -319,14 +319,14 @@ async def test_a_limit_is_waited_for(source, client, clock):
     assert (await looked_at(source)).token == "token-3"
 
 
-async def test_a_first_request_that_fails_raises_and_the_next_call_asks_again(source, client):
+async def test_failed_first_request_raises_and_the_next_call_retries(source, client):
     client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED")]
     with pytest.raises(RateLimited):
         await source.token()
     assert (await source.token()).token == "token-2"
 
 
-async def test_an_error_that_is_not_the_services_passes(source, client):
+async def test_other_exceptions_propagate(source, client):
     def broken(_request):
         raise RuntimeError("the client is closed")
 
@@ -335,12 +335,12 @@ async def test_an_error_that_is_not_the_services_passes(source, client):
         await source.token()
 
 
-def test_a_request_that_gives_no_token_is_refused(client):
+def test_validate_only_request_is_refused(client):
     with pytest.raises(ValueError, match="validate_only"):
         TokenSource(client, TokenRequest(role="guest", validate_only=True))
 
 
-def test_a_renew_ahead_of_nothing_is_refused(client):
+def test_renew_ahead_must_be_above_zero(client):
     with pytest.raises(ValueError, match="above zero"):
         TokenSource(client, TokenRequest(role="guest"), renew_ahead=timedelta(0))
 
@@ -352,7 +352,7 @@ def test_threads_share_one_request():
 
         def issue(self, _request):
             self.gate.wait(5)
-            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+            return replace(issued_token(issued()), token=f"token-{next(self.requests)}")
 
     source = sync.TokenSource(Client(), TokenRequest(role="guest"))
     with ThreadPoolExecutor(8) as pool:
@@ -361,7 +361,7 @@ def test_threads_share_one_request():
         assert {call.result().token for call in calls} == {"token-1"}
 
 
-def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
+def test_thread_gets_the_held_token_while_another_thread_renews_it():
     class Client:
         requests = itertools.count(1)
         gate = threading.Event()
@@ -369,7 +369,7 @@ def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
         def issue(self, _request):
             if (number := next(self.requests)) > 1:
                 self.gate.wait(5)
-            return replace(_results.issued_token(issued()), token=f"token-{number}")
+            return replace(issued_token(issued()), token=f"token-{number}")
 
     clock = Clock()
     source = sync.TokenSource(Client(), TokenRequest(role="guest"), clock=clock)
@@ -382,12 +382,12 @@ def test_a_thread_gets_the_token_held_while_another_thread_renews_it():
     assert next(Client.requests) == 3
 
 
-def test_without_a_thread_to_be_had_the_token_held_is_returned_and_a_missing_one_asked_for(monkeypatch):
+def test_without_a_new_thread_tokens_are_still_returned(monkeypatch):
     class Client:
         requests = itertools.count(1)
 
         def issue(self, _request):
-            return replace(_results.issued_token(issued()), token=f"token-{next(self.requests)}")
+            return replace(issued_token(issued()), token=f"token-{next(self.requests)}")
 
     def refuse(_thread):
         raise RuntimeError("can't start new thread")

@@ -1,17 +1,17 @@
-"""The thread that follows the Workload API: it must not die in silence, or the SVID runs out with nobody told."""
+"""The thread that follows the Workload API. If it died silently, the SVID would expire unnoticed."""
 
 import threading
 
 import pytest
 import spiffe
 
-from livekit_auth._workload_api import WorkloadApi
+from livekit_auth.workload_api import WorkloadApi
 
 PATIENCE = 10  # seconds
 
 
 class Broken:
-    """A library that fails where it shouldn't: `where` is the call that raises."""
+    """A library that fails unexpectedly: `where` is the call that raises."""
 
     def __init__(self, where):
         self.where = where
@@ -40,7 +40,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("where", ["stream", "cancel", "close"])
-def test_whatever_the_library_raises_the_stream_is_opened_again_and_the_problem_is_told(monkeypatch, where):
+def test_any_library_error_reopens_the_stream_and_is_reported(monkeypatch, where):
     library, told = Broken(where), []
     monkeypatch.setattr(spiffe, "WorkloadApiClient", library)
     api = WorkloadApi("unix:///run/spire/agent.sock", warn=told.append)

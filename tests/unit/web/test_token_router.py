@@ -1,4 +1,4 @@
-"""The token endpoint: what it takes, what it serves, and what a browser learns of a refusal."""
+"""The token endpoint: its requests, its responses, and what a browser learns from a refusal."""
 
 import logging
 from datetime import timedelta
@@ -25,7 +25,7 @@ def signed_in(session: Annotated[str, Header()] = "") -> str:
 
 
 async def authorize(user: Annotated[str, Depends(signed_in)], asked: Asked) -> Access:
-    """Users may enter the consultations, under any name, and nothing else."""
+    """Users may enter consultations under any name, and nothing else."""
     room = asked.room_name or "consult-1"
     if not room.startswith("consult-"):
         raise HTTPException(403, "this isn't your room")
@@ -54,10 +54,10 @@ async def http(service):
         yield http
 
 
-# --- what it serves ---
+# --- responses ---
 
 
-async def test_a_front_end_gets_the_token_and_the_servers_url(http, service):
+async def test_front_end_gets_the_token_and_the_server_url(http, service):
     answer = await http.post(STANDARD, json={"room_name": "consult-7", "participant_name": "Ada"})
     assert (answer.status_code, answer.json()) == (201, {"server_url": URL, "participant_token": TOKEN})
     assert service.asked == [
@@ -73,33 +73,33 @@ async def test_a_front_end_gets_the_token_and_the_servers_url(http, service):
 
 
 @pytest.mark.parametrize("body", [{}, {"room_name": None}, {"room_name": ""}, {"participant_attributes": {}}])
-async def test_every_field_is_optional(http, service, body):
+async def test_all_fields_are_optional(http, service, body):
     assert (await http.post(STANDARD, json=body)).status_code == 201
     assert (service.asked[0].room, service.asked[0].name) == ("consult-1", "ada")
 
 
-async def test_what_the_user_may_set_is_in_the_token(http, service):
+async def test_permitted_fields_are_in_the_token(http, service):
     asked = {"participant_identity": "user-ada", "participant_attributes": {"colour": "red"}}
     assert (await http.post(STANDARD, json=asked)).status_code == 201
     assert service.asked[0].attributes == {"colour": "red", "plan": "free"}
 
 
-async def test_the_older_request_gets_the_older_answer(http, service):
+async def test_older_request_gets_the_older_response(http, service):
     answer = await http.post(OLDER, json={"user_id": "ada", "room": "consult-7"})
     assert (answer.status_code, answer.json()) == (200, {"token": TOKEN, "url": URL})
     assert (service.asked[0].room, service.asked[0].identity) == ("consult-7", "user-ada")
 
 
-async def test_the_older_request_may_be_in_the_url(http, service):
+async def test_older_request_may_be_in_the_url(http, service):
     answer = await http.post(f"{OLDER}?user_id=ada&room=consult-7")
     assert (answer.status_code, service.asked[0].room) == (200, "consult-7")
 
 
-async def test_the_older_request_may_name_the_identity_itself(http):
+async def test_older_request_may_name_the_identity(http):
     assert (await http.post(OLDER, json={"user_id": "user-ada"})).status_code == 200
 
 
-async def test_the_older_shape_can_be_left_out(service):
+async def test_older_endpoint_can_be_omitted(service):
     app = FastAPI()
     app.include_router(token_router(service, authorize=authorize, older_path=None, path="/token"))
     async with calling(app) as http:
@@ -112,7 +112,7 @@ async def test_only_post_is_served(http):
         assert (await http.request(method, STANDARD)).status_code == 405
 
 
-async def test_agents_are_dispatched_when_the_application_says_so(service):
+async def test_agents_are_dispatched_if_the_application_permits(service):
     def with_agents(asked: Asked) -> Access:
         return Access(room="r", identity="i", role="guest", room_config=asked.room_config)
 
@@ -125,7 +125,7 @@ async def test_agents_are_dispatched_when_the_application_says_so(service):
     assert (agent.agent_name, agent.metadata, agent.deployment) == ("scribe", "m", "d")
 
 
-async def test_the_endpoint_is_described(http):
+async def test_openapi_describes_the_endpoint(http):
     described = (await http.get("/openapi.json")).json()["paths"]
     schema = described[STANDARD]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {
@@ -138,40 +138,40 @@ async def test_the_endpoint_is_described(http):
     }
 
 
-async def test_the_token_and_every_refusal_are_described(http):
+async def test_openapi_describes_the_token_and_each_refusal(http):
     document = (await http.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
 
     def answers(path):
-        """The names of the members of each answer's body, by status."""
+        """The names of the fields of each response body, by status."""
         found = document["paths"][path]["post"]["responses"]
         refs = {status: answer["content"]["application/json"]["schema"]["$ref"] for status, answer in found.items()}
         return {status: {*schemas[ref.rpartition("/")[2]]["properties"]} for status, ref in refs.items()}
 
     refusal = {"detail", "fields", "decision_id"}
     refusals = dict.fromkeys(("400", "403", "408", "413", "415", "429", "500", "503"), refusal)
-    framework = {"422": {"detail"}}  # of what `authorize` takes, as FastAPI describes it
+    framework = {"422": {"detail"}}  # for the parameters of `authorize`, as FastAPI describes it
     assert answers(STANDARD) == {"201": {"server_url", "participant_token"}, **refusals, **framework}
     assert answers(OLDER) == {"200": {"token", "url"}, **refusals, **framework}
 
 
-# --- who decides ---
+# --- authorization ---
 
 
-def test_nothing_is_served_without_authorize(service):
+def test_authorize_is_required(service):
     with pytest.raises(TypeError, match="authorize"):
         token_router(service)
     with pytest.raises(TypeError, match="authorize"):
         token_router(service, authorize=None)
 
 
-async def test_who_is_not_signed_in_is_told_so_before_the_body_is_read(http, service):
+async def test_unauthenticated_user_is_refused_before_the_body_is_read(http, service):
     answer = await http.post(STANDARD, content=b"{broken", headers={**JSON, "session": ""})
     assert (answer.status_code, answer.json()) == (401, {"detail": "sign in first"})
     assert not service.asked
 
 
-async def test_the_applications_own_refusal_reaches_the_browser(http, service):
+async def test_applications_refusal_reaches_the_browser(http, service):
     answer = await http.post(STANDARD, json={"room_name": "board-1"})
     assert (answer.status_code, answer.json()) == (403, {"detail": "this isn't your room"})
     assert answer.headers["cache-control"] == "no-store"
@@ -187,13 +187,13 @@ async def test_the_applications_own_refusal_reaches_the_browser(http, service):
         ("room_config", {"agents": [{"agent_name": "scribe"}]}),
     ],
 )
-async def test_a_field_that_the_user_may_not_set_is_refused_by_name(http, service, field, value):
+async def test_field_that_the_user_may_not_set_is_refused_by_name(http, service, field, value):
     answer = await http.post(STANDARD, json={field: value})
     assert (answer.status_code, list(answer.json()["fields"])) == (403, [field])
     assert not service.asked
 
 
-async def test_a_room_that_the_application_replaced_is_refused(service):
+async def test_room_that_the_application_replaced_is_refused(service):
     app = FastAPI()
     app.include_router(token_router(service, authorize=lambda: Access(room="lobby", identity="i", role="guest")))
     async with calling(app) as http:
@@ -202,7 +202,7 @@ async def test_a_room_that_the_application_replaced_is_refused(service):
         assert (await http.post(STANDARD, json={"room_name": "lobby"})).status_code == 201
 
 
-async def test_another_users_id_is_refused(http, service):
+async def test_other_users_id_is_refused(http, service):
     for send in ({"json": {"user_id": "bob"}}, {"params": {"user_id": "bob"}}):
         answer = await http.post(OLDER, **send)
         assert (answer.status_code, list(answer.json()["fields"])) == (403, ["user_id"])
@@ -210,7 +210,7 @@ async def test_another_users_id_is_refused(http, service):
 
 
 @pytest.mark.parametrize("returned", [None, True, {"room": "r", "identity": "i", "role": "guest"}])
-async def test_an_authorize_that_returns_no_access_gives_none(service, returned):
+async def test_authorize_must_return_an_access(service, returned):
     app = FastAPI()
     app.include_router(token_router(service, authorize=lambda: returned))
     async with calling(app) as http:
@@ -219,12 +219,12 @@ async def test_an_authorize_that_returns_no_access_gives_none(service, returned)
 
 
 @pytest.mark.parametrize("missing", ["room", "identity", "role"])
-def test_an_access_has_a_room_an_identity_and_a_role(missing):
+def test_access_needs_a_room_an_identity_and_a_role(missing):
     with pytest.raises(ValueError, match=missing):
         Access(**{"room": "r", "identity": "i", "role": "guest", missing: ""})
 
 
-async def test_asked_means_nothing_elsewhere():
+async def test_asked_works_only_in_authorize():
     app = FastAPI()
 
     async def other(asked: Asked) -> str:
@@ -235,7 +235,7 @@ async def test_asked_means_nothing_elsewhere():
         assert (await http.post("/other", json={})).status_code == 500
 
 
-async def test_an_authorize_that_read_the_body_itself_changes_nothing(service):
+async def test_authorize_may_read_the_body_itself(service):
     async def reading(request: Request, asked: Asked) -> Access:
         await request.json()
         return Access(room=asked.room_name or "r", identity="i", role="guest")
@@ -268,7 +268,7 @@ async def test_an_authorize_that_read_the_body_itself_changes_nothing(service):
         ({"room_config": {"egress": {"room": {"file_outputs": [{"s3": {"secret": "x"}}]}}}}, ["room_config"]),
     ],
 )
-async def test_fields_that_are_unknown_or_of_another_type_are_refused_by_name(http, service, body, named):
+async def test_unknown_or_mistyped_fields_are_refused_by_name(http, service, body, named):
     answer = await http.post(STANDARD, json=body)
     assert (answer.status_code, list(answer.json()["fields"])) == (400, named)
     assert not service.asked
@@ -286,14 +286,14 @@ async def test_fields_that_are_unknown_or_of_another_type_are_refused_by_name(ht
         "application/json; boundary=x",
     ],
 )
-async def test_other_types_are_refused(http, service, kind):
+async def test_other_content_types_are_refused(http, service, kind):
     answer = await http.post(STANDARD, content=b"{}", headers={"content-type": kind} if kind else {})
     assert answer.status_code == 415
     assert not service.asked
 
 
 @pytest.mark.parametrize("kind", ["application/json", 'Application/JSON; charset="UTF-8"', "application/json;"])
-async def test_json_in_utf8_is_taken(http, kind):
+async def test_json_in_utf8_is_accepted(http, kind):
     assert (await http.post(STANDARD, content=b"{}", headers={"content-type": kind})).status_code == 201
 
 
@@ -302,11 +302,11 @@ async def test_two_content_types_are_refused(http):
     assert (await http.post(STANDARD, content=b"{}", headers=headers)).status_code == 415
 
 
-async def test_a_compressed_body_is_refused(http):
+async def test_compressed_body_is_refused(http):
     assert (await http.post(STANDARD, content=b"{}", headers={**JSON, "content-encoding": "gzip"})).status_code == 415
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_read(http):
+async def test_body_declared_too_large_is_not_read(http):
     async def never():
         raise AssertionError("it was read")
         yield b""
@@ -315,7 +315,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(http):
     assert (await http.post(STANDARD, content=never(), headers=headers)).status_code == 413
 
 
-async def test_a_body_that_turns_out_too_large_is_not_read_to_its_end(http):
+async def test_too_large_body_is_not_read_to_its_end(http):
     sent = []
 
     async def endless():
@@ -328,22 +328,22 @@ async def test_a_body_that_turns_out_too_large_is_not_read_to_its_end(http):
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "9" * 30, "٣"])
-async def test_a_length_that_is_none_is_refused(http, length):
+async def test_invalid_content_length_is_refused(http, length):
     headers = [(b"content-type", b"application/json"), (b"content-length", length.encode())]
     assert (await http.post(STANDARD, content=b"{}", headers=headers)).status_code == 400
 
 
-async def test_fields_in_the_url_and_a_body_are_refused(http):
+async def test_fields_in_both_url_and_body_are_refused(http):
     assert (await http.post(f"{OLDER}?room=consult-1", json={"room": "consult-2"})).status_code == 400
 
 
-async def test_a_field_given_twice_in_the_url_is_refused(http, service):
+async def test_duplicate_field_in_the_url_is_refused(http, service):
     answer = await http.post(f"{OLDER}?room=consult-1&room=consult-2")
     assert (answer.status_code, list(answer.json()["fields"])) == (400, ["room"])
     assert not service.asked
 
 
-# --- refusals of the service ---
+# --- refusals by the server ---
 
 
 async def refused(http, service, failure, body=None, path=STANDARD):
@@ -354,39 +354,39 @@ async def refused(http, service, failure, body=None, path=STANDARD):
     return answer
 
 
-async def test_a_denial_says_no_more_than_its_id(http, service):
+async def test_denial_shows_only_its_id(http, service):
     denied = error("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-9"})
     answer = await refused(http, service, denied)
     assert answer.status_code == 403
-    assert answer.json() == {"detail": "you may not have a token for this", "decision_id": "dec-9"}
+    assert answer.json() == {"detail": "you aren't allowed a token for this", "decision_id": "dec-9"}
 
 
-async def test_a_field_over_a_limit_is_named_as_the_front_end_names_it(http, service):
+async def test_field_over_a_limit_has_the_front_ends_name(http, service):
     broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"room": "too long", "name": "odd"})
     answer = await refused(http, service, broken, {"room_name": "consult-1", "participant_name": "A"})
     assert answer.status_code == 400
     assert answer.json()["fields"] == {"room_name": "too long", "participant_name": "odd"}
 
 
-async def test_the_older_request_has_its_own_names(http, service):
+async def test_older_request_has_its_own_field_names(http, service):
     broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"room": "too long", "identity": "odd"})
     answer = await refused(http, service, broken, {"room": "consult-1", "user_id": "ada"}, OLDER)
     assert (answer.status_code, answer.json()["fields"]) == (400, {"room": "too long", "user_id": "odd"})
 
 
-async def test_a_limit_that_the_application_broke_is_not_the_front_ends_fault(http, service):
+async def test_limit_broken_by_the_application_is_a_server_error(http, service):
     broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"role": "no such form", "room": "too long"})
     answer = await refused(http, service, broken)
     assert (answer.status_code, "fields" in answer.json()) == (500, False)
 
 
-async def test_a_rate_limit_says_when_to_come_back(http, service):
+async def test_rate_limit_has_retry_after(http, service):
     answer = await refused(http, service, error("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=7))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
 @pytest.mark.parametrize("failure", [error("UNAVAILABLE"), error("DEADLINE_EXCEEDED"), error("CANCELLED")])
-async def test_a_service_that_is_down_says_when_to_come_back(http, service, failure):
+async def test_unavailable_service_has_retry_after(http, service, failure):
     answer = await refused(http, service, failure)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
@@ -396,11 +396,11 @@ async def test_a_service_that_is_down_says_when_to_come_back(http, service, fail
     "failure",
     [error("UNAUTHENTICATED", "IDENTITY_INVALID"), error("FAILED_PRECONDITION", "NO_SIGNING_KEY"), error("INTERNAL")],
 )
-async def test_a_fault_of_the_deployment_is_not_explained_to_browsers(http, service, failure):
+async def test_deployment_fault_is_not_explained_to_browsers(http, service, failure):
     assert (await refused(http, service, failure)).status_code == 500
 
 
-async def test_why_goes_to_the_log_and_the_token_does_not(http, service, caplog):
+async def test_reason_is_logged_and_the_token_is_not(http, service, caplog):
     caplog.set_level(logging.DEBUG)
     await http.post(STANDARD, json={})
     service.failure = error("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-9"})
@@ -409,7 +409,7 @@ async def test_why_goes_to_the_log_and_the_token_does_not(http, service, caplog)
     assert TOKEN not in caplog.text
 
 
-async def test_answers_are_not_stored(http):
+async def test_responses_are_no_store(http):
     for body in ({}, {"no": 1}):
         assert (await http.post(STANDARD, json=body)).headers["cache-control"] == "no-store"
 
@@ -428,7 +428,7 @@ def mistaken() -> str:
 
 @pytest.mark.parametrize("path", [STANDARD, OLDER])
 @pytest.mark.parametrize(("fault", "status"), [(invalid, 422), (broken, 500), (mistaken, 500)])
-async def test_answers_that_the_framework_makes_are_not_stored(service, fault, status, path):
+async def test_responses_of_the_framework_are_no_store(service, fault, status, path):
     app = FastAPI()
     app.include_router(token_router(service, authorize=fault))
     async with calling(app) as http:
@@ -438,21 +438,21 @@ async def test_answers_that_the_framework_makes_are_not_stored(service, fault, s
 
 
 @pytest.mark.parametrize("path", [STANDARD, OLDER])
-async def test_answers_to_other_methods_are_not_stored(http, path):
+async def test_responses_to_other_methods_are_no_store(http, path):
     answer = await http.get(path)
     assert (answer.status_code, answer.headers["cache-control"]) == (405, "no-store")
 
 
-async def test_a_fault_of_the_application_still_reaches_who_watches_for_it(service):
+async def test_exception_of_the_application_still_reaches_monitoring(service):
     app = FastAPI()
     app.include_router(token_router(service, authorize=broken))
-    transport = httpx.ASGITransport(app)  # raises what the application raises, as middleware sees it
+    transport = httpx.ASGITransport(app)  # raises the application's exceptions, as middleware sees them
     async with httpx.AsyncClient(transport=transport, base_url="https://app.example.org") as http:
         with pytest.raises(RuntimeError, match="a fault of the application"):
             await http.post(STANDARD, json={})
 
 
-async def test_the_applications_own_handler_of_an_exception_answers_and_nothing_is_stored(service):
+async def test_response_of_an_exception_handler_is_no_store(service):
     app = FastAPI()
     app.include_router(token_router(service, authorize=broken))
     app.add_exception_handler(RuntimeError, lambda _request, _error: JSONResponse({"mine": True}, 418))
@@ -461,7 +461,7 @@ async def test_the_applications_own_handler_of_an_exception_answers_and_nothing_
     assert (answer.status_code, answer.json(), answer.headers["cache-control"]) == (418, {"mine": True}, "no-store")
 
 
-async def test_refusals_of_the_applications_framework_are_not_stored_either(service):
+async def test_refusals_of_the_framework_are_no_store(service):
     def refusing() -> Access:
         raise StarletteHTTPException(403, "not you")
 
@@ -510,12 +510,12 @@ async def test_tricks_in_the_body_get_no_token(http, service, body):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "TRACE", "QUERY"])
-async def test_a_method_override_is_no_method(http, service, method):
+async def test_method_override_is_ignored(http, service, method):
     headers = {"x-http-method-override": "POST", "x-method-override": "POST"}
     assert (await http.request(method, f"{OLDER}?_method=POST", headers=headers)).status_code == 405
     assert service.asked == []
 
 
-async def test_other_origins_are_the_applications_business(http):
+async def test_cors_is_left_to_the_application(http):
     answer = await http.post(STANDARD, json={}, headers={"origin": "https://elsewhere.example.org"})
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -1,4 +1,4 @@
-"""Receiving webhooks: who is believed, which handlers run, and what LiveKit is told."""
+"""Receiving webhooks: which are trusted, which handlers run, and how LiveKit is answered."""
 
 import asyncio
 import functools
@@ -42,7 +42,7 @@ async def http(hooks):
 
 @pytest.fixture
 def seen(hooks):
-    """The rooms of the events that the handler of participant_joined had."""
+    """The rooms of the events that the participant_joined handler got."""
     seen = []
 
     @hooks.on("participant_joined")
@@ -59,24 +59,24 @@ async def deliver(http, body=BODY, headers=SIGNED):
 # --- handlers ---
 
 
-async def test_a_handler_runs_and_the_event_is_acknowledged(http, service, seen):
+async def test_handler_runs_and_the_event_is_acknowledged(http, service, seen):
     assert (await deliver(http)).status_code == 200
     assert (seen, service.acknowledged) == (["consult-1"], {BODY})
     assert service.verified == [(BODY, SIGNED["authorization"], "")]
 
 
-async def test_a_redelivery_is_not_handled_again(http, seen):
+async def test_redelivery_is_not_handled_again(http, seen):
     assert [(await deliver(http)).status_code for _ in range(2)] == [200, 200]
     assert seen == ["consult-1"]
 
 
-async def test_an_event_that_nobody_waits_for_is_taken(http, service, seen):
+async def test_event_without_a_handler_is_accepted(http, service, seen):
     service.event_type = "room_finished"
     assert (await deliver(http)).status_code == 200
     assert seen == []
 
 
-async def test_a_handler_may_be_plain_or_partial_and_for_several_events(http, hooks, service):
+async def test_handler_may_be_plain_or_partial_and_for_several_events(http, hooks, service):
     seen = []
 
     @hooks.on("participant_joined", "participant_left")
@@ -93,7 +93,7 @@ async def test_a_handler_may_be_plain_or_partial_and_for_several_events(http, ho
     assert seen == ["participant_joined", "participant_left", "late participant_left"]
 
 
-async def test_a_plain_handler_does_not_hold_others_up(http, hooks):
+async def test_plain_handler_does_not_block_others(http, hooks):
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -107,7 +107,7 @@ async def test_a_plain_handler_does_not_hold_others_up(http, hooks):
     assert (await delivery).status_code == 200
 
 
-async def test_a_handler_of_everything_has_events_that_are_newer_than_this_version(http, hooks, service):
+async def test_handler_of_all_events_gets_unknown_types(http, hooks, service):
     seen = []
 
     @hooks.on_any
@@ -120,12 +120,12 @@ async def test_a_handler_of_everything_has_events_that_are_newer_than_this_versi
 
 
 @pytest.mark.parametrize("names", [["participant_join"], ["participant_joined", ""], []])
-def test_a_handler_for_no_event_of_livekit_is_refused(hooks, names):
+def test_handler_for_an_unknown_event_is_refused(hooks, names):
     with pytest.raises(ValueError, match="participant_joined"):
         hooks.on(*names)
 
 
-def test_the_events_are_the_contracts():
+def test_events_are_those_of_the_contract():
     names = {name.removeprefix("WEBHOOK_EVENT_TYPE_").lower() for name in WebhookEventType.keys()}  # noqa: SIM118
     assert set(EventType.__args__) == names - {"unspecified"}
 
@@ -133,7 +133,7 @@ def test_the_events_are_the_contracts():
 # --- failures: LiveKit sends it again ---
 
 
-async def test_a_failed_handler_is_logged_and_livekit_is_asked_to_send_again(http, hooks, service, seen, caplog):
+async def test_failed_handler_is_logged_and_makes_livekit_resend(http, hooks, service, seen, caplog):
     failures = [RuntimeError("the database is away")]
 
     @hooks.on("participant_joined")
@@ -150,7 +150,7 @@ async def test_a_failed_handler_is_logged_and_livekit_is_asked_to_send_again(htt
     assert (seen, service.acknowledged) == (["consult-1"] * 2, {BODY})
 
 
-async def test_other_handlers_run_though_one_fails(http, hooks):
+async def test_other_handlers_run_if_one_fails(http, hooks):
     seen = []
 
     @hooks.on("participant_joined")
@@ -165,8 +165,8 @@ async def test_other_handlers_run_though_one_fails(http, hooks):
     assert seen == ["consult-1"]
 
 
-async def test_a_plain_handler_that_raises_stopiteration_has_failed(http, hooks):
-    """Python 3.11 keeps whoever waits for a thread that raises it waiting for ever."""
+async def test_plain_handler_that_raises_stopiteration_has_failed(http, hooks):
+    """In Python 3.11, waiting for a thread that raises it never ends."""
     hooks.on("participant_joined")(lambda _event: next(iter(())))
     async with asyncio.timeout(10):
         assert (await deliver(http)).status_code == 503
@@ -184,7 +184,7 @@ async def test_a_plain_handler_that_raises_stopiteration_has_failed(http, hooks)
         error("INTERNAL", "INTERNAL"),
     ],
 )
-async def test_a_service_that_cannot_check_is_no_fault_of_livekits(http, service, seen, failure):
+async def test_failed_verification_call_makes_livekit_resend(http, service, seen, failure):
     service.failure = failure
     answer = await deliver(http)
     assert (answer.status_code, seen) == (503, [])
@@ -192,7 +192,7 @@ async def test_a_service_that_cannot_check_is_no_fault_of_livekits(http, service
     assert "internal" not in answer.text
 
 
-async def test_a_failed_acknowledgement_is_repeated_once_without_the_handlers(http, service, seen, caplog):
+async def test_failed_acknowledgement_is_retried_once_without_the_handlers(http, service, seen, caplog):
     service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     answer = await deliver(http)
     assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
@@ -202,19 +202,19 @@ async def test_a_failed_acknowledgement_is_repeated_once_without_the_handlers(ht
     assert (seen, service.acknowledged) == (["consult-1"], {BODY})
 
 
-async def test_livekit_is_asked_once_only_while_acknowledgements_keep_failing(http, service, seen):
+async def test_livekit_resends_once_while_acknowledgements_fail(http, service, seen):
     service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     assert [(await deliver(http)).status_code for _ in range(4)] == [503, 200, 200, 200]
     assert seen == ["consult-1"]
 
 
-async def test_other_bytes_under_the_id_are_handled_though_an_acknowledgement_failed(http, service, seen):
+async def test_different_body_with_the_same_id_is_handled(http, service, seen):
     service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     assert [(await deliver(http, body)).status_code for body in (BODY, BODY + b" ")] == [503, 503]
     assert seen == ["consult-1"] * 2
 
 
-async def test_a_handler_that_failed_runs_again_though_it_never_came_to_an_acknowledgement(http, hooks, service):
+async def test_failed_handler_runs_again_on_redelivery(http, hooks, service):
     runs = []
 
     @hooks.on("participant_joined")
@@ -228,7 +228,7 @@ async def test_a_handler_that_failed_runs_again_though_it_never_came_to_an_ackno
     assert len(runs) == 2
 
 
-async def test_what_is_remembered_of_failed_acknowledgements_is_bounded(service):
+async def test_memory_of_failed_acknowledgements_is_bounded(service):
     receiver = WebhookReceiver(service)
     receiver.on_any(lambda _event: None)
     service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
@@ -256,7 +256,7 @@ async def test_what_is_remembered_of_failed_acknowledgements_is_bounded(service)
         (error("RESOURCE_EXHAUSTED", message="Received message larger than max (9 vs. 4)"), 413),
     ],
 )
-async def test_a_forgery_is_refused_for_good(http, service, seen, failure, status):
+async def test_forged_webhook_is_refused_permanently(http, service, seen, failure, status):
     service.failure = failure
     answer = await deliver(http)
     assert (answer.status_code, seen) == (status, [])
@@ -271,25 +271,25 @@ async def test_a_forgery_is_refused_for_good(http, service, seen, failure, statu
         [("x-livekit-signature", "a.b.c"), ("x-livekit-signature", "d.e.f")],
     ],
 )
-async def test_a_delivery_has_exactly_one_signature(http, service, headers):
+async def test_delivery_must_have_exactly_one_signature(http, service, headers):
     answer = await deliver(http, headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert not service.verified
 
 
-async def test_the_other_header_counts_only_without_authorization(http, service):
+async def test_second_header_is_used_only_without_authorization(http, service):
     await deliver(http, headers={"x-livekit-signature": "a.b.c"})
     await deliver(http, headers={"x-livekit-signature": "a.b.c", "authorization": "d.e.f"})
     assert [authorization for _, authorization, _ in service.verified] == ["a.b.c", "d.e.f"]
 
 
-async def test_a_body_over_the_limit_is_refused_unread(http, service):
+async def test_body_over_the_limit_is_refused_unread(http, service):
     assert (await deliver(http, b"x" * (1024 * 1024 + 1))).status_code == 413
     assert (await deliver(http, b"x", {**SIGNED, "content-encoding": "gzip"})).status_code == 415
     assert not service.verified
 
 
-async def test_only_post_is_taken(http, service):
+async def test_only_post_is_accepted(http, service):
     for method in ("GET", "PUT", "DELETE"):
         assert (await http.request(method, PATH, headers=SIGNED)).status_code == 405
     assert not service.verified
@@ -303,7 +303,7 @@ async def test_only_the_named_project_may_have_signed(service):
     assert service.verified[0][2] == "beta"
 
 
-async def test_a_sender_that_goes_away_leaves_nothing_behind(service):
+async def test_disconnected_sender_leaves_nothing_behind(service):
     messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
     sent = []
 
@@ -318,8 +318,8 @@ async def test_a_sender_that_goes_away_leaves_nothing_behind(service):
     assert (sent[0]["status"], service.verified) == (400, [])
 
 
-async def test_a_body_that_does_not_arrive_is_given_up_and_livekit_sends_it_again(service, monkeypatch):
-    """It may be this process that had no time to read it."""
+async def test_body_that_does_not_arrive_makes_livekit_resend(service, monkeypatch):
+    """This process may have been too busy to read it."""
     monkeypatch.setattr("livekit_auth._web.bodies.READ_SECONDS", 0.01)
 
     async def silence():
@@ -331,12 +331,12 @@ async def test_a_body_that_does_not_arrive_is_given_up_and_livekit_sends_it_agai
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_receiver_speaks_only_http(service):
+async def test_receiver_supports_only_http(service):
     with pytest.raises(RuntimeError, match="websocket"):
         await WebhookReceiver(service)({"type": "websocket"}, None, None)
 
 
-async def test_signatures_are_not_in_the_log(http, service, seen, caplog):
+async def test_signatures_are_not_logged(http, service, seen, caplog):
     caplog.set_level(logging.DEBUG)
     await deliver(http)
     service.failure = error("UNAUTHENTICATED", "SIGNATURE_INVALID")
@@ -345,11 +345,11 @@ async def test_signatures_are_not_in_the_log(http, service, seen, caplog):
     assert SIGNED["authorization"] not in caplog.text
 
 
-# --- what an application may do wrong ---
+# --- faults of the application ---
 
 
-def test_a_handler_that_yields_is_refused_since_it_would_not_run(hooks):
-    """A call of it only makes a generator: the event would be acknowledged and nothing done."""
+def test_generator_handler_is_refused(hooks):
+    """Calling it only creates a generator: the event would be acknowledged but not handled."""
 
     async def yields(event):
         yield event
@@ -363,7 +363,7 @@ def test_a_handler_that_yields_is_refused_since_it_would_not_run(hooks):
                 register(handler)
 
 
-async def test_a_handler_whose_own_work_was_cancelled_has_failed_and_others_run(http, hooks, service):
+async def test_handler_whose_own_work_was_cancelled_has_failed(http, hooks, service):
     seen = []
 
     @hooks.on("participant_joined")
@@ -380,7 +380,7 @@ async def test_a_handler_whose_own_work_was_cancelled_has_failed_and_others_run(
     assert (seen, service.acknowledged) == (["consult-1"], set())
 
 
-async def test_what_a_partial_handler_was_given_is_not_in_the_log(http, hooks, caplog):
+async def test_arguments_of_a_partial_handler_are_not_logged(http, hooks, caplog):
     def store(event, password):
         raise OSError(event.room)
 
@@ -390,7 +390,7 @@ async def test_what_a_partial_handler_was_given_is_not_in_the_log(http, hooks, c
     assert "hunter2" not in caplog.text
 
 
-async def test_a_receiver_that_is_cancelled_acknowledges_nothing(service):
+async def test_cancelled_receiver_acknowledges_nothing(service):
     receiver = WebhookReceiver(service)
     started = asyncio.Event()
 

@@ -1,1 +1,4 @@
-"""The client for asyncio, and the source from which tools/unasync.py generates livekit_auth._sync."""
+"""The client for asyncio, from which tools/unasync.py generates livekit_auth._sync.
+
+Imports `_connection`, `_messages` and `_process`.
+"""

@@ -10,28 +10,31 @@ import typer
 from livekit_auth._async.client import AuthClient
 from livekit_auth._cli import output
 from livekit_auth._cli.options import Address, Ca, Cert, Key, Project, Timeout
-from livekit_auth._config import DEFAULT_TIMEOUT
-from livekit_auth._errors import ConfigError
-from livekit_auth._extras import how_to_install
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth._messages.errors import ConfigError
+from livekit_auth.extras import how_to_install
 
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*/[A-Za-z][A-Za-z0-9_]*")
 
 
 def agent_proxy(  # noqa: PLR0913 - the command's options
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The worker, after --.")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="The worker's command line, after --.")],
     *,
     role: Annotated[str, typer.Option(metavar="NAME", help="The role that registers the worker.")] = "agent-worker",
-    api_role: Annotated[str | None, typer.Option(metavar="NAME", help="The role of its calls to LiveKit.")] = None,
+    api_role: Annotated[str | None, typer.Option(metavar="NAME", help="The role for its LiveKit API calls.")] = None,
     allow_api: Annotated[
         list[str] | None,
-        typer.Option(metavar="METHOD", help="A call it may make, as livekit.RoomService/ListParticipants; repeatable."),
+        typer.Option(
+            metavar="METHOD",
+            help="An API call to allow, such as livekit.RoomService/ListParticipants; repeatable.",
+        ),
     ] = None,
     allow_simulation: Annotated[
-        bool, typer.Option("--allow-simulation", help="Let it make up jobs for any room.")
+        bool, typer.Option("--allow-simulation", help="Allow it to simulate jobs for any room.")
     ] = False,
     credentials_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write url, key and secret there, and not to its environment."),
+        typer.Option(metavar="FILE", help="Write url, key and secret to FILE instead of the worker's environment."),
     ] = None,
     project: Project = "",
     address: Address = None,
@@ -40,15 +43,15 @@ def agent_proxy(  # noqa: PLR0913 - the command's options
     key: Key = None,
     timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
-    """Run an agent worker of any language that thinks it holds an API key. Ends with the worker's exit code."""
+    """Run an agent worker of any language with a made-up API key. Exits with the worker's exit code."""
     with output.errors_shown(as_json=False):
         try:
-            from livekit_auth.agent_proxy._proxy import Rules  # noqa: PLC0415 - needs an extra that others don't
+            from livekit_auth.agent_proxy._proxy import Rules  # noqa: PLC0415 - only this command needs the extra
             from livekit_auth.agent_proxy._run import run  # noqa: PLC0415
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("livekit_auth"):
                 raise
-            message = f"agent-proxy needs more than is installed: {how_to_install('cli', 'livekit')}"
+            message = f"agent-proxy needs packages that aren't installed: {how_to_install('cli', 'livekit')}"
             raise ConfigError(message) from None
         for method in allow_api or []:
             if not _METHOD.fullmatch(method):

@@ -1,4 +1,4 @@
-"""The commands. Each makes its call or two, shows the answer and exits with a code for scripts."""
+"""The commands. Each makes one or two calls, shows the result and exits with a code for scripts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from livekit_auth._cli import options, output
 from livekit_auth._cli.agent_proxy import agent_proxy
 from livekit_auth._cli.options import Address, Ca, Cert, Connect, Json, Key, Project, Timeout, examples
 from livekit_auth._cli.program import Program
-from livekit_auth._config import DEFAULT_TIMEOUT
-from livekit_auth._requests import TokenRequest
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth._messages.requests import TokenRequest
 from livekit_auth.v1.grants_pb2 import Grants
 
 if TYPE_CHECKING:
-    from livekit_auth._results import Caller
+    from livekit_auth._messages.results import Caller
 
 app = typer.Typer(
     name="livekit-auth",
@@ -27,13 +27,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help as plain text, in which examples keep their lines
+    rich_markup_mode=None,  # plain-text help, in which examples keep their line breaks
 )
 app.command(epilog=examples("livekit-auth agent-proxy --role agent-worker -- node agent.js start"))(agent_proxy)
 
 
-def _print_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
-    if asked:
+def _print_version(requested: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if requested:
         output.write(f"livekit-auth {version('livekit-auth')}\n", sys.stdout)
         raise typer.Exit
 
@@ -43,14 +43,14 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001 - as typer calls it
         "export LIVEKIT_AUTH_ADDRESS=auth.example.org:8443",
         "export LIVEKIT_AUTH_CA=ca.pem LIVEKIT_AUTH_CERT=client.pem LIVEKIT_AUTH_KEY=client.key",
         "livekit-auth whoami",
-        title="Where the server is, and which certificate to show it:",
+        title="Set the server and the client certificate:",
     )
     + "\n\n"
     + examples(
-        "0  done",
+        "0  success",
         "1  refused by the server",
-        "2  misused: options, files or settings",
-        "3  no answer from the server",
+        "2  usage error: options, files or settings",
+        "3  no response from the server",
         "4  the output can't be written",
         title="Exit codes:",
     )
@@ -76,7 +76,7 @@ def token(  # noqa: PLR0913 - the command's options
     *,
     role: Annotated[str | None, typer.Option(metavar="NAME", help="A role of the policy; or --grants-file.")] = None,
     grants_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The grants as JSON, as in grants.proto; - for stdin.")
+        str | None, typer.Option(metavar="FILE", help="The grants in JSON, as in grants.proto; - for stdin.")
     ] = None,
     room: Annotated[str, typer.Option(metavar="NAME", help="The room to join.")] = "",
     identity: Annotated[str, typer.Option(metavar="ID", help="The participant's identity.")] = "",
@@ -86,9 +86,9 @@ def token(  # noqa: PLR0913 - the command's options
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="One of the participant's attributes; repeatable.")
     ] = None,
     ttl: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Such as 90s, 5m, 1h30m; the policy's default if not given.")
+        str | None, typer.Option(metavar="DURATION", help="Such as 90s, 5m, 1h30m; by default that of the policy.")
     ] = None,
-    validate_only: Annotated[bool, typer.Option("--validate-only", help="Check everything, issue nothing.")] = False,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Check everything, issue no token.")] = False,
     project: Project = "",
     address: Address = None,
     ca: Ca = None,
@@ -97,7 +97,7 @@ def token(  # noqa: PLR0913 - the command's options
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Issue a token and print it: the one command that shows a whole token."""
+    """Issue a token and print it. No other command prints a whole token."""
     with output.errors_shown(as_json=as_json):
         if (role is None) == (grants_file is None):
             raise typer.BadParameter("give either --role or --grants-file")
@@ -115,7 +115,7 @@ def token(  # noqa: PLR0913 - the command's options
         )
         with Connect(address, ca, cert, key, timeout).client() as client:
             issued = client.issue(request)
-        title = "Permitted; nothing was issued" if validate_only else "Issued"
+        title = "Permitted; no token issued" if validate_only else "Issued"
         output.show_token(issued.token, title, _fields(issued, without="token"), as_json=as_json)
 
 
@@ -128,7 +128,7 @@ def webhook(  # noqa: PLR0913 - the command's options
     *,
     body_file: Annotated[str, typer.Option(metavar="FILE", help="The request's body, byte for byte; - for stdin.")],
     authorization_file: Annotated[str, typer.Option(metavar="FILE", help="The Authorization header's value.")],
-    no_ack: Annotated[bool, typer.Option("--no-ack", help="Don't record that it was handled.")] = False,
+    no_ack: Annotated[bool, typer.Option("--no-ack", help="Don't record it as handled.")] = False,
     project: Project = "",
     address: Address = None,
     ca: Ca = None,
@@ -137,7 +137,7 @@ def webhook(  # noqa: PLR0913 - the command's options
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Check that LiveKit signed a webhook, and record it as handled, so that the next time it is a duplicate."""
+    """Verify that LiveKit signed a webhook, and record it as handled: a redelivery is then a duplicate."""
     with output.errors_shown(as_json=as_json):
         body = options.read_bytes(body_file, "--body-file")
         authorization = options.read_line(authorization_file, "--authorization-file")
@@ -168,7 +168,7 @@ def verify_token(  # noqa: PLR0913 - the command's options
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Check a LiveKit access token and show what it allows."""
+    """Verify a LiveKit access token and show what it permits."""
     with output.errors_shown(as_json=as_json):
         text = options.read_line(token_file, "--token-file")
         with Connect(address, ca, cert, key, timeout).client() as client:
@@ -190,7 +190,7 @@ def whoami(  # noqa: PLR0913 - the command's options
     timeout: Timeout = DEFAULT_TIMEOUT,
     as_json: Json = False,
 ) -> None:
-    """Show who the server takes this caller for, and what the policy lets it do."""
+    """Show how the server identifies this caller, and what the policy permits."""
     with output.errors_shown(as_json=as_json):
         with Connect(address, ca, cert, key, timeout).client() as client:
             caller = client.get_caller()
@@ -202,7 +202,7 @@ def _grants(path: str) -> Grants:
     try:
         return json_format.Parse(options.read_bytes(path, "--grants-file"), Grants())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} isn't grants as JSON: {error}", param_hint="--grants-file") from None
+        raise typer.BadParameter(f"{path} isn't grants in JSON: {error}", param_hint="--grants-file") from None
 
 
 def _fields(result: object, *, without: str = "") -> dict[str, object]:
@@ -210,7 +210,7 @@ def _fields(result: object, *, without: str = "") -> dict[str, object]:
 
 
 def _caller_fields(caller: Caller) -> dict[str, object]:
-    """The answer, with matchers as text: {"exact": "lobby"} is "exact:lobby"."""
+    """The fields of the response, with matchers as text: {"exact": "lobby"} is "exact:lobby"."""
     entries = [
         {**_fields(entry), "rooms": [*map(str, entry.rooms)], "identities": [*map(str, entry.identities)]}
         for entry in caller.allow

@@ -1,4 +1,4 @@
-"""The options and arguments that the commands share, and how their values are read."""
+"""The options that commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Cert = Annotated[
 ]
 Key = Annotated[
     str | None,
-    typer.Option("--key", metavar="FILE", envvar="LIVEKIT_AUTH_KEY", help="PEM file of its private key."),
+    typer.Option("--key", metavar="FILE", envvar="LIVEKIT_AUTH_KEY", help="PEM file of the client's private key."),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For each call, retries included.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, for errors too.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Time limit per call, including retries.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, also for errors.")]
 Project = Annotated[
-    str, typer.Option("--project", metavar="NAME", help="The LiveKit project; may be left out if there is only one.")
+    str, typer.Option("--project", metavar="NAME", help="The LiveKit project; optional if there is only one.")
 ]
 
 _DURATION = re.compile(
@@ -42,7 +42,7 @@ _DURATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Where to connect and with which files."""
+    """The connection options."""
 
     address: str | None
     ca: str | None
@@ -56,12 +56,12 @@ class Connect:
 
 
 def examples(*lines: str, title: str = "Examples:") -> str:
-    """Lines for the end of a command's help, which keep their breaks (typer's mark for that is a backspace)."""
+    """Lines for the end of a command's help that keep their line breaks (typer marks these with a backspace)."""
     return "\n  ".join(("\b", title, *lines)).replace("\b\n  ", "\b\n", 1)
 
 
 def duration(text: str) -> timedelta:
-    """Reads a duration such as "90s", "5m" or "1h30m"."""
+    """Parses a duration such as "90s", "5m" or "1h30m"."""
     if re.fullmatch("[0-9]{1,9}", text):
         raise typer.BadParameter(f"{text!r} has no unit: write {text}s or {text}m", param_hint="--ttl")
     match = _DURATION.fullmatch(text)
@@ -74,7 +74,7 @@ def duration(text: str) -> timedelta:
 
 
 def attributes(pairs: list[str]) -> dict[str, str]:
-    """Reads `key=value` pairs."""
+    """Parses `key=value` pairs."""
     for pair in pairs:
         if "=" not in pair:
             raise typer.BadParameter(f"{pair!r} isn't key=value", param_hint="--attribute")
@@ -82,16 +82,16 @@ def attributes(pairs: list[str]) -> dict[str, str]:
 
 
 def read_bytes(path: str, option: str) -> bytes:
-    """Reads a file as it is, or stdin for "-"."""
+    """Reads the bytes of a file, or of stdin for "-"."""
     try:
         return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        shown = "what was given" if "eyJ" in path else path  # a token in its file's place isn't repeated
+        shown = "the given path" if "eyJ" in path else path  # don't repeat a token given instead of a path
         raise typer.BadParameter(f"can't read {shown}: {error.strerror}", param_hint=option) from None
 
 
 def read_line(path: str, option: str) -> str:
-    """Reads a file that holds one value, without the line ending that an editor puts at its end."""
+    """Reads a file that contains one value, without a trailing line ending."""
     try:
         text = read_bytes(path, option).decode()
     except UnicodeDecodeError:

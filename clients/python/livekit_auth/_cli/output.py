@@ -1,7 +1,6 @@
-"""How results and errors are shown: JSON on stdout, or text for people on stderr beside the bare result on stdout.
+"""Shows results and errors: as JSON on stdout, or as text, with errors on stderr.
 
-Nothing is printed that could steer a terminal, wherever it comes from. Output that can't be written is an error of its
-own, told apart from everything that the server may say.
+Control characters are escaped in all output. Output that can't be written is a separate error with its own exit code.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from livekit_auth._errors import (
+from livekit_auth._messages.errors import (
     AuthError,
     ConfigError,
     Denied,
@@ -43,9 +42,9 @@ DONE = 0
 REFUSED = 1
 MISUSED = 2
 NO_ANSWER = 3
-"""Unreachable, too late, no TLS agreement, or a fault of the server: it gave no decision."""
+"""The server made no decision: unreachable, too late, no TLS connection, or an internal error."""
 NOT_WRITTEN = 4
-"""The command may have done its work, and what it printed is lost."""
+"""The command may have succeeded, but its output is lost."""
 
 CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
@@ -56,7 +55,7 @@ _REFUSALS = frozenset(
 _HINTS: list[tuple[type[AuthError], str]] = [
     (Denied, "`livekit-auth whoami` shows what this caller may do."),
     (VerificationFailed, ""),
-    (Unauthenticated, "Check the client certificate: its SPIFFE id, its CA and its validity."),
+    (Unauthenticated, "Check the client certificate: its SPIFFE ID, CA and validity."),
 ]
 
 
@@ -76,7 +75,7 @@ _NOTHING: tuple[object, ...] = (None, "", [], (), {})
 
 @contextmanager
 def errors_shown(*, as_json: bool) -> Iterator[None]:
-    """Turns the errors that a caller must expect into output and an exit code; others pass."""
+    """Turns AuthError and ConfigError into output and an exit code. Other exceptions propagate."""
     try:
         yield
     except AuthError as error:
@@ -95,7 +94,7 @@ class NotWrittenError(Exception):
 
 
 def show_misuse(error: typer.BadParameter, *, as_json: bool) -> int:
-    """Shows typer's error about options and arguments, and returns the exit code. `error` is its UsageError."""
+    """Shows typer's UsageError and returns the exit code."""
     message, context = error.format_message(), error.ctx
     if as_json:
         print_json({"error": {**_NO_ERROR, "code": "MISUSE", "message": message}})
@@ -109,8 +108,8 @@ def show_misuse(error: typer.BadParameter, *, as_json: bool) -> int:
 
 
 def show_not_written(error: NotWrittenError) -> int:
-    """Says so on stderr if that can be written, and returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # or Python would try again at its end, and say so in its own words
+    """Reports the error on stderr if possible, and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # otherwise Python would retry at exit and print its own error
         with contextlib.suppress(OSError, ValueError):
             if stream is sys.stderr:
                 stream.write(f"livekit-auth: the output can't be written: {error}\n")
@@ -122,7 +121,7 @@ def show_not_written(error: NotWrittenError) -> int:
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Writes text, with what the stream's encoding lacks escaped. Raises NotWrittenError."""
+    """Writes text, escaping what the stream's encoding lacks. Raises NotWrittenError."""
     encoding = stream.encoding or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -134,14 +133,14 @@ def write(text: str, stream: TextIO) -> None:
 
 
 def flush() -> None:
-    """Writes what is still held back. Raises NotWrittenError."""
+    """Flushes stdout and stderr. Raises NotWrittenError."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             write("", stream)
 
 
 def error_fields(error: AuthError) -> dict[str, object]:
-    """An error as JSON has it."""
+    """The fields of an error in JSON."""
     return {
         "code": error.code,
         "reason": error.reason,
@@ -155,11 +154,11 @@ def error_fields(error: AuthError) -> dict[str, object]:
 
 
 def hint(error: AuthError) -> str:
-    """What to do next, where there is something to do."""
+    """What to do next; "" if there is nothing to do."""
     if isinstance(error, RateLimited) and error.retry_after is not None:
-        return f"Try again in {error.retry_after.total_seconds():g} s."
+        return f"Retry in {error.retry_after.total_seconds():g} s."
     if error.reason == "CERTIFICATE_REVOKED":
-        return "Ask the operators of the server: its deny-list or a CRL names this workload or its certificate."
+        return "Ask the operators of the server: its deny-list or a CRL lists this workload or its certificate."
     return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
 
 
@@ -168,7 +167,7 @@ def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> Non
     if as_json:
         print_json({"error": fields})
         return
-    # The decision's id has a line of its own.
+    # The decision id has its own line.
     metadata = {key: value for key, value in cast("dict[str, str]", fields["metadata"]).items() if key != "decision_id"}
     fields = {**fields, "metadata": metadata}
     lines = [Text(f"error: {printable(str(fields['message']))}", style="bold red")]
@@ -181,7 +180,7 @@ def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> Non
 
 
 def show(title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
-    """Prints a result: as JSON, or as a table on stdout."""
+    """Prints a result on stdout, as JSON or as a table."""
     if as_json:
         print_json(fields)
     else:
@@ -189,7 +188,7 @@ def show(title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def show_token(token: str, title: str, fields: Mapping[str, object], *, as_json: bool) -> None:
-    """Prints a token: within the JSON, or alone on stdout with the rest beside it on stderr."""
+    """Prints a token: within the JSON, or alone on stdout with the other fields on stderr."""
     if as_json:
         print_json({"token": token, **fields})
         return
@@ -222,7 +221,7 @@ def _table(title: str, fields: Mapping[str, object]) -> Table:
 
 
 def _text(value: object) -> str:
-    """A value for people, safe to print: the parts of a list beside each other, records below each other."""
+    """A value as printable text: lists on one line, lists of records on one line per record."""
     match value:
         case timedelta():
             return f"{value.total_seconds():g} s"
@@ -240,7 +239,7 @@ def _text(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """What JSON has no form for."""
+    """Converts a value that JSON can't represent."""
     match value:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")

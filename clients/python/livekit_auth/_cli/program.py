@@ -1,5 +1,5 @@
-"""The program around the commands: misuse as text or JSON, output that can't be written, and the exit codes."""
-# ruff: noqa: ANN401 - typer's own options pass through as they are
+"""Runs the commands: usage errors as text or JSON, unwritable output, and exit codes."""
+# ruff: noqa: ANN401 - typer's options are passed on unchanged
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
-"""The base of what typer raises for options and arguments; it exports only this subclass."""
+"""The base class of typer's errors about options and arguments, which typer doesn't export."""
 INTERRUPTED = 130
 
 
 class Program(TyperGroup):
-    """The commands, run so that every end has its exit code and its one line."""
+    """The commands. Each way to end has its exit code and one line of output."""
 
-    def main(  # type: ignore[override] # typer's own are not keyword-only
+    def main(  # type: ignore[override] # typer's are not keyword-only
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any
     ) -> NoReturn:
         """Runs a command and exits."""
@@ -48,10 +48,10 @@ class Program(TyperGroup):
         except typer.Abort:
             return INTERRUPTED
         except SystemExit as end:
-            if not end.code:  # it printed a completion script
+            if not end.code:  # a completion script was printed
                 return output.DONE
-            raise output.NotWrittenError(BrokenPipeError()) from end  # typer's own end of a closed pipe, in its help
-        except OSError as error:  # help again, which typer prints
+            raise output.NotWrittenError(BrokenPipeError()) from end  # how typer ends when help meets a closed pipe
+        except OSError as error:  # also from printing help
             if error.errno not in output.CANNOT_WRITE:
                 raise
             raise output.NotWrittenError(error) from error

@@ -1,5 +1,5 @@
 # Generated from livekit_auth/_async/client.py by tools/unasync.py: edit that file instead.
-"""The client: one method for each RPC of AuthService."""
+"""The client: one method per RPC of AuthService."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 from tenacity import Retrying, retry_if_exception
 
-from livekit_auth import _results
-from livekit_auth._config import DEFAULT_TIMEOUT, Config, check_timeout
-from livekit_auth._errors import AuthError, not_connected, to_error, unusable
-from livekit_auth._requests import TokenRequest, encode
-from livekit_auth._retry import Attempts, is_transient
+from livekit_auth._connection.config import DEFAULT_TIMEOUT, Config, check_timeout
+from livekit_auth._connection.retry import Attempts, is_transient
+from livekit_auth._connection.trace import trace_metadata
+from livekit_auth._messages import results
+from livekit_auth._messages.errors import AuthError, not_connected, unusable
+from livekit_auth._messages.requests import TokenRequest, encode
+from livekit_auth._messages.status import to_error
+from livekit_auth._messages.webhook import VerifiedWebhook, verified_webhook
 from livekit_auth._sync.connection import Connection
-from livekit_auth._trace import trace_metadata
-from livekit_auth._webhook import VerifiedWebhook, verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from types import TracebackType
 
-    from livekit_auth._requests import Kind
-    from livekit_auth._results import Caller, IssuedToken, VerifiedToken
+    from livekit_auth._messages.requests import Kind
+    from livekit_auth._messages.results import Caller, IssuedToken, VerifiedToken
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
     from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
     from livekit_auth.v1.room_config_pb2 import RoomConfig
@@ -35,14 +36,14 @@ _ResponseT = TypeVar("_ResponseT")
 
 
 class AuthClient:
-    """A connection to livekit-auth. Keep one for the life of the process and close it at the end.
+    """A connection to livekit-auth. Keep one for the life of the process, and close it at the end.
 
-    It connects at the first call, and picks up certificate files that were renewed. Every method takes `timeout`, the
-    seconds that it may take in all, retries included; failures that may pass (UNAVAILABLE) are tried again within it.
-    Every method raises a subclass of AuthError when the call fails, and RuntimeError after `close`.
+    It connects on the first call and picks up renewed certificates. Each method takes `timeout`, its time limit in
+    seconds including retries; transient failures (UNAVAILABLE) are retried within it. Each method raises a subclass of
+    AuthError if the call fails, and RuntimeError after `close`.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the address by keyword
+    def __init__(  # noqa: PLR0913 - keyword-only except the address
         self,
         address: str | None = None,
         *,
@@ -53,14 +54,14 @@ class AuthClient:
         server_trust_domain: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
-        """Takes what isn't given from LIVEKIT_AUTH_ADDRESS (HOST:PORT), _CA, _CERT and _KEY (paths of PEM files).
+        """Takes missing values from LIVEKIT_AUTH_ADDRESS (HOST:PORT), _CA, _CERT and _KEY (paths of PEM files).
 
-        `workload_api` is the socket of a SPIFFE agent (unix:///PATH), which then gives the certificate, the CAs and
-        their renewals in place of files; where none of the files is named, SPIFFE_ENDPOINT_SOCKET does the same. This
-        waits up to `timeout` for the first SVID. The server's certificate must be signed by the bundle of
-        `server_trust_domain`, by default this workload's own.
+        `workload_api` is the socket of a SPIFFE agent (unix:///PATH) that provides the certificate, the CAs and their
+        renewals instead of files. If no file is given, SPIFFE_ENDPOINT_SOCKET does the same. The constructor then waits
+        up to `timeout` for the first SVID. The server's certificate must be signed by the bundle of
+        `server_trust_domain`, by default this workload's own trust domain.
 
-        `timeout` is every call's default, in seconds. Raises ConfigError when a setting is missing or unusable.
+        `timeout` is the default of all calls, in seconds. Raises ConfigError if a setting is missing or unusable.
         """
         config = Config.resolve(
             address,
@@ -83,10 +84,10 @@ class AuthClient:
         self.close()
 
     def close(self) -> None:
-        """Refuses new calls and closes the connection, once calls in flight have ended."""
+        """Refuses new calls, and closes the connection when the calls in flight have ended."""
         self._connection.close()
 
-    def issue_token(  # noqa: PLR0913 - the contract's fields, all by keyword
+    def issue_token(  # noqa: PLR0913 - the contract's fields, keyword-only
         self,
         *,
         room: str = "",
@@ -104,10 +105,10 @@ class AuthClient:
         validate_only: bool = False,
         timeout: float | None = None,
     ) -> IssuedToken:
-        """Issues one token, exactly as asked. The arguments are the fields of TokenRequest.
+        """Issues one token, exactly as requested. The arguments are the fields of TokenRequest.
 
-        Raises Denied, InvalidRequest, RateLimited and others of AuthError; ValueError when both role and grants are
-        given.
+        Raises Denied, InvalidRequest, RateLimited and other subclasses of AuthError; ValueError if both role and
+        grants are given.
         """
         request = TokenRequest(
             room=room,
@@ -127,35 +128,35 @@ class AuthClient:
         return self.issue(request, timeout=timeout)
 
     def issue(self, request: TokenRequest, *, timeout: float | None = None) -> IssuedToken:
-        """Issues one token: `issue_token` for a request that is at hand as a value."""
+        """Issues one token for a TokenRequest; otherwise as `issue_token`."""
         response = self._call(lambda stub: stub.IssueToken, encode(request), timeout)
-        return _results.issued_token(response, validate_only=request.validate_only)
+        return results.issued_token(response, validate_only=request.validate_only)
 
     def issue_tokens(
         self, requests: Sequence[TokenRequest], *, timeout: float | None = None
     ) -> list[IssuedToken | AuthError]:
-        """Issues up to 500 tokens, at most 1 MiB of requests. Each succeeds or fails alone.
+        """Issues up to 500 tokens, with at most 1 MiB of requests. Each succeeds or fails on its own.
 
-        The results are in the order of the requests; an entry that failed has its error there, as a value. Raises
-        AuthError only when the call fails as a whole.
+        The results are in the order of the requests; a failed entry is an error in the list. Raises AuthError only if
+        the whole call fails.
         """
         if not requests:
             return []
         batch = pb.BatchIssueTokensRequest(requests=[encode(request) for request in requests])
         response = self._call(lambda stub: stub.BatchIssueTokens, batch, timeout)
-        return _results.batch(response, requests)
+        return results.batch(response, requests)
 
     def verify_webhook(
         self, body: bytes, authorization: str, project: str = "", *, timeout: float | None = None
     ) -> VerifiedWebhook:
-        """Tells whether LiveKit signed this webhook, and whether this caller has acknowledged it before.
+        """Verifies that LiveKit signed this webhook, and checks whether this caller has already acknowledged it.
 
-        `body` is the request's body byte for byte as received, `authorization` the value of its Authorization header;
-        `project` names the only project that may have signed it. Consumes nothing: see `ack_webhook`.
-        Raises VerificationFailed when it isn't genuine, TypeError when the body isn't bytes.
+        `body` is the request body, byte for byte as received; `authorization` is the value of its Authorization
+        header; `project` restricts which project may have signed it. Doesn't acknowledge it: see `ack_webhook`.
+        Raises VerificationFailed if it isn't genuine, TypeError if the body isn't bytes.
         """
         if not isinstance(body, bytes):
-            raise TypeError(f"hand over the body's raw bytes, not {type(body).__name__}: other bytes don't verify")
+            raise TypeError(f"pass the raw bytes of the body, not {type(body).__name__}: other bytes don't verify")
         request = pb.VerifyWebhookRequest(body=body, authorization=authorization, project=project)
         response = self._call(lambda stub: stub.VerifyWebhook, request, timeout)
         return verified_webhook(response, body)
@@ -163,22 +164,23 @@ class AuthClient:
     def ack_webhook(self, event: VerifiedWebhook, *, timeout: float | None = None) -> datetime | None:
         """Records that this caller has handled a webhook, so that a redelivery is reported as a duplicate.
 
-        Returns until when the server remembers it, in UTC. An event without an id can't be recorded: returns None.
+        Returns the time until which the server remembers it, in UTC; None for an event without an id, which can't be
+        recorded.
         """
         if not event.event_id:
             return None
         request = pb.AckWebhookRequest(project=event.project, event_id=event.event_id, body_sha256=event.body_sha256)
         response = self._call(lambda stub: stub.AckWebhook, request, timeout)
-        return _results.to_datetime(response.expire_time)
+        return results.to_datetime(response.expire_time)
 
     def verify_token(self, token: str, *, timeout: float | None = None) -> VerifiedToken:
-        """Verifies a LiveKit access token, at most 3 MiB. Raises VerificationFailed when it isn't valid now."""
+        """Verifies a LiveKit access token of at most 3 MiB. Raises VerificationFailed if it isn't valid now."""
         request = pb.VerifyTokenRequest(token=token)
-        return _results.verified_token(self._call(lambda stub: stub.VerifyToken, request, timeout))
+        return results.verified_token(self._call(lambda stub: stub.VerifyToken, request, timeout))
 
     def get_caller(self, *, timeout: float | None = None) -> Caller:
-        """Who the server takes this caller for and what the policy lets it do: ask this first when denied."""
-        return _results.caller(self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
+        """Returns how the server identifies this caller and what the policy permits. Check this first when denied."""
+        return results.caller(self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
 
     def _call(
         self,
@@ -186,7 +188,7 @@ class AuthClient:
         request: _RequestT,
         timeout: float | None,
     ) -> _ResponseT:
-        """Calls until it succeeds, fails for good, or its time is over."""
+        """Retries the call until it succeeds, fails permanently, or its time is over."""
         attempts = Attempts(self._timeout if timeout is None else check_timeout(timeout))
 
         def attempt() -> _ResponseT:
@@ -197,8 +199,8 @@ class AuthClient:
                     )
                 except grpc.RpcError as error:
                     raise self._explained(attempts.failed(to_error(error)), attempts) from error
-            if response is None:  # what gRPC may make of bytes that don't parse, whatever its types say
-                raise unusable("it isn't the method's response message")
+            if response is None:  # what gRPC may return for bytes that don't parse, despite its types
+                raise unusable("not a response message of this method")
             return response
 
         retrying = Retrying(
@@ -207,7 +209,7 @@ class AuthClient:
         return retrying(attempt)
 
     def _explained(self, error: AuthError, attempts: Attempts) -> AuthError:
-        """The same error, with the cause if there was no connection and the cause is known by now."""
+        """The same error, or NotConnected if there was no connection and its cause is already known."""
         if error.code != "UNAVAILABLE" or error.reason:
             return error
         finding = self._connection.diagnose(attempts.began)

@@ -1,9 +1,8 @@
 # Generated from livekit_auth/_async/connection.py by tools/unasync.py: edit that file instead.
-"""The channel to the server: opened at first use, replaced when the certificates were renewed.
+"""The channel to the server: opened on first use, replaced when the certificates are renewed.
 
-A channel that was replaced is closed when its last call has ended, so a renewal never breaks a call. Nothing in here
-waits, apart from closing a channel that has no calls left; the lock is held for look-ups only. A forked child opens a
-channel of its own.
+A replaced channel is closed when its last call has ended, so a renewal never breaks a call. Nothing here waits, except
+for closing a channel without calls; the lock is held only for lookups. A forked child opens its own channel.
 """
 
 from __future__ import annotations
@@ -15,21 +14,22 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from livekit_auth import _channel, _fork
-from livekit_auth._certificates import open_source
-from livekit_auth._diagnosis import Diagnosis
+from livekit_auth._connection.certificates import open_source
+from livekit_auth._connection.channel import open_channel
+from livekit_auth._connection.diagnosis import Diagnosis
+from livekit_auth._process import fork
 from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from livekit_auth._config import Config
-    from livekit_auth._errors import Finding
+    from livekit_auth._connection.config import Config
+    from livekit_auth._messages.errors import Finding
 
 
 @dataclass(slots=True)
 class _Link:
-    """A channel and the calls that are using it."""
+    """A channel and the number of calls that use it."""
 
     channel: grpc.Channel
     stub: AuthServiceStub
@@ -42,27 +42,27 @@ class _Link:
 
 
 class Connection:
-    """Lends a stub for the length of a call."""
+    """Lends a stub for the duration of a call."""
 
     def __init__(self, config: Config) -> None:
-        """Takes the certificates; raises ConfigError when they can't be used. Connects at the first call."""
+        """Loads the certificates; raises ConfigError if they can't be used. Connects on the first call."""
         self._address = config.address
         self._source = open_source(config)
         self._diagnosis = Diagnosis(config)
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._closed = False
-        _fork.register(self)
+        fork.register(self)
 
     def forked(self) -> None:
-        """In a forked child: sets the parent's channel aside. The next call opens another."""
+        """Called in a forked child: sets the parent's channel aside. The next call opens a new one."""
         self._lock = threading.Lock()
-        _fork.set_aside(self._link)
+        fork.set_aside(self._link)
         self._link = None
 
     @contextmanager
     def stub(self) -> Iterator[AuthServiceStub]:
-        """A stub on the newest certificates, for one call. Raises RuntimeError after `close`."""
+        """A stub with the newest certificates, for one call. Raises RuntimeError after `close`."""
         link, replaced = self._borrow()
         try:
             if replaced is not None:
@@ -73,12 +73,12 @@ class Connection:
                 link.channel.close()
 
     def diagnose(self, began: float) -> Finding | None:
-        """Why a call that began then (time.monotonic) has no connection, if that is known by now. Never waits."""
+        """Why a call that began then (time.monotonic) has no connection, if already known. Never waits."""
         self._diagnosis.begin(self._source.current)
         return self._diagnosis.finding(began)
 
     def close(self) -> None:
-        """Refuses new calls and closes the channel; calls in flight end first, the last of them closing it."""
+        """Refuses new calls and closes the channel. If calls are in flight, the last of them closes it."""
         with self._lock:
             self._closed = True
             self._source.close()
@@ -89,7 +89,7 @@ class Connection:
             link.channel.close()
 
     def _borrow(self) -> tuple[_Link, _Link | None]:
-        """The link to use, and the one it has replaced if that can be closed already."""
+        """The link to use, and the replaced link if it can be closed now."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the client is closed")
@@ -105,11 +105,11 @@ class Connection:
             return link, replaced
 
     def _give_back(self, link: _Link) -> bool:
-        """Whether the link is to be closed now."""
+        """Whether the link must be closed now."""
         with self._lock:
             link.calls -= 1
             return link.finished
 
     def _open(self) -> _Link:
-        channel = _channel.secure(grpc.secure_channel, self._address, self._source.current)
+        channel = open_channel(grpc.secure_channel, self._address, self._source.current)
         return _Link(channel, AuthServiceStub(channel))

@@ -1,1 +1,4 @@
-"""What the web parts share: bodies read within bounds, strict JSON, refusals as HTTP answers. No web framework here."""
+"""What the web integrations share: bounded bodies, strict JSON, refusals as HTTP responses.
+
+Imports `_messages` and `v1`, and no web framework.
+"""

@@ -1,17 +1,17 @@
-"""Reads a request's body within bounds: declared sizes are refused before a byte is read, others when they go over."""
+"""Reads a request body up to a limit. A body declared too large is refused before any of it is read."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._web.responses import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
 READ_SECONDS = 10.0
-"""How long a body may take to arrive."""
+"""The time limit for a body to arrive."""
 
 _MAX_DIGITS = 20
 
@@ -24,14 +24,14 @@ class TooSlowError(RefusedError):
 
 
 async def read_body(headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes], limit: int) -> bytes:
-    """The body, at most `limit` bytes. `headers` are ASGI's: names in lower case.
+    """Reads the body, at most `limit` bytes. `headers` are those of ASGI, with names in lower case.
 
-    Raises RefusedError: 413 when it is larger, 415 when it is compressed, 400 when its declared length isn't one; and
-    TooSlowError (408) when it takes more than READ_SECONDS.
+    Raises RefusedError: 413 if it is larger, 415 if it is compressed, 400 if its declared length isn't a number; and
+    TooSlowError (408) if it takes longer than READ_SECONDS.
     """
     if any(coding.strip().lower() not in {b"", b"identity"} for coding in values(headers, b"content-encoding")):
         raise RefusedError(415, "send the body without a content-encoding")
-    too_large = RefusedError(413, f"the body may have {limit} bytes")
+    too_large = RefusedError(413, f"the body is larger than {limit} bytes")
     for length in values(headers, b"content-length"):
         if not length.isdigit() or len(length) > _MAX_DIGITS:
             raise RefusedError(400, "content-length isn't a number")
@@ -52,8 +52,8 @@ async def read_body(headers: Iterable[tuple[bytes, bytes]], chunks: AsyncIterabl
 def require_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises RefusedError (415) unless the only content type is JSON in UTF-8.
 
-    A page of another origin can send other types without asking first (the Fetch standard's "simple" requests), this
-    one only where CORS lets it.
+    A page of another origin can send other types without a preflight (the Fetch standard's "simple" requests), but
+    JSON only if CORS permits it.
     """
     types = values(headers, b"content-type")
     media, *parameters = types[0].decode("latin-1").split(";") if len(types) == 1 else [""]
@@ -63,5 +63,5 @@ def require_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    """Every value of a header, in order."""
+    """All values of a header, in order."""
     return [value for key, value in headers if key.lower() == name]

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, without what parsers disagree on: names given twice, NaN, lone surrogates, deep nesting."""
+"""Strict JSON (RFC 8259). Refuses what parsers disagree on: duplicate names, NaN, lone surrogates, deep nesting."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import math
 from typing import TYPE_CHECKING, NoReturn
 
-from livekit_auth._web.answers import RefusedError
+from livekit_auth._web.responses import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_DEPTH = 12
-"""How deep arrays and objects may nest: a room configuration needs eight."""
+"""The deepest nesting of arrays and objects. A room configuration needs eight levels."""
 
-_SHOWN = 64  # characters of a name that an answer repeats
+_SHOWN = 64  # characters of a name that a response repeats
 
 
 def parse_object(body: bytes) -> dict[str, object]:
-    """The JSON object in a body. Raises RefusedError (400), which says what is wrong."""
+    """Parses a body that is a JSON object. Raises RefusedError (400), which says what is wrong."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -37,11 +37,11 @@ def parse_object(body: bytes) -> dict[str, object]:
 
 
 def pairs_to_object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """An object's members. Raises RefusedError (400) when a name is given twice."""
+    """Builds an object from its members. Raises RefusedError (400) for a duplicate name."""
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            raise RefusedError(400, "a field is given twice", fields={_shown(name): "is given twice"})
+            raise RefusedError(400, "duplicate field", fields={_shown(name): "duplicate field"})
         members[name] = value
     return members
 
@@ -58,7 +58,7 @@ def _number(digits: str) -> float:
 
 
 def _check(value: object) -> None:
-    """Walks the value level by level, so that depth costs no stack."""
+    """Checks the value level by level, without recursion."""
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[object] = []
@@ -78,11 +78,11 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RefusedError(400, "a text has half of a surrogate pair, which UTF-8 can't hold") from None
+        raise RefusedError(400, "a string contains a lone surrogate, which UTF-8 can't encode") from None
 
 
 def _too_deep() -> RefusedError:
-    return RefusedError(400, f"the body nests deeper than {MAX_DEPTH} levels")
+    return RefusedError(400, f"the body is nested deeper than {MAX_DEPTH} levels")
 
 
 def _shown(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The made-up key that the worker is given, and the check of the tokens that it signs with it."""
+"""The made-up key that the worker gets, and the verification of tokens that it signs with it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jwt
 
 MAX_TOKEN_BYTES = 16 * 1024
 KEY_PREFIX = "APIproxy"
-"""With which every made-up key begins."""
+"""The prefix of all made-up keys."""
 
 
 class NotOurTokenError(Exception):
-    """The bearer doesn't hold the key, or the token is expired or malformed. Says no more, on purpose."""
+    """The token isn't signed with the key, or is expired or malformed. Deliberately says no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class LocalKey:
 
     @classmethod
     def new(cls) -> LocalKey:
-        """A random one."""
+        """Generates a random key."""
         return cls(f"{KEY_PREFIX}{secrets.token_hex(6)}", secrets.token_urlsafe(32))
 
     def claims(self, authorization: str) -> dict[str, Any]:
-        """The claims of the token in an Authorization header: HS256, ours, and in time. Raises NotOurTokenError."""
+        """The claims of the token in an Authorization header: HS256, this key, unexpired. Raises NotOurTokenError."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
             raise NotOurTokenError

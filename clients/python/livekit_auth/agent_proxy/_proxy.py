@@ -1,4 +1,4 @@
-"""The proxy itself: one listener on loopback, two kinds of requests, everything else refused."""
+"""The proxy: one listener on loopback, two kinds of requests; everything else is refused."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from livekit_auth import _livekit_calls
 from livekit_auth._async.token_source import Issuer, TokenSource
-from livekit_auth._errors import AuthError, ConfigError, Denied, Unauthenticated
-from livekit_auth._requests import TokenRequest
-from livekit_auth._worker_tokens import WorkerTokens
-from livekit_auth.agent_proxy import _messages
-from livekit_auth.agent_proxy._door import BACKLOG, Door
+from livekit_auth._messages.errors import AuthError, ConfigError, Denied, Unauthenticated
+from livekit_auth._messages.requests import TokenRequest
+from livekit_auth._workers import required_grants
+from livekit_auth._workers.tokens import WorkerTokens
+from livekit_auth.agent_proxy import _worker_protocol
+from livekit_auth.agent_proxy._limited_server import BACKLOG, LimitedServer
 from livekit_auth.agent_proxy._local_key import LocalKey, NotOurTokenError
-from livekit_auth.agent_proxy._way_out import proxy_for
+from livekit_auth.agent_proxy._outbound_proxy import proxy_for
+from livekit_auth.agent_proxy._worker_protocol import Ending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,9 +35,7 @@ UPSTREAM_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 30.0
 MAX_ROOMS = 64
-"""Rooms whose tokens for API calls are kept."""
-NO_STATUS = 1005
-MAX_REASON_BYTES = 123
+"""The number of rooms whose tokens for API calls are kept."""
 MESSAGES = frozenset({WSMsgType.BINARY, WSMsgType.TEXT})
 BODY_TYPES = frozenset({"application/protobuf", "application/json"})
 
@@ -45,60 +44,39 @@ _log = logging.getLogger("livekit_auth")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the worker may have."""
+    """What the worker is allowed."""
 
     role: str
     project: str = ""
     api_role: str | None = None
     allowed_api: frozenset[str] = frozenset()
-    """Methods such as livekit.RoomService/ListParticipants, exactly."""
+    """Methods such as livekit.RoomService/ListParticipants, matched exactly."""
     simulation: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """With what a connection is closed (RFC 6455, 7.4)."""
-
-    code: int = WSCloseCode.GOING_AWAY
-    reason: bytes = b""
-
-    @classmethod
-    def of(cls, last: WSMessage, *, gone: int) -> Ending:
-        """As the side that sent this last frame closed its connection; `gone` when that broke off without a word.
-
-        A close without a code (1005) goes on as a normal one.
-        """
-        if last.type is not WSMsgType.CLOSE:
-            return cls(gone)
-        code = last.data if isinstance(last.data, int) and last.data else WSCloseCode.OK
-        if code in {WSCloseCode.ABNORMAL_CLOSURE, NO_STATUS}:  # they only ever stand for what was received
-            code = gone
-        return cls(code, str(last.extra or "").encode()[:MAX_REASON_BYTES])
-
-
 class Proxy:
-    """Answers the worker. `serving` runs it."""
+    """Handles the worker's requests. `serving` runs it."""
 
     def __init__(self, client: Issuer, rules: Rules, url: str, session: aiohttp.ClientSession) -> None:
-        """`url` is the project's; the session is used for it alone.
+        """`url` is that of the project; the session is used only for it.
 
-        Raises ConfigError for rules that contradict, and for a proxy in the environment that can't be used.
+        Raises ConfigError for contradictory rules, and for an unusable proxy in the environment.
         """
         if rules.allowed_api and rules.api_role is None:
-            raise ConfigError("API calls are allowed but no role for them is named: give one too, with --api-role")
+            raise ConfigError("API calls are allowed but have no role: add --api-role")
         parts = urlsplit(url)
         if parts.scheme not in {"ws", "wss", "http", "https"} or not parts.netloc:
-            raise ConfigError(f"the project's url isn't one of a LiveKit server: {url!r}")
+            raise ConfigError(f"the project's url isn't the URL of a LiveKit server: {url!r}")
         secure = parts.scheme in {"wss", "https"}
         base = f"{parts.netloc}{parts.path.rstrip('/')}"
         self.key = LocalKey.new()
         self.address = ""
-        self.door: Door | None = None
+        self.server: LimitedServer | None = None
         self._client = client
         self._rules = rules
         self._url = f"{'wss' if secure else 'ws'}://{base}"
         self._http_url = f"{'https' if secure else 'http'}://{base}"
-        self._way_out = proxy_for(self._http_url)
+        self._outbound_proxy = proxy_for(self._http_url)
         self._session = session
         self._tokens = WorkerTokens(client, TokenRequest(role=rules.role, project=rules.project))
         self._told_of_recording = False
@@ -106,18 +84,18 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """What the worker connects to."""
+        """The URL that the worker connects to."""
         return f"ws://{self.address}"
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Checks a request, and passes it on if it is one of the two kinds."""
+        """Checks a request, and forwards it if it is one of the two kinds."""
         claims = self._claims(request)
         if isinstance(claims, web.Response):
             claims.force_close()
             return claims
-        if self.door is not None:
-            self.door.admit(request)
-        path = request.raw_path.partition("?")[0]  # as it was sent: nothing is decoded, nothing is normalised
+        if self.server is not None:
+            self.server.admit(request)
+        path = request.raw_path.partition("?")[0]  # as sent: not decoded, not normalised
         if request.method == "GET" and path == "/agent":
             return await self._agent(request, _video(claims))
         if request.method == "POST" and path.removeprefix("/twirp/") in self._rules.allowed_api and "/twirp/" in path:
@@ -125,8 +103,8 @@ class Proxy:
         return web.Response(status=404)
 
     def _claims(self, request: web.BaseRequest) -> dict[str, Any] | web.Response:
-        """What the request's token says, or the answer to one that isn't the worker's."""
-        # A page in a browser always sends its Origin; a name that was rebound to loopback shows in Host.
+        """The claims of the request's token, or the refusal of a request that isn't the worker's."""
+        # A browser always sends its Origin; a DNS name rebound to loopback shows in Host.
         if "Origin" in request.headers or request.headers.getall("Host", []) != [self.address]:
             return web.Response(status=403)
         try:
@@ -157,11 +135,11 @@ class Proxy:
                 headers={"Authorization": f"Bearer {token.token}"},
                 heartbeat=HEARTBEAT_SECONDS,
                 max_msg_size=MAX_ANSWER_BYTES,
-                proxy=self._way_out,
+                proxy=self._outbound_proxy,
             )
 
     async def _relay(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> None:
-        """Passes messages both ways until one side ends, and tells the other with which code."""
+        """Forwards messages both ways until one side closes, then closes the other with the same code."""
         ways = [
             asyncio.create_task(self._upstream(worker, livekit)),
             asyncio.create_task(self._downstream(worker, livekit)),
@@ -176,35 +154,35 @@ class Proxy:
                 if isinstance(ended, Ending):
                     ending = ended
                 elif isinstance(ended, Exception) and not isinstance(ended, (OSError, aiohttp.ClientError)):
-                    _log.error("A connection ended by a fault of the proxy: %s", type(ended).__name__)
+                    _log.error("Internal error of the proxy ended a connection: %s", type(ended).__name__)
             await worker.close(code=ending.code, message=ending.reason)
             await livekit.close(code=ending.code, message=ending.reason)
 
     async def _upstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
         while (frame := await worker.receive()).type in MESSAGES:
             try:
-                passed = _messages.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
-            except _messages.UnreadableError:
-                _log.warning("The worker sent something that isn't a message of the worker protocol; it is cut off")
+                passed = _worker_protocol.from_worker(frame.type, frame.data, simulation=self._rules.simulation)
+            except _worker_protocol.UnreadableError:
+                _log.warning("Closing the worker's connection: not a message of the worker protocol")
                 return Ending(WSCloseCode.PROTOCOL_ERROR)
             if passed is None:
-                _log.warning("A message of the worker was dropped: a simulated job, or one that isn't known")
+                _log.warning("Dropped a message of the worker: a simulated job, or an unknown kind")
             else:
                 await _send(livekit, passed)
         return Ending.of(frame, gone=WSCloseCode.GOING_AWAY)
 
     async def _downstream(self, worker: web.WebSocketResponse, livekit: aiohttp.ClientWebSocketResponse) -> Ending:
         while (frame := await livekit.receive()).type in MESSAGES:
-            with contextlib.suppress(_messages.UnreadableError):
-                await _send(worker, _messages.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
+            with contextlib.suppress(_worker_protocol.UnreadableError):
+                await _send(worker, _worker_protocol.from_livekit(frame.type, frame.data, self._url, self._unrecorded))
         ending = Ending.of(frame, gone=WSCloseCode.BAD_GATEWAY)
-        _log.info("The worker's connection to LiveKit ended with code %d", ending.code)
+        _log.info("The worker's connection to LiveKit closed with code %d", ending.code)
         return ending
 
     def _unrecorded(self) -> None:
         if not self._told_of_recording:
             self._told_of_recording = True
-            _log.warning("Jobs that LiveKit would record run unrecorded: agent-proxy has no tokens for recording")
+            _log.warning("Jobs run without recording: agent-proxy has no tokens for it")
 
     async def _call(self, request: web.BaseRequest, path: str, room: str) -> web.StreamResponse:
         if request.content_type not in BODY_TYPES:
@@ -214,20 +192,20 @@ class Proxy:
             token = await self._source(room).token()
             headers = {"Authorization": f"Bearer {token.token}", "Content-Type": request.content_type}
             url = f"{self._http_url}{path}"
-            async with self._session.post(url, data=body, headers=headers, proxy=self._way_out) as answer:
+            async with self._session.post(url, data=body, headers=headers, proxy=self._outbound_proxy) as answer:
                 content = await answer.content.read(MAX_ANSWER_BYTES + 1)
                 while len(content) <= MAX_ANSWER_BYTES and (more := await answer.content.read(MAX_ANSWER_BYTES)):
                     content += more
                 if len(content) > MAX_ANSWER_BYTES:
                     return web.Response(status=502)
-                if answer.status in _livekit_calls.REFUSED:
-                    _log.warning(_livekit_calls.refusal(path, answer.status, str(self._rules.api_role)))
+                if answer.status in required_grants.REFUSED:
+                    _log.warning(required_grants.refusal(path, answer.status, str(self._rules.api_role)))
                 return web.Response(status=answer.status, body=content, content_type=answer.content_type)
         except (AuthError, OSError, TimeoutError, aiohttp.ClientError, _RedirectedError) as error:
             return _failed(error)
 
     def _source(self, room: str) -> TokenSource:
-        """The tokens for calls about one room; those of the rooms used last are kept."""
+        """The tokens for calls about one room. Keeps those of the most recently used rooms."""
         if room not in self._sources:
             request = TokenRequest(role=self._rules.api_role, room=room, project=self._rules.project)
             self._sources[room] = TokenSource(self._client, request)
@@ -239,13 +217,13 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy]:
-    """Listens on a free loopback port until the block ends. Raises ConfigError, OSError."""
+    """Serves on a free loopback port until the block ends. Raises ConfigError, OSError."""
     timeout = aiohttp.ClientTimeout(total=UPSTREAM_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(_no_redirects,)) as session:
         proxy = Proxy(client, rules, url, session)
-        # A worker that gave up waiting is forgotten: its requests would queue while the service is away.
-        proxy.door = Door(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
-        runner = web.ServerRunner(proxy.door, shutdown_timeout=1.0)
+        # Cancel the requests of a worker that stopped waiting: they would queue while the server is unavailable.
+        proxy.server = LimitedServer(proxy.handle, handler_cancellation=True, access_log=None, logger=_http_log())
+        runner = web.ServerRunner(proxy.server, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, LOOPBACK, 0, backlog=BACKLOG).start()
@@ -256,7 +234,7 @@ async def serving(client: Issuer, rules: Rules, url: str) -> AsyncIterator[Proxy
 
 
 class _RedirectedError(Exception):
-    """LiveKit answered with a redirect. It isn't followed: the token is for one place."""
+    """LiveKit responded with a redirect. It isn't followed: the token is meant for one server."""
 
 
 async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -268,20 +246,20 @@ async def _no_redirects(request: aiohttp.ClientRequest, handler: aiohttp.ClientH
 
 
 def _http_log() -> logging.Logger:
-    """The log of aiohttp's server. Adding a filter again changes nothing."""
+    """The log of aiohttp's server. Adding the same filter again has no effect."""
     log = logging.getLogger("livekit_auth.agent_proxy")
     log.addFilter(_without_request)
     return log
 
 
 def _without_request(record: logging.LogRecord) -> bool:
-    """Takes what was sent, a token too, out of the report of a request that isn't HTTP. Lets every record pass."""
+    """Removes the request, which may contain a token, from the log record of a malformed request. Keeps the record."""
     if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.msg, record.args, record.exc_info = "A request was refused: it isn't HTTP, or is too large", (), None
+        record.msg, record.args, record.exc_info = "Refused a request: not HTTP, or too large", (), None
     return True
 
 
-async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _messages.Frame) -> None:
+async def _send(socket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, data: _worker_protocol.Frame) -> None:
     await (socket.send_bytes(data) if isinstance(data, bytes) else socket.send_str(data))
 
 
@@ -291,11 +269,11 @@ def _video(claims: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed(error: Exception) -> web.Response:
-    """The answer to a worker that can't be served. The error's text stays here, where it has no header in it."""
+    """The response when LiveKit or livekit-auth failed. Logs only errors whose text contains no headers."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         _log.warning("LiveKit refused the worker with HTTP status %d", error.status)
     elif isinstance(error, AuthError):
         _log.warning("No token for the worker: %s", error)
     else:
-        _log.warning("LiveKit can't be reached, or answers what isn't followed: %s", type(error).__name__.strip("_"))
+        _log.warning("Can't reach LiveKit, or it sent a redirect: %s", type(error).__name__.strip("_"))
     return web.Response(status=403 if isinstance(error, (Denied, Unauthenticated)) else 502)

@@ -1,7 +1,7 @@
-"""Recording and LiveKit Inference with tokens of the service, each of a role of its own.
+"""Recording and LiveKit Inference with tokens from the server, each with its own role.
 
-livekit-agents signs both with the API key. Where a role is named, its signing is replaced; where none is, recording is
-off, with one warning, and inference says what is missing. What carries a token is replaced, never what is sent where.
+livekit-agents signs both with the API key. If a role is given, that signing is replaced. Without one, recording is off,
+with one warning, and inference reports what is missing. Only tokens are replaced, never what is sent or where.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 from livekit import api
 from livekit.agents import APIConnectionError
 
-from livekit_auth._errors import AuthError, ConfigError, RateLimited, ServerError, Unavailable
-from livekit_auth.agents import _private
+from livekit_auth._messages.errors import AuthError, ConfigError, RateLimited, ServerError, Unavailable
+from livekit_auth.agents import _livekit_internals
 from livekit_auth.agents._http import STAND_IN, ApiSession
-from livekit_auth.agents._process import process_tokens
+from livekit_auth.agents._process_tokens import process_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import aiohttp
 
-    from livekit_auth.agents._process import KeptToken, WaitingSource
+    from livekit_auth.agents._process_tokens import KeptToken, WaitingSource
     from livekit_auth.agents._settings import Settings
 
 NO_INFERENCE = (
-    "LiveKit Inference has no token: give AgentServer an inference_role, a role of the policy with the grant "
+    "LiveKit Inference has no token: pass AgentServer an inference_role, a role of the policy with the grant "
     "inference.perform (and the power inference)"
 )
 NO_RECORDING = (
-    "Recording is off: give AgentServer an observability_role, a role of the policy with the grant "
+    "Recording is off: pass AgentServer an observability_role, a role of the policy with the grant "
     "observability.write (and the power observability)"
 )
 
@@ -39,18 +39,18 @@ _log = logging.getLogger("livekit_auth")
 
 
 def set_up(settings: Settings) -> None:
-    """Makes livekit-agents in this process take these tokens from the service. Doing so again changes nothing."""
+    """Makes livekit-agents in this process take these tokens from the server. Idempotent."""
     tokens = process_tokens(settings)
     if settings.inference_role is None:
-        _private.refuse_inference(NO_INFERENCE)
+        _livekit_internals.refuse_inference(NO_INFERENCE)
     else:
-        _private.sign_inference_with(_of_the_service(lambda: inference_token(tokens.inference)))
+        _livekit_internals.sign_inference_with(_token_factory(lambda: inference_token(tokens.inference)))
     if settings.observability_role is None:
-        _private.stop_recording(lambda: _log.warning(NO_RECORDING))
+        _livekit_internals.stop_recording(lambda: _log.warning(NO_RECORDING))
     else:
         recording = tokens.observability
-        _private.sign_recording_with(
-            _of_the_service(lambda: STAND_IN),
+        _livekit_internals.sign_recording_with(
+            _token_factory(lambda: STAND_IN),
             header=lambda: {"Authorization": f"Bearer {recording.wait().token}"},
             session=lambda session: _authorised(session, recording),
         )
@@ -59,7 +59,7 @@ def set_up(settings: Settings) -> None:
 def inference_token(kept: KeptToken) -> str:
     """The token for a connection to LiveKit Inference. Raises ConfigError and livekit-agents' APIConnectionError.
 
-    Without an event loop nothing can be sent, so what is made then (a model at the top of a module) gets the stand-in:
+    Without an event loop nothing can be sent, so a model that is created then, at module level, gets the stand-in:
     livekit-agents asks again before it sends.
     """
     try:
@@ -68,7 +68,7 @@ def inference_token(kept: KeptToken) -> str:
         return STAND_IN
     match kept.now():
         case None:
-            raise APIConnectionError("LiveKit Inference has no token yet: it is being asked for")
+            raise APIConnectionError("LiveKit Inference has no token yet: the request is in progress")
         case AuthError() as error:
             passing = isinstance(error, (RateLimited, Unavailable, ServerError))
             raise APIConnectionError(f"LiveKit Inference has no token: {error}", retryable=passing)
@@ -83,7 +83,7 @@ def _authorised(session: aiohttp.ClientSession, source: WaitingSource) -> ApiSes
 
 
 class _Issued:
-    """Stands where livekit-agents makes an access token: what it asks for is what the role says."""
+    """Replaces the access token that livekit-agents builds. Its grants are those of the role; setters are ignored."""
 
     def __init__(self, token: Callable[[], str]) -> None:
         self.to_jwt = token
@@ -94,11 +94,11 @@ class _Issued:
     with_identity = with_ttl = with_inference_grants = with_observability_grants = _same
 
 
-def _of_the_service(token: Callable[[], str]) -> Callable[..., Any]:
-    """The maker of access tokens for a module of livekit-agents. A key that the user's code passes still signs."""
+def _token_factory(token: Callable[[], str]) -> Callable[..., Any]:
+    """The access token factory for a module of livekit-agents. A key that the user's code passes is still used."""
 
     def make(api_key: str | None = None, api_secret: str | None = None) -> Any:  # noqa: ANN401 - AccessToken or the like
-        if api_key in {None, _private.PLACEHOLDER_KEY}:
+        if api_key in {None, _livekit_internals.PLACEHOLDER_KEY}:
             return _Issued(token)
         return api.AccessToken(api_key, api_secret)
 

@@ -1,5 +1,5 @@
-"""Two stand-ins for aiohttp's session that put a token of the service where livekit's own code put a made-up one."""
-# ruff: noqa: ANN401 - options of aiohttp and livekit-agents pass through as they are
+"""Two wrappers of aiohttp's session that replace a stand-in by a token from the server."""
+# ruff: noqa: ANN401 - options of aiohttp and livekit-agents are passed on unchanged
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import aiohttp
 
-from livekit_auth import _livekit_calls
-from livekit_auth._errors import AuthError
+from livekit_auth._messages.errors import AuthError
+from livekit_auth._workers import required_grants
 
 if TYPE_CHECKING:
-    from livekit_auth._results import IssuedToken
-    from livekit_auth._worker_tokens import WorkerTokens
+    from livekit_auth._messages.results import IssuedToken
+    from livekit_auth._workers.tokens import WorkerTokens
 
 STAND_IN = "a-token-of-livekit-auth-goes-here"
-"""What `ctx.api` is given as its token. Sent as it is, LiveKit would refuse it."""
+"""The stand-in that `ctx.api` gets as its token. LiveKit would reject it."""
 
 
 _log = logging.getLogger("livekit_auth")
 
 
 class TokenGiver(Protocol):
-    """What an authorised session needs of a TokenSource."""
+    """The part of TokenSource that an authorised session needs."""
 
     async def token(self) -> IssuedToken:
-        """A token that is valid now. Raises AuthError."""
+        """Returns a token that is valid now. Raises AuthError."""
 
 
 class WorkerRefusedError(ConnectionError):
-    """LiveKit refused the worker's connection. Its text has no header, unlike aiohttp's."""
+    """LiveKit refused the worker's connection. Unlike aiohttp's error, its text contains no headers."""
 
 
 class WorkerSession:
-    """Opens the worker's connection with a fresh token. Only what livekit-agents calls on its session is here."""
+    """Opens the worker's connection with a fresh token. Has only the methods that livekit-agents calls."""
 
     def __init__(self, session: aiohttp.ClientSession, tokens: WorkerTokens) -> None:
         self._session = session
         self._tokens = tokens
 
     async def ws_connect(self, url: str, *, headers: dict[str, str], **options: Any) -> aiohttp.ClientWebSocketResponse:
-        """Connects with a fresh token in place of the one that was passed. Raises AuthError, WorkerRefusedError."""
+        """Connects with a fresh token instead of the one passed. Raises AuthError, WorkerRefusedError."""
         try:
             token = await self._tokens.fresh()
         except AuthError as error:
-            _log.error("The service refuses the worker a token: %s", error)
+            _log.error("livekit-auth refused a token for the worker: %s", error)
             raise
         try:
             headers = {**headers, "Authorization": _bearer(token)}
@@ -62,29 +62,29 @@ class WorkerSession:
 
 
 class ApiSession:
-    """Sends requests of LiveKitAPI with a token that is valid now, through a session that belongs to someone else.
+    """Sends requests of LiveKitAPI with a valid token, through a session that it doesn't own.
 
-    The stand-in is replaced where it is found and nowhere else: aiohttp drops the header when a redirect leads to
-    another origin, and it stays dropped.
+    Only an existing stand-in is replaced: aiohttp drops the header when a redirect leads to another origin, and it
+    stays dropped.
     """
 
     def __init__(self, session: aiohttp.ClientSession, tokens: TokenGiver, *, role: str | None = None) -> None:
-        """`role` is the tokens' role, for what a refusal by LiveKit's API says."""
+        """`role` is the role of the tokens, for the log when LiveKit's API refuses one."""
         self._session = session
         self._tokens = tokens
         self._role = role
 
     @property
     def timeout(self) -> aiohttp.ClientTimeout:
-        """The session's own, which decides about attempts in other regions."""
+        """The session's own timeout, which controls attempts in other regions."""
         return self._session.timeout
 
     def post(self, url: str, **options: Any) -> Any:
-        """As aiohttp.ClientSession.post. Awaiting it raises AuthError when there is no token."""
+        """As aiohttp.ClientSession.post. Awaiting it raises AuthError if there is no token."""
         return self._session.post(url, middlewares=(self._authorise,), **options)
 
     def get(self, url: str, **options: Any) -> Any:
-        """As aiohttp.ClientSession.get. Awaiting it raises AuthError when there is no token."""
+        """As aiohttp.ClientSession.get. Awaiting it raises AuthError if there is no token."""
         return self._session.get(url, middlewares=(self._authorise,), **options)
 
     async def _authorise(
@@ -97,9 +97,9 @@ class ApiSession:
         try:
             answer = await handler(request)
         finally:
-            request.headers["Authorization"] = stand_in  # it was sent; aiohttp's errors show the headers in their repr
-        if self._role is not None and answer.status in _livekit_calls.REFUSED:
-            _log.warning(_livekit_calls.refusal(request.url.path, answer.status, self._role))
+            request.headers["Authorization"] = stand_in  # aiohttp's errors show the headers in their repr
+        if self._role is not None and answer.status in required_grants.REFUSED:
+            _log.warning(required_grants.refusal(request.url.path, answer.status, self._role))
         return answer
 
 

@@ -1,15 +1,14 @@
-"""What a worker is told, in a form that reaches its job processes; and the refusal of any LiveKit secret."""
+"""The settings of a worker, which its job processes get too; and the refusal of any LiveKit secret."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from livekit_auth._async.client import AuthClient
-from livekit_auth._config import SECRET_VARIABLES
-from livekit_auth._errors import ConfigError
+from livekit_auth._messages.errors import ConfigError
 from livekit_auth._sync.client import AuthClient as SyncAuthClient
+from livekit_auth._workers import secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 class Settings:
     """Pickled into every job process: names and paths, never a key, a secret or a token.
 
-    What is None is taken from the environment, in the process that connects.
+    A value of None is taken from the environment of the process that connects.
     """
 
     role: str
@@ -33,21 +32,19 @@ class Settings:
     key: str | None
 
     def client(self) -> AuthClient:
-        """A client with the worker's certificate. Waits for the first SVID of a SPIFFE agent. Raises ConfigError."""
+        """A client for asyncio. With a SPIFFE agent, waits for the first SVID. Raises ConfigError."""
         return AuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key)
 
     def sync_client(self) -> SyncAuthClient:
-        """The same for threads."""
+        """A client for threads."""
         return SyncAuthClient(self.address, ca=self.ca, cert=self.cert, key=self.key)
 
 
 def refuse_secrets(options: Mapping[str, object]) -> None:
-    """Raises ConfigError when a LiveKit secret is given or stands in the environment."""
+    """Raises ConfigError if a LiveKit secret is in the options or in the environment."""
     if options.get("api_secret") or options.get("api_key"):
-        raise ConfigError("this worker holds no API key or secret: leave api_key and api_secret out")
-    for variable in SECRET_VARIABLES:
-        if os.environ.get(variable):
-            raise ConfigError(
-                f"{variable} is set: this worker gets its tokens from livekit-auth and must not hold a secret. "
-                "Take it out of the worker's environment and of .env files"
-            )
+        raise ConfigError("this worker needs no API key or secret: omit api_key and api_secret")
+    secrets.refuse_secrets(
+        "this worker gets its tokens from livekit-auth and must not hold a secret. "
+        "Remove it from the worker's environment and from .env files"
+    )

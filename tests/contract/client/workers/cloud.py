@@ -1,4 +1,4 @@
-"""A worker whose job is recorded and asks a model of LiveKit Inference; what came of it goes to a file."""
+"""A worker whose job is recorded and calls LiveKit Inference. Writes the result to a file."""
 
 import json
 import os
@@ -42,7 +42,7 @@ async def ask() -> str:
 async def outcome(attempt) -> str:
     try:
         return await attempt
-    except Exception as error:  # noqa: BLE001 - the test looks at it
+    except Exception as error:  # noqa: BLE001 - the test checks it
         return f"{type(error).__name__}: {error}"
 
 
