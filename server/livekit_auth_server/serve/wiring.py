@@ -39,8 +39,8 @@ from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_sta
 from livekit_auth_server.reload.reloader import Reloader
 from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.issue import Issuer
-from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -202,7 +202,7 @@ def _new_server(
     for event in CONNECTION_EVENTS:
         connections.add((event,), 0)
     return Server(
-        methods(issuer, webhooks, Turns(clock)),
+        handlers(issuer, webhooks, Turns(clock)),
         calls,
         limits,
         reflect=settings.reflection,
