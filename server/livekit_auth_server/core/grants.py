@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache, update_wrapper
+from functools import lru_cache, update_wrapper
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
 
@@ -121,7 +121,7 @@ class AgentThreadGrants:
     delete: bool = False
 
 
-@dataclass(frozen=True)  # without slots, so that `holds_text` is found out once
+@dataclass(frozen=True, slots=True)
 class Grants:
     """All grants of a token, in the order of livekit-api's claims. None puts no claim in the token.
 
@@ -135,20 +135,23 @@ class Grants:
     agent: CloudAgentGrants | None = field(default=None, metadata={"power": "cloud_agent"})
     agent_endpoint: AgentEndpointGrants | None = None
     agent_thread: AgentThreadGrants | None = None
+    holds_text: bool = field(init=False, compare=False, repr=False)
+    """Whether any grant holds free text, of which there are as many as callers care to write."""
 
-    @cached_property
-    def holds_text(self) -> bool:
-        """Whether any grant holds free text, of which there are as many as callers care to write."""
-        return any(
+    def __post_init__(self) -> None:
+        # Found out once: it is asked several times for each token.
+        texts = any(
             len(getattr(group, text)) > few
             for name, texts in _TEXTS.items()
             if (group := getattr(self, name)) is not None
             for text, few in texts.items()
         )
+        object.__setattr__(self, "holds_text", texts)
 
 
-GROUPS: dict[str, type[Any]] = {name: get_args(hint)[0] for name, hint in get_type_hints(Grants).items()}
-"""The class of each group."""
+_HINTS = get_type_hints(Grants)
+GROUPS: dict[str, type[Any]] = {f.name: get_args(_HINTS[f.name])[0] for f in fields(Grants) if f.init}
+"""The class of each group, in the order of Grants."""
 
 
 def texts_of(group: type[Any]) -> dict[str, int]:
@@ -165,7 +168,7 @@ def texts_of(group: type[Any]) -> dict[str, int]:
     return found
 
 
-POWER_OF = {f.name: f.metadata.get("power", f.name) for f in fields(Grants) if f.name != "video"}
+POWER_OF = {f.name: f.metadata.get("power", f.name) for f in fields(Grants) if f.init and f.name != "video"}
 """The power that each group other than `video` needs."""
 
 _TEXTS = {name: texts_of(cls) for name, cls in GROUPS.items()}
@@ -261,9 +264,9 @@ def claims_template(grants: Grants) -> tuple[str, str, str]:
         before = '"video":{' + "".join(f"{text}," for text in head)
         between = ",".join(tail) + "},"
     after = "".join(
-        f'"{camel(f.name)}":{{{",".join(text for _, text in _members(group))}}},'
-        for f in fields(grants)
-        if f.name != "video" and (group := getattr(grants, f.name)) is not None
+        f'"{camel(name)}":{{{",".join(text for _, text in _members(group))}}},'
+        for name in GROUPS
+        if name != "video" and (group := getattr(grants, name)) is not None
     )
     return before, between, after
 

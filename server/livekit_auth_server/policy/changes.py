@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from livekit_auth_server.core.grants import Grants
+from livekit_auth_server.core.grants import GROUPS, Grants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,11 +148,11 @@ def _of_role(entry: str, role: str, old: Grants, new: Grants) -> Iterator[Change
 
 def _flat(grants: Grants) -> Iterator[tuple[str, object]]:
     """Each grant as "video.room_join" and its value, and each group that there is."""
-    for group in fields(Grants):
-        value = getattr(grants, group.name)
+    for group in GROUPS:
+        value = getattr(grants, group)
         if value is not None:
-            yield group.name, True
-            yield from ((f"{group.name}.{f.name}", getattr(value, f.name)) for f in fields(value))
+            yield group, True
+            yield from ((f"{group}.{f.name}", getattr(value, f.name)) for f in fields(value))
 
 
 def _text(value: object) -> str:

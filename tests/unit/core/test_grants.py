@@ -131,7 +131,7 @@ OTHER_CLAIMS = {"identity", "name", "kind", "metadata", "attributes", "sha256", 
 
 def test_every_group_of_livekit_api_has_a_counterpart():
     assert {f.name for f in fields(livekit_api.Claims)} == set(LIVEKIT_GROUPS) | OTHER_CLAIMS
-    assert [f.name for f in fields(Grants)] == list(GROUPS) == list(LIVEKIT_GROUPS)
+    assert [f.name for f in fields(Grants) if f.init] == list(GROUPS) == list(LIVEKIT_GROUPS)
 
 
 @pytest.mark.parametrize("name", GROUPS)
