@@ -10,9 +10,10 @@ from livekit_auth_server.core.identity import Identified, TrustBundles
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.workload_id import WorkloadId
+from livekit_auth_server.service.admission import ListedCaller
 from livekit_auth_server.service.batches import Batches
-from livekit_auth_server.service.calls import ListedCaller, Undecoded
 from livekit_auth_server.service.issue import Issuer
+from livekit_auth_server.service.method import Undecoded
 from livekit_auth_server.service.state import State
 from livekit_auth_server.service.turns import Turns
 from support.policies import CALLER, EVERYTHING, policy_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.audit import AuditRecord
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.policy import AllowEntry
-    from livekit_auth_server.service.calls import Finished
+    from livekit_auth_server.service.ports import FinishedCall
 
 NOW = 1_800_000_000
 SECRET = "a secret of enough bytes that only these tests know"
@@ -135,9 +136,9 @@ class AuditWatch:
 class CallLog:
     """An observer that remembers."""
 
-    calls: list[Finished] = field(default_factory=list)
+    calls: list[FinishedCall] = field(default_factory=list)
 
-    def finished(self, call: Finished) -> None:
+    def finished(self, call: FinishedCall) -> None:
         self.calls.append(call)
 
 

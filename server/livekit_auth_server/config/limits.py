@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
-from livekit_auth_server.core.limits import METHODS, UNITS, Limit
+from livekit_auth_server.core.limits import UNITS, Limit
 from livekit_auth_server.files.field_types import AnyOr, Model, ProjectName, listed, one_of, patterned
+from livekit_auth_server.service.methods import COUNTED_AS, LIMITED, WITHOUT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,15 +27,18 @@ def rate(text: object) -> str:
     return text
 
 
-def _no_batch(name: str) -> str:
-    if name == "BatchIssueTokens":
-        raise ValueError("an entry of a batch counts as IssueToken: name that")
+def _counted_by_itself(name: str) -> str:
+    if name in COUNTED_AS:
+        raise ValueError(f"{name} counts as {COUNTED_AS[name]}: name that")
     return name
 
 
 Rate = Annotated[str, BeforeValidator(rate), patterned(r"[1-9][0-9]{0,6}/[smhd]")]
 MethodName = Annotated[
-    StrictStr, AfterValidator(_no_batch), one_of(frozenset(METHODS), "method that can be limited"), listed(METHODS)
+    StrictStr,
+    AfterValidator(_counted_by_itself),
+    one_of(frozenset(LIMITED), "method that can be limited"),
+    listed(LIMITED),
 ]
 Methods = Annotated[AnyOr[MethodName], Field(min_length=1)]
 
@@ -69,8 +73,8 @@ class CallerLimit(DefaultLimit):
 
     @model_validator(mode="after")
     def _has_project(self) -> CallerLimit:
-        if self.project is not None and self.methods == ["GetCaller"]:
-            raise ValueError("GetCaller has no project, so this limit would count nothing")
+        if self.project is not None and self.methods != "any" and WITHOUT_PROJECT.issuperset(self.methods):
+            raise ValueError(f"{', '.join(self.methods)} has no project, so this limit would count nothing")
         return self
 
     def limit(self) -> Limit:

@@ -4,7 +4,9 @@ Guarantees: the schema is closed. A claim that isn't written here can't appear i
 nothing that a request holds reaches "sha256", "iss", "nbf", "exp" or "sub" except through `mint`.
 
 The classes mirror the grants of livekit-api 1.2 (livekit/api/access_token.py) field for field and in its order, so that
-a minted token equals livekit-api's to the byte. A grant is either *ordinary* or a *power* (see `Needs`).
+a minted token equals livekit-api's to the byte. A grant is either *ordinary* or a *power* (see `Needs`). Its type says
+what it may hold: a flag (bool, or bool | None where a token may be silent), a text (str), or texts (tuple[str, ...]),
+which are free unless the field's metadata lists their `values`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, update_wrapper
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +56,7 @@ class VideoGrants:
     can_publish: bool | None = True
     can_subscribe: bool | None = True
     can_publish_data: bool | None = True
-    can_publish_sources: tuple[str, ...] = ()
+    can_publish_sources: tuple[str, ...] = field(default=(), metadata={"values": TRACK_SOURCES})
     can_update_own_metadata: bool = False
     ingress_admin: bool = False
     hidden: bool = False
@@ -121,32 +123,61 @@ class AgentThreadGrants:
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """All grants of a token, in the order of livekit-api's claims. None puts no claim in the token."""
+    """All grants of a token, in the order of livekit-api's claims. None puts no claim in the token.
+
+    A group other than `video` is a power as a whole, named as the group unless its metadata says otherwise.
+    """
 
     video: VideoGrants | None = None
-    sip: SipGrants | None = field(default=None, metadata={"power": "sip"})
-    inference: InferenceGrants | None = field(default=None, metadata={"power": "inference"})
-    observability: ObservabilityGrants | None = field(default=None, metadata={"power": "observability"})
+    sip: SipGrants | None = None
+    inference: InferenceGrants | None = None
+    observability: ObservabilityGrants | None = None
     agent: CloudAgentGrants | None = field(default=None, metadata={"power": "cloud_agent"})
-    agent_endpoint: AgentEndpointGrants | None = field(default=None, metadata={"power": "agent_endpoint"})
-    agent_thread: AgentThreadGrants | None = field(default=None, metadata={"power": "agent_thread"})
+    agent_endpoint: AgentEndpointGrants | None = None
+    agent_thread: AgentThreadGrants | None = None
+    holds_text: bool = field(init=False, compare=False, repr=False)
+    """Whether any grant holds free text, of which there are as many as callers care to write."""
+
+    def __post_init__(self) -> None:
+        # Found out once: it is asked several times for each token.
+        texts = any(
+            len(getattr(group, text)) > few
+            for name, texts in _TEXTS.items()
+            if (group := getattr(self, name)) is not None
+            for text, few in texts.items()
+        )
+        object.__setattr__(self, "holds_text", texts)
 
 
-GROUPS: dict[str, type[Any]] = {
-    "video": VideoGrants,
-    "sip": SipGrants,
-    "inference": InferenceGrants,
-    "observability": ObservabilityGrants,
-    "agent": CloudAgentGrants,
-    "agent_endpoint": AgentEndpointGrants,
-    "agent_thread": AgentThreadGrants,
-}
+_HINTS = get_type_hints(Grants)
+GROUPS: dict[str, type[Any]] = {f.name: get_args(_HINTS[f.name])[0] for f in fields(Grants) if f.init}
+"""The class of each group, in the order of Grants."""
+
+
+def texts_of(group: type[Any]) -> dict[str, int]:
+    """The grants of a group that hold text, and how many values each may have without being free text.
+
+    Raises TypeError for a grant of another type than the module's docstring names.
+    """
+    found = {}
+    for f, hint in ((f, get_type_hints(group)[f.name]) for f in fields(group)):
+        if hint in (str, tuple[str, ...]):
+            found[f.name] = len(f.metadata.get("values", ())) if hint is not str else 0
+        elif hint not in (bool, bool | None):
+            raise TypeError(f"{group.__name__}.{f.name} is neither a flag nor text")
+    return found
+
+
+POWER_OF = {f.name: f.metadata.get("power", f.name) for f in fields(Grants) if f.init and f.name != "video"}
+"""The power that each group other than `video` needs."""
+
+_TEXTS = {name: texts_of(cls) for name, cls in GROUPS.items()}
 
 # Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be,
 # so that a grant added above is a power until somebody decides that it is ordinary.
 POWERS = frozenset(
     {f.name for f in fields(VideoGrants)} - ORDINARY_GRANTS
-    | {f.metadata["power"] for f in fields(Grants) if f.metadata}
+    | set(POWER_OF.values())
     | {"kind", "room_preset", "room_config", "room_config_egress", "room_config_agents", "long_ttl"}
 )
 
@@ -166,6 +197,10 @@ class RoomConfig:
 T = TypeVar("T")
 
 
+_TRI_STATE = frozenset(name for name, hint in get_type_hints(VideoGrants).items() if hint == bool | None)
+"""Grants about which a token may be silent."""
+
+
 class remembered(Generic[T]):  # noqa: N801 - a decorator
     """Caches what a function makes of grants, those that hold text in a cache of their own."""
 
@@ -175,9 +210,7 @@ class remembered(Generic[T]):  # noqa: N801 - a decorator
 
     def __call__(self, grants: Grants) -> T:
         """The function's value, made now or before."""
-        video = grants.video
-        texts = video is not None and (video.destination_room or len(video.can_publish_sources) > len(TRACK_SOURCES))
-        return (self.of_texts if texts or grants.agent_endpoint or grants.agent_thread else self.of_flags)(grants)
+        return (self.of_texts if grants.holds_text else self.of_flags)(grants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +230,8 @@ def needs(grants: Grants) -> Needs:
     video = grants.video
     named = {f.name for f in fields(video) if getattr(video, f.name)} if video else set()
     if video:  # silence means true to LiveKit
-        named |= {n for n in ("can_publish", "can_subscribe", "can_publish_data") if getattr(video, n) is None}
-    groups = {f.metadata["power"] for f in fields(grants) if f.metadata and getattr(grants, f.name) is not None}
+        named |= {name for name in _TRI_STATE if getattr(video, name) is None}
+    groups = {power for name, power in POWER_OF.items() if getattr(grants, name) is not None}
     return Needs(
         ordinary=frozenset(named & ORDINARY_GRANTS),
         powers=frozenset(named - ORDINARY_GRANTS | groups),
@@ -231,9 +264,9 @@ def claims_template(grants: Grants) -> tuple[str, str, str]:
         before = '"video":{' + "".join(f"{text}," for text in head)
         between = ",".join(tail) + "},"
     after = "".join(
-        f'"{camel(f.name)}":{{{",".join(text for _, text in _members(group))}}},'
-        for f in fields(grants)
-        if f.name != "video" and (group := getattr(grants, f.name)) is not None
+        f'"{camel(name)}":{{{",".join(text for _, text in _members(group))}}},'
+        for name in GROUPS
+        if name != "video" and (group := getattr(grants, name)) is not None
     )
     return before, between, after
 
@@ -247,9 +280,6 @@ def _members(group: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any of 
         if value is False and isinstance(group, VideoGrants) and f.name not in _TRI_STATE:
             continue  # livekit-api's default for these is None, which it drops
         yield f.name, f'"{camel(f.name)}":{json.dumps(value, separators=(",", ":"))}'
-
-
-_TRI_STATE = frozenset({"can_publish", "can_subscribe", "can_publish_data"})
 
 
 def room_member(room: str) -> str:

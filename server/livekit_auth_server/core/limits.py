@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-METHODS = ("IssueToken", "VerifyWebhook", "AckWebhook", "VerifyToken", "GetCaller")
-"""What a limit can name. An entry of BatchIssueTokens counts as an IssueToken."""
 
 GRAINS = 256
 """How many times within a window are told apart. Calls closer together leave it together, with the last of them."""

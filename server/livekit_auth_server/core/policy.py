@@ -10,7 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, Literal, NoReturn, final
 
 from livekit_auth_server.core.grants import Grants, Needs, RoomConfig, needs
 from livekit_auth_server.core.refusal import Reason, Violation
@@ -70,6 +70,10 @@ class AllowEntry:
     max_ttl: int = TTL_LIMIT
 
 
+Permission = Literal["projects", "verify_webhooks", "verify_tokens"]
+"""What a policy gives a caller in some projects, by its field of CallerPolicy: to issue tokens, or to verify."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallerPolicy:
     """What one workload identity may do, and how often."""
@@ -84,6 +88,11 @@ class CallerPolicy:
     def __post_init__(self) -> None:
         sets = {entry.projects for entry in self.entries}
         object.__setattr__(self, "projects", sets.pop() if len(sets) == 1 else frozenset().union(*sets))
+
+    def permitted(self, permission: Permission | None) -> frozenset[str]:
+        """The projects in which the caller has this permission; none for None."""
+        found: frozenset[str] = getattr(self, permission) if permission is not None else frozenset()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ def _group(claims: Mapping[str, Any], name: str, cls: type[Any]) -> Any:  # noqa
         if isinstance(f.default, tuple):
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise _malformed(f'"{camel(name)}.{camel(f.name)}" isn\'t a list of strings')
-            allowed = TRACK_SOURCES if f.name == "can_publish_sources" else value
+            allowed = f.metadata.get("values", value)
             values[f.name] = tuple(item for item in value if item in allowed)
             if value and not values[f.name]:  # an empty list is every source to LiveKit, a list of unknown ones none
                 values["can_publish"] = False

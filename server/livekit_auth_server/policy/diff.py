@@ -1,44 +1,28 @@
 """What a change of policy alters, caller by caller: by what is decided, not by what is written.
 
-Guarantees: roles are compared by what they grant, at each caller that may use them; entries in another order differ
-only where both permit some request, so that another one decides; two policies that decide alike have no difference.
+Guarantees: every field of a caller and of an entry is compared; roles are compared by what they grant, at each caller
+that may use them; entries in another order differ only where both permit some request, so that another one decides; two
+policies that decide alike have no difference.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from livekit_auth_server.core.grants import Grants, needs
+from livekit_auth_server.core.grants import needs
+from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
+from livekit_auth_server.policy.changes import Change, Name, OneValue, RolesOf, Rule, Side, rules_of
 from livekit_auth_server.policy.explain import limit_texts, matcher_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
+    from livekit_auth_server.core.policy import Matcher, Policy
+    from livekit_auth_server.policy.changes import Kind, Roles
 
-Kind = Literal["gained", "lost", "changed"]
-Pair = tuple["AllowEntry", "AllowEntry"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that a caller gains, loses or has differently. `entry` is empty for what isn't an entry's."""
-
-    kind: Kind
-    entry: str
-    field: str
-    value: str
-    was: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.entry}: " if self.entry else ""
-        value = f"{self.was or 'none'} -> {self.value or 'none'}" if self.kind == "changed" else self.value
-        return f"{_SIGNS[self.kind]} {place}{self.field} {value}"
-
-
-_SIGNS = {"gained": "+", "lost": "-", "changed": "~"}
+Pair = tuple[AllowEntry, AllowEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +43,26 @@ def diff(old: Policy, new: Policy) -> list[CallerDiff]:
         if before is not None and after is not None:
             if before == after and (not edited or all(edited.isdisjoint(entry.roles) for entry in after.entries)):
                 continue
-            changes = tuple(_of_caller(before, after, old.roles, new.roles))
+            changes = tuple(_differences(_CALLER, "", Side(before, old.roles), Side(after, new.roles)))
             if changes:
                 found.append(CallerDiff(name, "changed", changes))
         elif after is not None:
-            found.append(CallerDiff(name, "added", tuple(_whole("gained", after, new.roles))))
+            found.append(CallerDiff(name, "added", _whole("gained", Side(after, new.roles))))
         elif before is not None:
-            found.append(CallerDiff(name, "removed", tuple(_whole("lost", before, old.roles))))
+            found.append(CallerDiff(name, "removed", _whole("lost", Side(before, old.roles))))
     return found
 
 
-def _of_caller(
-    old: CallerPolicy, new: CallerPolicy, old_roles: Mapping[str, Grants], new_roles: Mapping[str, Grants]
-) -> Iterator[Change]:
-    pairs, lost, gained = _matched(old.entries, new.entries, old_roles, new_roles)
-    for before, after in pairs:
-        yield from _of_entry(before, after, old_roles, new_roles)
-    yield from (_entry("lost", entry, old_roles) for entry in lost)
-    yield from (_entry("gained", entry, new_roles) for entry in gained)
-    yield from _order(pairs, new.entries, new_roles)
-    yield from _sets("", "verify.webhooks", old.verify_webhooks, new.verify_webhooks)
-    yield from _sets("", "verify.tokens", old.verify_tokens, new.verify_tokens)
-    if limit_texts(old.limits) != limit_texts(new.limits):
-        yield Change("changed", "", "limits", ", ".join(limit_texts(new.limits)), ", ".join(limit_texts(old.limits)))
+def _whole(kind: Kind, caller: Side) -> tuple[Change, ...]:
+    """All that a caller has, which is new or gone."""
+    return tuple(change for name, rule in _CALLER.items() for change in rule.whole(kind, caller.of(name)))
 
 
 def _matched(
     old: Sequence[AllowEntry],
     new: Sequence[AllowEntry],
-    old_roles: Mapping[str, Grants],
-    new_roles: Mapping[str, Grants],
+    old_roles: Roles,
+    new_roles: Roles,
 ) -> tuple[list[Pair], list[AllowEntry], list[AllowEntry]]:
     """Entries that belong together, in the old order: of one name and meaning, else of one of the two; lost; gained."""
     left = list(new)
@@ -112,105 +86,71 @@ def _matched(
     return pairs, [before for before in old if before.name not in partner], left
 
 
-def _meaning(entry: AllowEntry, roles: Mapping[str, Grants]) -> tuple[object, ...]:
+def _meaning(entry: AllowEntry, roles: Roles) -> tuple[object, ...]:
     """What an entry permits, without its name."""
-    return (
-        entry.projects,
-        frozenset((name, roles[name]) for name in entry.roles),
-        entry.grants,
-        entry.powers,
-        frozenset(matcher_rules(entry.rooms)),
-        frozenset(matcher_rules(entry.identities)),
-        entry.default_ttl,
-        entry.max_ttl,
-    )
+    return tuple(rule.meaning(getattr(entry, name), roles) for name, rule in _ENTRY.items())
 
 
-def _of_entry(
-    old: AllowEntry, new: AllowEntry, old_roles: Mapping[str, Grants], new_roles: Mapping[str, Grants]
-) -> Iterator[Change]:
-    name = new.name
-    if old.name != name:
-        yield Change("changed", name, "name", name, old.name)
-    for what in ("projects", "roles", "grants", "powers"):
-        yield from _sets(name, what, getattr(old, what), getattr(new, what))
-    for role in sorted(old.roles & new.roles):
-        yield from _of_role(name, role, old_roles[role], new_roles[role])
-    for what in ("rooms", "identities"):
-        yield from _sets(name, what, matcher_rules(getattr(old, what)), matcher_rules(getattr(new, what)))
-    for what, before, after in (
-        ("ttl.default", old.default_ttl, new.default_ttl),
-        ("ttl.max", old.max_ttl, new.max_ttl),
-    ):
-        if before != after:
-            yield Change("changed", name, what, f"{after} s", f"{before} s")
+def _differences(rules: Mapping[str, Rule], entry: str, old: Side, new: Side) -> Iterator[Change]:
+    """The changes of every field of two callers or two entries."""
+    for name, rule in rules.items():
+        yield from rule.changes(entry, old.of(name), new.of(name))
 
 
-def _of_role(entry: str, role: str, old: Grants, new: Grants) -> Iterator[Change]:
-    if old == new:
-        return
-    before, after = dict(_flat(old)), dict(_flat(new))
-    for grant in sorted(before.keys() | after):
-        was, value = before.get(grant, False), after.get(grant, False)
-        if was == value:
-            continue
-        if isinstance(was, bool) and isinstance(value, bool):
-            yield Change("gained" if value else "lost", entry, f"role {role}", grant)
-        else:
-            yield Change("changed", entry, f"role {role} {grant}", _text(value), _text(was))
+@dataclass(frozen=True, slots=True)
+class _Entries(Rule):
+    """The entries of a caller: each new one is compared with the old one that it belongs to."""
+
+    def changes(self, _entry: str, old: Side, new: Side) -> Iterator[Change]:
+        """Changes in entries that both have, and entries that are lost, gained or in another order."""
+        pairs, lost, gained = _matched(old.value, new.value, old.roles, new.roles)
+        for before, after in pairs:
+            yield from _differences(_ENTRY, after.name, Side(before, old.roles), Side(after, new.roles))
+        yield from (_whole_entry("lost", entry, old.roles) for entry in lost)
+        yield from (_whole_entry("gained", entry, new.roles) for entry in gained)
+        yield from _order(pairs, new.value, new.roles)
+
+    def whole(self, kind: Kind, side: Side) -> Iterator[Change]:
+        """Each entry as a whole."""
+        return (_whole_entry(kind, entry, side.roles) for entry in side.value)
 
 
-def _flat(grants: Grants) -> Iterator[tuple[str, object]]:
-    """Each grant as "video.room_join" and its value, and each group that there is."""
-    for group in fields(Grants):
-        value = getattr(grants, group.name)
-        if value is not None:
-            yield group.name, True
-            yield from ((f"{group.name}.{f.name}", getattr(value, f.name)) for f in fields(value))
+_ENTRY = rules_of(
+    AllowEntry,
+    {
+        "name": Name("name", lambda name: (name,)),
+        "projects": Rule("projects", sorted),
+        "roles": RolesOf("roles", sorted),
+        "grants": Rule("grants", sorted),
+        "powers": Rule("powers", sorted),
+        "rooms": Rule("rooms", matcher_rules),
+        "identities": Rule("identities", matcher_rules),
+        "default_ttl": OneValue("ttl.default", lambda ttl: (f"{ttl} s",)),
+        "max_ttl": OneValue("ttl.max", lambda ttl: (f"{ttl} s",), "at most {}"),
+    },
+)
+_CALLER = rules_of(
+    CallerPolicy,
+    {
+        "id": Name("id", lambda name: (name,)),
+        "entries": _Entries("entry", lambda entries: [entry.name for entry in entries]),
+        "verify_webhooks": Rule("verify.webhooks", sorted),
+        "verify_tokens": Rule("verify.tokens", sorted),
+        "limits": OneValue("limits", limit_texts),
+    },
+)
 
 
-def _text(value: object) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value or "")
-
-
-def _sets(entry: str, what: str, old: Iterable[str], new: Iterable[str]) -> Iterator[Change]:
-    before, after = set(old), set(new)
-    yield from (Change("lost", entry, what, value) for value in sorted(before - after))
-    yield from (Change("gained", entry, what, value) for value in sorted(after - before))
-
-
-def _whole(kind: Literal["gained", "lost"], caller: CallerPolicy, roles: Mapping[str, Grants]) -> Iterator[Change]:
-    """All that a caller has, which is new or gone."""
-    yield from (_entry(kind, entry, roles) for entry in caller.entries)
-    for what, projects in (("verify.webhooks", caller.verify_webhooks), ("verify.tokens", caller.verify_tokens)):
-        yield from (Change(kind, "", what, project) for project in sorted(projects))
-    if caller.limits:
-        yield Change(kind, "", "limits", ", ".join(limit_texts(caller.limits)))
-
-
-def _entry(kind: Kind, entry: AllowEntry, roles: Mapping[str, Grants]) -> Change:
+def _whole_entry(kind: Kind, entry: AllowEntry, roles: Roles) -> Change:
     """An entry as a whole, with what its roles grant."""
-    granted = [f"{role} ({', '.join(_granted(roles[role]))})" for role in sorted(entry.roles)]
-    parts = {
-        "projects": sorted(entry.projects),
-        "roles": granted,
-        "grants": sorted(entry.grants),
-        "powers": sorted(entry.powers),
-        "rooms": matcher_rules(entry.rooms),
-        "identities": matcher_rules(entry.identities),
-        "ttl": [f"{entry.default_ttl} s", f"at most {entry.max_ttl} s"],
-    }
+    parts: dict[str, list[str]] = {}
+    for name, rule in _ENTRY.items():
+        parts.setdefault(rule.label.partition(".")[0], []).extend(rule.shown(getattr(entry, name), roles))
     text = "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items() if values)
     return Change(kind, entry.name, "entry", f"[{text}]")
 
 
-def _granted(grants: Grants) -> Iterator[str]:
-    for name, value in _flat(grants):
-        if value and "." in name:
-            yield name if value is True else f"{name}={_text(value)}"
-
-
-def _order(pairs: Sequence[Pair], new: Sequence[AllowEntry], roles: Mapping[str, Grants]) -> Iterator[Change]:
+def _order(pairs: Sequence[Pair], new: Sequence[AllowEntry], roles: Roles) -> Iterator[Change]:
     """Entries that have changed places and could both permit a request."""
     places = {entry.name: place for place, entry in enumerate(new)}
     for (_, first), (_, second) in combinations(pairs, 2):
@@ -218,7 +158,7 @@ def _order(pairs: Sequence[Pair], new: Sequence[AllowEntry], roles: Mapping[str,
             yield Change("changed", second.name, "order", f"before {first.name}", f"after {first.name}")
 
 
-def _overlap(one: AllowEntry, other: AllowEntry, roles: Mapping[str, Grants]) -> bool:
+def _overlap(one: AllowEntry, other: AllowEntry, roles: Roles) -> bool:
     """Whether both entries could permit one request."""
     if one.projects.isdisjoint(other.projects):
         return False

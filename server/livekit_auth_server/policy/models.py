@@ -23,7 +23,7 @@ from pydantic import (
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from livekit_auth_server.config.limits import CallerLimit  # noqa: TC001 - pydantic reads it
-from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, TRACK_SOURCES, Grants
+from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWER_OF, POWERS
 from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.files.field_types import (
@@ -178,24 +178,24 @@ class CallerEntry(Model):
     )
 
 
-def _strict(hint: Any, name: str) -> Any:  # noqa: ANN401 - types
+_STRICT = {bool: Flag, bool | None: Flag, str: Text, tuple[str, ...]: list[Text]}
+
+
+def _strict(hint: Any, values: tuple[str, ...]) -> Any:  # noqa: ANN401 - types
     """The type of a role's field: no "yes" for true, and no null."""
-    if name == "can_publish_sources":
-        return list[Literal[TRACK_SOURCES]]  # type: ignore[valid-type]
-    return {str: Text, tuple[str, ...]: list[Text]}.get(hint, Flag)
+    return list[Literal[values]] if values else _STRICT[hint]  # type: ignore[valid-type]
 
 
 def _grant_models() -> Iterator[tuple[str, Any]]:
     """A model for each group of grants, made of its dataclass, so that the two can't differ."""
     for name, group in GROUPS.items():
         hints = get_type_hints(group)
-        power = next(f.metadata.get("power", "") for f in fields(Grants) if f.name == name)
         members: dict[str, Any] = {
             f.name: (
-                _strict(hints[f.name], f.name),
+                _strict(hints[f.name], f.metadata.get("values", ())),
                 Field(
                     default=list(f.default) if isinstance(f.default, tuple) else f.default,
-                    description=_about(power or f.name),
+                    description=_about(POWER_OF.get(name, f.name)),
                 ),
             )
             for f in fields(group)

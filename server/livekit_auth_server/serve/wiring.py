@@ -39,8 +39,8 @@ from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_sta
 from livekit_auth_server.reload.reloader import Reloader
 from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.issue import Issuer
-from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -200,7 +200,7 @@ def _new_server(
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
     calls = Calls(process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
     return Server(
-        methods(issuer, webhooks, Turns(clock)),
+        handlers(issuer, webhooks, Turns(clock)),
         calls,
         limits,
         reflect=settings.reflection,

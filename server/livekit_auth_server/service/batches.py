@@ -15,17 +15,18 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.refusal import Refusal, Violation, invalid
-from livekit_auth_server.service.calls import decoded
-from livekit_auth_server.service.issue import MAX_ISSUE_REQUEST, MAX_RESPONSE, too_large
+from livekit_auth_server.service.decoding import decoded
+from livekit_auth_server.service.issue import MAX_RESPONSE, too_large
+from livekit_auth_server.service.methods import BATCH_ISSUE_TOKENS, ISSUE_TOKEN
 from livekit_auth_server.service.status import to_status
-from livekit_auth_server.service.validation import MAX_BATCH
+from livekit_auth_server.service.validation import MAX_BATCH, Valid
 
 if TYPE_CHECKING:
-    from livekit_auth_server.service.calls import ListedCaller, Undecoded
+    from livekit_auth_server.service.admission import ListedCaller
     from livekit_auth_server.service.issue import Issuer, Permit
+    from livekit_auth_server.service.method import Undecoded
     from livekit_auth_server.service.turns import Turns
 
-_METHOD = "BatchIssueTokens"
 _LEAST_RESULT = 256  # what RESPONSE_TOO_LARGE takes in a batch's response: kept free for every entry
 
 
@@ -71,12 +72,12 @@ async def read(data: bytes, turns: Turns) -> Batch:
 
 
 def _split(data: bytes) -> Batch:
-    entries = decoded(_Entries, data, MAX_ISSUE_REQUEST).requests
+    entries = decoded(_Entries, data, BATCH_ISSUE_TOKENS.max_bytes).requests
     return Batch(len(entries), tuple(entries) if len(entries) <= MAX_BATCH else ())
 
 
 def _entry(data: bytes) -> pb.IssueTokenRequest:
-    return decoded(pb.IssueTokenRequest, data, MAX_ISSUE_REQUEST)
+    return decoded(pb.IssueTokenRequest, data, ISSUE_TOKEN.max_bytes)
 
 
 @dataclass(slots=True)
@@ -103,7 +104,8 @@ class _Answer:
         self.left += _room(result)
         result.Clear()
         try:
-            permit = self.issuer.decide(self.caller, _entry(self.entries[index]), _METHOD, self.left)
+            request = Valid(_entry(self.entries[index]))
+            permit = self.issuer.decide(self.caller, request, BATCH_ISSUE_TOKENS.name, self.left)
         except Refusal as refusal:
             error = to_status(refusal)
             result.error.CopyFrom(error if error.ByteSize() <= self.left else to_status(too_large()))

@@ -11,10 +11,11 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.policy import AllowEntry, Matcher
-    from livekit_auth_server.service.calls import Caller
+    from livekit_auth_server.service.admission import Caller
+    from livekit_auth_server.service.validation import Valid
 
 
-async def get_caller(caller: Caller, _request: pb.GetCallerRequest) -> pb.GetCallerResponse:
+async def get_caller(caller: Caller, _request: Valid[pb.GetCallerRequest]) -> pb.GetCallerResponse:
     """GetCaller: for every caller that could be identified, its identity; for a listed one, its policy too."""
     response = pb.GetCallerResponse(
         workload_id=caller.identified.identity.text,

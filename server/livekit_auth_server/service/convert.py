@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 
 Field = Any  # a FieldDescriptor: its type differs between protobuf's implementations
 
-_TRACK_SOURCE = "TRACK_SOURCE_"
 _KIND = "PARTICIPANT_KIND_"
 KIND_NAMES = {number: name.removeprefix(_KIND).lower() for name, number in grants_pb2.ParticipantKind.items() if number}
 KIND_NUMBERS = {name: number for number, name in KIND_NAMES.items()}
-_SOURCE_NAMES = {
-    number: name.removeprefix(_TRACK_SOURCE).lower() for name, number in grants_pb2.TrackSource.items() if number
-}
-_SOURCE_NUMBERS = {name: number for number, name in _SOURCE_NAMES.items()}
 
 
 def token_request(request: pb.IssueTokenRequest) -> TokenRequest:
@@ -63,8 +58,9 @@ def _group_from_message(cls: type[Any], message: Message) -> Any:  # noqa: ANN40
     values: dict[str, Any] = {}
     for f in fields(cls):
         value = getattr(message, f.name)
-        if f.name == "can_publish_sources":
-            value = tuple(_SOURCE_NAMES[number] for number in value)
+        declared: Field = message.DESCRIPTOR.fields_by_name[f.name]
+        if declared.type == FieldDescriptor.TYPE_ENUM:
+            value = tuple(_livekit_name(declared, number).lower() for number in value)
         elif isinstance(f.default, tuple):
             value = tuple(value)
         elif f.default is True and not message.HasField(f.name):
@@ -85,8 +81,9 @@ def grants_message(grants: Grants) -> grants_pb2.Grants:
         target.SetInParent()
         for f in fields(group):
             value = getattr(group, f.name)
-            if f.name == "can_publish_sources":
-                target.can_publish_sources.extend(_SOURCE_NUMBERS[source] for source in value)
+            declared: Field = target.DESCRIPTOR.fields_by_name[f.name]
+            if declared.type == FieldDescriptor.TYPE_ENUM:
+                getattr(target, f.name).extend(_numbers(declared)[text.upper()] for text in value)
             elif isinstance(value, tuple):
                 getattr(target, f.name).extend(value)
             elif value is not None:
@@ -151,9 +148,8 @@ def _from_claim(claim: Mapping[str, Any], message: Message) -> None:
 
 def _set(message: Message, field: Field, value: Any) -> None:  # noqa: ANN401 - JSON
     if field.type == FieldDescriptor.TYPE_ENUM:
-        numbers = {_livekit_name(field, number): number for number in field.enum_type.values_by_number}
-        if value in numbers:
-            setattr(message, field.name, numbers[value])
+        if value in _numbers(field):
+            setattr(message, field.name, _numbers(field)[value])
     elif field.type != FieldDescriptor.TYPE_MESSAGE:
         setattr(message, field.name, value)
     elif field.message_type.GetOptions().map_entry:
@@ -168,6 +164,12 @@ def _set(message: Message, field: Field, value: Any) -> None:  # noqa: ANN401 - 
     else:
         getattr(message, field.name).SetInParent()
         _from_claim(value, getattr(message, field.name))
+
+
+@lru_cache(maxsize=256)
+def _numbers(field: Field) -> dict[str, int]:
+    """The numbers of an enum's values by LiveKit's names."""
+    return {_livekit_name(field, number): number for number in field.enum_type.values_by_number}
 
 
 @lru_cache(maxsize=256)

@@ -11,8 +11,8 @@ from livekit_auth_server.core.grants import claims_text, needs
 from livekit_auth_server.core.mint import mint, token_size
 from livekit_auth_server.core.policy import Denial, Grant, TokenRequest, decide, required_powers
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import grants_message, token_request
+from livekit_auth_server.service.methods import ISSUE_TOKEN
 from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.keys import ApiKey, Project
-    from livekit_auth_server.service.calls import Caller, ListedCaller
+    from livekit_auth_server.service.admission import Caller, ListedCaller
     from livekit_auth_server.service.ports import AuditSink
+    from livekit_auth_server.service.validation import Valid
 
 MAX_RESPONSE = 3 * KIB * KIB
-MAX_ISSUE_REQUEST = KIB * KIB  # of one token and of a batch: messages within messages grow fifty-fold in memory
 _REST_OF_RESPONSE = 2 * KIB  # the most that a response holds beside token, url and grants
 _REPLACED = "policy or keys were replaced"
 
@@ -60,10 +60,10 @@ class Issuer:
     new_decision_id: Callable[[], str]
     mint: Callable[[Grant, ApiKey, int], str] = mint
 
-    async def issue(self, caller: ListedCaller, request: pb.IssueTokenRequest) -> pb.IssueTokenResponse:
+    async def issue(self, caller: ListedCaller, request: Valid[pb.IssueTokenRequest]) -> pb.IssueTokenResponse:
         """IssueToken."""
         while True:
-            permit = self.decide(caller, request, "IssueToken", MAX_RESPONSE)
+            permit = self.decide(caller, request, ISSUE_TOKEN.name, MAX_RESPONSE)
             await self.audit.record(permit.record)
             try:
                 now = caller.renewed()
@@ -104,9 +104,9 @@ class Issuer:
         self.audit.deny(record, listed=False)
         return record.decision_id
 
-    def decide(self, caller: ListedCaller, request: pb.IssueTokenRequest, method: str, room_left: int) -> Permit:
+    def decide(self, caller: ListedCaller, valid: Valid[pb.IssueTokenRequest], method: str, room_left: int) -> Permit:
         """The permit, whose record isn't written yet. Raises a denial, which is recorded."""
-        require_valid(request)
+        request = valid.message
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
         record = self._record(caller, wanted, decision, method, dry_run=request.validate_only)

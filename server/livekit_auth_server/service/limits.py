@@ -1,55 +1,30 @@
 """What a call costs, and its refusal when that is too much.
 
 Guarantees: a call is counted before it is decided or verified, whatever comes of it, and a call that can't be read as
-well; a refused call counts nowhere; no method is without a rule for what it costs.
+well; a refused call counts nowhere. What a method's calls cost, its declaration says (service.methods).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from livekit_auth_server.core.limits import Charge, Limit
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.costs import UNKNOWN
 from livekit_auth_server.service.ports import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from livekit_auth_server.core.policy import CallerPolicy
+    from livekit_auth_server.service.costs import Projects
+    from livekit_auth_server.service.method import AnyMethod
     from livekit_auth_server.service.ports import LimitObserver, LimitStore
 
-Projects = dict[str | None, int]
-"""How much a call costs in which project. None where that isn't known before the work, "" where there is none."""
-
 UNLISTED = "(unlisted)"
-"""The one name under which all callers are counted that the policy doesn't list. No workload identity looks so."""
-
-_UNKNOWN: Projects = {None: 1}
-
-
-def _named(project: str, permitted: frozenset[str]) -> str | None:
-    """The project that a request means: the one it names, or the caller's only one."""
-    return project or (next(iter(permitted)) if len(permitted) == 1 else None)
-
-
-def _batch(request: Any, caller: CallerPolicy) -> Projects:  # noqa: ANN401 - by the method's name a batch
-    if not request.projects:
-        return _UNKNOWN  # no entry will be looked at
-    return Counter(_named(project, caller.projects) for project in request.projects)
-
-
-_RULES: Mapping[str, tuple[str, Callable[[Any, CallerPolicy], Projects]]] = {
-    "IssueToken": ("IssueToken", lambda request, caller: {_named(request.project, caller.projects): 1}),
-    "BatchIssueTokens": ("IssueToken", _batch),
-    "VerifyWebhook": ("VerifyWebhook", lambda request, caller: {_named(request.project, caller.verify_webhooks): 1}),
-    "AckWebhook": ("AckWebhook", lambda request, _: {request.project or None: 1}),
-    "VerifyToken": ("VerifyToken", lambda _, caller: {_named("", caller.verify_tokens): 1}),
-    "GetCaller": ("GetCaller", lambda *_: {"": 1}),
-}
-"""For each method: what it counts as, and how much in which project."""
+"""The one name for all callers that the policy doesn't list. No workload identity has this form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +40,17 @@ class RateLimits:
     default: Sequence[Limit] = ()
     unlisted: Sequence[Limit] = ()
 
-    async def charge(self, caller: CallerPolicy, method: str, request: object | None) -> None:
-        """Counts a listed caller's call. `request` is what the method's rule reads; None is one that can't be read.
+    async def charge(self, caller: CallerPolicy, method: AnyMethod, request: object) -> None:
+        """Counts a listed caller's call. `request` is what the method's `cost` reads; None is one that can't be read.
 
         Raises RATE_LIMITED, or LIMITS_UNAVAILABLE.
         """
         if not caller.limits and not self.default:
             return
-        counted, projects = _RULES[method]
-        costs = _UNKNOWN if request is None else projects(request, caller)
-        charges = self._charges(caller, counted, costs)
+        costs = UNKNOWN if request is None else method.cost(request, caller.permitted(method.permission))
+        charges = self._charges(caller, method.limit, costs)
         if charges:
-            await self._take(self.store, caller.id, method, charges)
+            await self._take(self.store, caller.id, method.name, charges)
 
     async def charge_unlisted(self, method: str) -> None:
         """Counts a call of a caller that the policy doesn't list. Raises RATE_LIMITED."""

@@ -1,35 +1,89 @@
-"""The service's methods by name: what a transport serves."""
+"""The service's methods. Limit names, the edge's handlers and the tests of the documents come from this list.
+
+A test compares it with the service in protos/livekit_auth/v1/auth_service.proto. To add a method, declare it here and
+give it its handler in service.handlers.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.service.batches import Batches
-from livekit_auth_server.service.caller import get_caller
-from livekit_auth_server.service.calls import Method, OpenMethod
-from livekit_auth_server.service.issue import MAX_ISSUE_REQUEST
-from livekit_auth_server.service.tokens import Tokens
+from livekit_auth_server.service import costs
+from livekit_auth_server.service.admission import Caller, ListedCaller
+from livekit_auth_server.service.method import AnyMethod, Method
 from livekit_auth_server.service.validation import KIB
-
-if TYPE_CHECKING:
-    from livekit_auth_server.service.issue import Issuer
-    from livekit_auth_server.service.turns import Turns
-    from livekit_auth_server.service.webhooks import Webhooks
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AuthService"].full_name
 
+ISSUE_TOKEN = Method(
+    name="IssueToken",
+    request=pb.IssueTokenRequest,
+    response=pb.IssueTokenResponse,
+    callers=ListedCaller,
+    permission="projects",
+    max_bytes=KIB * KIB,  # messages within messages grow fifty-fold in memory
+    cost=costs.of_request,
+    audited=True,
+)
+BATCH_ISSUE_TOKENS = Method(
+    name="BatchIssueTokens",
+    request=pb.BatchIssueTokensRequest,
+    response=pb.BatchIssueTokensResponse,
+    callers=ListedCaller,
+    permission="projects",
+    max_bytes=ISSUE_TOKEN.max_bytes,
+    cost=costs.of_batch,
+    counts_as=ISSUE_TOKEN,
+    audited=True,
+    queued=True,
+)
+VERIFY_WEBHOOK = Method(
+    name="VerifyWebhook",
+    request=pb.VerifyWebhookRequest,
+    response=pb.VerifyWebhookResponse,
+    callers=ListedCaller,
+    permission="verify_webhooks",
+    max_bytes=4 * KIB * KIB,
+    cost=costs.of_request,
+)
+ACK_WEBHOOK = Method(
+    name="AckWebhook",
+    request=pb.AckWebhookRequest,
+    response=pb.AckWebhookResponse,
+    callers=ListedCaller,
+    permission="verify_webhooks",
+    max_bytes=4 * KIB,
+    cost=costs.of_required_project,
+)
+VERIFY_TOKEN = Method(
+    name="VerifyToken",
+    request=pb.VerifyTokenRequest,
+    response=pb.VerifyTokenResponse,
+    callers=ListedCaller,
+    permission="verify_tokens",
+    max_bytes=4 * KIB * KIB,
+    cost=costs.of_any_project,
+)
+GET_CALLER = Method(
+    name="GetCaller",
+    request=pb.GetCallerRequest,
+    response=pb.GetCallerResponse,
+    callers=Caller,
+    permission=None,
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
 
-def methods(issuer: Issuer, webhooks: Webhooks, turns: Turns) -> tuple[Method[Any, Any] | OpenMethod[Any, Any], ...]:
-    """Every RPC of livekit_auth.v1.AuthService."""
-    batches = Batches(issuer, turns)
-    return (
-        Method("IssueToken", pb.IssueTokenRequest, issuer.issue, MAX_ISSUE_REQUEST, audited=True),
-        Method(
-            "BatchIssueTokens", pb.BatchIssueTokensRequest, batches.issue, MAX_ISSUE_REQUEST, audited=True, queued=True
-        ),
-        Method("VerifyWebhook", pb.VerifyWebhookRequest, webhooks.verify, 4 * KIB * KIB),
-        Method("AckWebhook", pb.AckWebhookRequest, webhooks.acknowledge, 4 * KIB),
-        Method("VerifyToken", pb.VerifyTokenRequest, Tokens(turns).verify, 4 * KIB * KIB),
-        OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 4 * KIB),
-    )
+METHODS: tuple[AnyMethod, ...] = (
+    ISSUE_TOKEN,
+    BATCH_ISSUE_TOKENS,
+    VERIFY_WEBHOOK,
+    ACK_WEBHOOK,
+    VERIFY_TOKEN,
+    GET_CALLER,
+)
+LIMITED = tuple(method.name for method in METHODS if method.counts_as is None)
+"""What a rate limit can name."""
+COUNTED_AS = {method.name: method.limit for method in METHODS if method.counts_as is not None}
+"""Methods that a rate limit can't name, and the one that it names instead."""
+WITHOUT_PROJECT = frozenset(method.name for method in METHODS if method.cost is costs.of_no_project)
+"""Methods that no limit of a project counts."""

@@ -1,7 +1,8 @@
-"""What the service needs from outside, as narrow protocols. The adapters implement them; tests use fakes."""
+"""What the service needs from outside, as narrow protocols, and what it tells. Tests use fakes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -98,30 +99,35 @@ class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of t
     """The store can't be asked, or has no room for this caller."""
 
 
+@dataclass(slots=True)
+class FinishedCall:
+    """How a call ended. Nothing here is secret.
+
+    `caller` is verified, and empty for a call without an accepted identity; `listed` is whether the policy has it.
+    """
+
+    method: str
+    peer: str
+    audited: bool
+    user_agent: str = ""
+    trace: TraceParent | None = None
+    tracestate: str = ""
+    caller: str = ""
+    listed: bool = False
+    code: str = "OK"
+    reason: str = ""
+    message: str = ""
+    decision_id: str = ""
+    seconds: float = 0.0
+
+    @property
+    def trace_id(self) -> str:
+        """The caller's trace, empty when it sent none."""
+        return self.trace.trace_id if self.trace is not None else ""
+
+
 class CallObserver(Protocol):
     """Hears of every finished call, for metrics and the log."""
 
     def finished(self, call: FinishedCall) -> None:
         """A call has ended, well or not."""
-
-
-class FinishedCall(Protocol):
-    """What is said of a finished call. Nothing here is secret."""
-
-    method: str
-    caller: str
-    listed: bool
-    code: str
-    reason: str
-    seconds: float
-    decision_id: str
-    audited: bool
-    peer: str
-    user_agent: str
-    trace: TraceParent | None
-    tracestate: str
-    message: str
-
-    @property
-    def trace_id(self) -> str:
-        """The caller's trace, empty when it sent none."""

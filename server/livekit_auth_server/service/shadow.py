@@ -16,12 +16,10 @@ from livekit_auth_server.core.refusal import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from livekit_auth_server.core.policy import CallerPolicy, Decision, Policy, TokenRequest
+    from livekit_auth_server.core.policy import CallerPolicy, Decision, Permission, Policy, TokenRequest
 
 Kind = Literal["would_allow", "would_deny", "differs"]
 """`differs`: another project, other grants or another lifetime; or a denial for another reason."""
-
-Permission = Literal["verify_webhooks", "verify_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,13 @@ class Shadow:
 
         self._observe(compare)
 
-    def verified(self, caller: CallerPolicy, method: str, permission: Permission, project: str) -> None:
+    def verified(self, caller: CallerPolicy, method: str, permission: Permission | None, project: str) -> None:
         """Compares with a decision about a webhook or a token to verify; an empty project stands for all permitted."""
 
         def compare() -> Difference | None:
             listed = self.policy.callers.get(caller.id)
-            live = _narrowed(getattr(caller, permission), project)
-            candidate = _narrowed(getattr(listed, permission), project) if listed is not None else frozenset()
+            live = _narrowed(caller.permitted(permission), project)
+            candidate = _narrowed(listed.permitted(permission), project) if listed is not None else frozenset()
             if live == candidate:
                 return None
             kind: Kind = "differs" if live and candidate else "would_allow" if candidate else "would_deny"

@@ -9,13 +9,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.tokens import MAX_UNSIGNED, verify_access_token
-from livekit_auth_server.service.calls import require_valid
 from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message
+from livekit_auth_server.service.methods import VERIFY_TOKEN
 from livekit_auth_server.service.webhooks import permitted_to_verify
 
 if TYPE_CHECKING:
-    from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.admission import ListedCaller
     from livekit_auth_server.service.turns import Turns
+    from livekit_auth_server.service.validation import Valid
 
 _OTHER_CLAIMS = 32
 _OTHER_CLAIM_CHARACTERS = 64
@@ -27,19 +28,19 @@ class Tokens:
 
     turns: Turns
 
-    async def verify(self, caller: ListedCaller, request: pb.VerifyTokenRequest) -> pb.VerifyTokenResponse:
+    async def verify(self, caller: ListedCaller, request: Valid[pb.VerifyTokenRequest]) -> pb.VerifyTokenResponse:
         """VerifyToken."""
-        require_valid(request)
-        if len(request.token) <= MAX_UNSIGNED:
-            return _verified(caller, request.token)
+        text = request.message.token
+        if len(text) <= MAX_UNSIGNED:
+            return _verified(caller, text)
         answers: list[pb.VerifyTokenResponse] = []
         async with self.turns.of(caller.policy.id):
-            await self.turns.each((request.token,), lambda token: answers.append(_verified(caller.renewed(), token)))
+            await self.turns.each((text,), lambda token: answers.append(_verified(caller.renewed(), token)))
         return answers[0]
 
 
 def _verified(caller: ListedCaller, text: str) -> pb.VerifyTokenResponse:
-    projects = permitted_to_verify(caller, "VerifyToken", "verify_tokens", "")
+    projects = permitted_to_verify(caller, VERIFY_TOKEN, "")
     token = verify_access_token(text, caller.keys, projects, caller.now)
     signed = token.signed
     response = pb.VerifyTokenResponse(

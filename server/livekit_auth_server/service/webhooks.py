@@ -11,13 +11,14 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import webhook_pb2
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.webhook import VerifiedEvent, verify_webhook
-from livekit_auth_server.service.calls import require_valid
+from livekit_auth_server.service.methods import ACK_WEBHOOK, VERIFY_WEBHOOK
 from livekit_auth_server.service.ports import StoreUnavailable
 
 if TYPE_CHECKING:
-    from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.admission import ListedCaller
+    from livekit_auth_server.service.method import AnyMethod
     from livekit_auth_server.service.ports import AckStore, WebhookObserver
-    from livekit_auth_server.service.shadow import Permission
+    from livekit_auth_server.service.validation import Valid
 
 _PREFIX = "WEBHOOK_EVENT_TYPE_"
 EVENT_TYPES = {
@@ -33,12 +34,15 @@ class Webhooks:
     max_body: int
     observer: WebhookObserver | None = None
 
-    async def verify(self, caller: ListedCaller, request: pb.VerifyWebhookRequest) -> pb.VerifyWebhookResponse:
-        """VerifyWebhook."""
+    def check_size(self, request: pb.VerifyWebhookRequest) -> None:
+        """Raises BODY_TOO_LARGE."""
         if len(request.body) > self.max_body:
             limit = {"max_body_bytes": str(self.max_body)}
             raise Refusal(Reason.BODY_TOO_LARGE, f"a body may have {self.max_body} bytes here", limit)
-        require_valid(request)
+
+    async def verify(self, caller: ListedCaller, valid: Valid[pb.VerifyWebhookRequest]) -> pb.VerifyWebhookResponse:
+        """VerifyWebhook."""
+        request = valid.message
         event = _verified(caller, request)
         duplicate = await self._is_duplicate(caller, event)
         now = caller.renewed()
@@ -54,10 +58,10 @@ class Webhooks:
             duplicate_checked=duplicate is not None,
         )
 
-    async def acknowledge(self, caller: ListedCaller, request: pb.AckWebhookRequest) -> pb.AckWebhookResponse:
+    async def acknowledge(self, caller: ListedCaller, valid: Valid[pb.AckWebhookRequest]) -> pb.AckWebhookResponse:
         """AckWebhook."""
-        require_valid(request)
-        permitted_to_verify(caller, "AckWebhook", "verify_webhooks", request.project)
+        request = valid.message
+        permitted_to_verify(caller, ACK_WEBHOOK, request.project)
         try:
             until = await self.acknowledged.acknowledge(
                 caller.policy.id, request.project, request.event_id, request.body_sha256
@@ -77,15 +81,15 @@ class Webhooks:
 
 
 def _verified(caller: ListedCaller, request: pb.VerifyWebhookRequest) -> VerifiedEvent:
-    projects = permitted_to_verify(caller, "VerifyWebhook", "verify_webhooks", request.project)
+    projects = permitted_to_verify(caller, VERIFY_WEBHOOK, request.project)
     return verify_webhook(request.body, request.authorization, caller.keys, projects, caller.now)
 
 
-def permitted_to_verify(caller: ListedCaller, method: str, permission: Permission, project: str) -> frozenset[str]:
-    """The projects in which this caller may have it verified. Raises PROJECT_NOT_PERMITTED."""
+def permitted_to_verify(caller: ListedCaller, method: AnyMethod, project: str) -> frozenset[str]:
+    """The projects in which this caller may call the method. Raises PROJECT_NOT_PERMITTED."""
     if caller.shadow is not None:
-        caller.shadow.verified(caller.policy, method, permission, project)
-    return permitted_projects(getattr(caller.policy, permission), project)
+        caller.shadow.verified(caller.policy, method.name, method.permission, project)
+    return permitted_projects(caller.policy.permitted(method.permission), project)
 
 
 def permitted_projects(permitted: frozenset[str], project: str) -> frozenset[str]:

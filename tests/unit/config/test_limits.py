@@ -66,7 +66,7 @@ WRONG = {
     ),
     "batch": (
         "      - {rate: 5/s, methods: [BatchIssueTokens]}",
-        "callers.0.limits.0.methods.0: an entry of a batch counts as IssueToken: name that",
+        "callers.0.limits.0.methods.0: BatchIssueTokens counts as IssueToken: name that",
     ),
     "a method without a list": (
         "      - {rate: 5/s, methods: IssueToken}",

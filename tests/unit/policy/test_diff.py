@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
+import runpy
+from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from livekit_auth_server.cli.policy import app
+from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Grant, Matcher, Policy, TokenRequest, decide
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.diff import CallerDiff, diff
@@ -135,6 +139,52 @@ def test_an_entry_put_before_unnamed_ones_doesnt_make_them_other_ones() -> None:
         "other: ~ allow[1]: name allow[0] -> allow[1]",
         "other: + allow[0]: entry [projects second; ttl 600 s, at most 3600 s]",
     ]
+
+
+# No field is left out
+
+OTHERWISE = {
+    "name": "visitors",
+    "projects": frozenset({"second"}),
+    "roles": frozenset({"hook"}),
+    "grants": frozenset({"room_join"}),
+    "powers": frozenset({"agent"}),
+    "rooms": Matcher(exact=frozenset({"board"})),
+    "identities": Matcher(any=True),
+    "default_ttl": 60,
+    "max_ttl": 60,
+    "id": "dns:a.example",
+    "entries": (),
+    "verify_webhooks": frozenset({"second"}),
+    "verify_tokens": frozenset({"second"}),
+    "limits": (Limit(5, 1),),
+}
+"""Another value for each field of a caller and of an entry."""
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(AllowEntry) if field.init])
+def test_another_value_of_any_field_of_an_entry_is_a_difference(name: str) -> None:
+    old = load(BASE)
+    caller = old.callers[WEB]
+    entry = replace(caller.entries[0], **{name: OTHERWISE[name]})
+    caller = replace(caller, entries=(entry, *caller.entries[1:]))
+    assert diff(old, replace(old, callers=old.callers | {WEB: caller}))
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(CallerPolicy) if field.init])
+def test_another_value_of_any_field_of_a_caller_is_a_difference(name: str) -> None:
+    old = load(BASE)
+    assert diff(old, replace(old, callers=old.callers | {WEB: replace(old.callers[WEB], **{name: OTHERWISE[name]})}))
+
+
+@pytest.mark.parametrize("of", [AllowEntry, CallerPolicy])
+def test_a_field_without_a_rule_keeps_the_program_from_starting(
+    of: type[AllowEntry | CallerPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = make_dataclass(of.__name__, [("colour", str, "")], bases=(of,), frozen=True)
+    monkeypatch.setattr(f"livekit_auth_server.core.policy.{of.__name__}", wider)
+    with pytest.raises(TypeError, match=f"one rule for each field of {of.__name__}: colour"):
+        runpy.run_path(inspect.getfile(diff))
 
 
 # Against decisions: policies without a difference decide alike, and a different decision is a difference

@@ -21,9 +21,10 @@ from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.tokens import MAX_UNSIGNED
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service import batches as batches_module
-from livekit_auth_server.service.calls import CallContext, Calls, Method
+from livekit_auth_server.service.admission import CallContext
+from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.limits import RateLimits
-from livekit_auth_server.service.methods import methods
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -132,7 +133,7 @@ class World:
         self.turns = Turns(self.clock)
         self.acknowledged = SlowAcks()
         hooks = Webhooks(self.acknowledged, 1024)
-        self.methods = {method.name: method for method in methods(made, hooks, self.turns)}
+        self.methods = {one.method.name: one for one in handlers(made, hooks, self.turns)}
 
     @staticmethod
     def policy(*entries: AllowEntry, limits: tuple[Limit, ...] = ()) -> Any:
@@ -517,10 +518,3 @@ async def test_what_is_read_is_the_entries_as_they_came():
     batch = await batches_module.read(data, Turns(FakeClock()))
     assert batch.entries == tuple(entry.SerializeToString() for entry in entries)
     assert (batch.count, batch.projects) == (3, ("", "", "alpha"))
-
-
-async def test_only_batches_wait_for_a_turn():
-    queued_methods = [
-        method.name for method in World().methods.values() if isinstance(method, Method) and method.queued
-    ]
-    assert queued_methods == ["BatchIssueTokens"]

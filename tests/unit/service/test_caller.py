@@ -8,8 +8,9 @@ import pytest
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
+from livekit_auth_server.service.admission import Caller
 from livekit_auth_server.service.caller import get_caller
-from livekit_auth_server.service.calls import Caller
+from livekit_auth_server.service.validation import Valid
 from support.handlers import IDENTIFIED, KEY, NOW, keys_of
 from support.policies import ANY, CALLER
 
@@ -30,7 +31,8 @@ LISTED = CallerPolicy(CALLER, (ENTRY,), frozenset({"b", "a"}), frozenset({"c"}))
 async def asked(listed: CallerPolicy | None) -> pb.GetCallerResponse:
     policy = Policy("r1", {}, {listed.id: listed} if listed else {})
     return await get_caller(
-        Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, "", None, 0, lambda caller: caller), pb.GetCallerRequest()
+        Caller(IDENTIFIED, listed, policy, keys_of(KEY), NOW, "", None, 0, lambda caller: caller),
+        Valid(pb.GetCallerRequest()),
     )
 
 

@@ -15,21 +15,17 @@ from livekit_auth_server.core.identity import Identified
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.workload_id import WorkloadId
+from livekit_auth_server.service.admission import CallContext, ListedCaller
 from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.caller import get_caller
-from livekit_auth_server.service.calls import (
-    CallContext,
-    Calls,
-    ListedCaller,
-    Method,
-    OpenMethod,
-    decoded,
-    require_valid,
-)
-from livekit_auth_server.service.methods import SERVICE, methods
+from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.decoding import decoded
+from livekit_auth_server.service.handlers import handlers
+from livekit_auth_server.service.methods import BATCH_ISSUE_TOKENS, GET_CALLER, ISSUE_TOKEN, VERIFY_TOKEN
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.turns import Turns
+from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
 from support.handlers import KEY, NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, issuer, keys_of, state_of
@@ -40,7 +36,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    from livekit_auth_server.service.calls import Finished
+    from livekit_auth_server.service.method import Served
+    from livekit_auth_server.service.ports import FinishedCall
 
 CONTEXT = CallContext(b"leaf", b"chain", "ipv4:192.0.2.1:4711")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -56,21 +53,21 @@ class Handler:
     answer: pb.VerifyTokenResponse = field(default_factory=pb.VerifyTokenResponse)
     failure: BaseException | None = None
     callers: list[ListedCaller] = field(default_factory=list)
-    requests: list[Message] = field(default_factory=list)
+    requests: list[pb.VerifyTokenRequest] = field(default_factory=list)
 
-    async def __call__(self, caller: ListedCaller, request: Message) -> pb.VerifyTokenResponse:
+    async def __call__(self, caller: ListedCaller, request: Valid[pb.VerifyTokenRequest]) -> pb.VerifyTokenResponse:
         self.callers.append(caller)
-        self.requests.append(request)
+        self.requests.append(request.message)
         if self.failure is not None:
             raise self.failure
         return self.answer
 
     @property
-    def method(self) -> Method[Any, Any]:
-        return Method("VerifyToken", pb.VerifyTokenRequest, self, 1 << 20)
+    def method(self) -> Served:
+        return VERIFY_TOKEN.served_by(self)
 
 
-OPEN = OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 1 << 20)
+OPEN = GET_CALLER.served_by(get_caller)
 GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
 
 
@@ -87,14 +84,14 @@ def replace_identifier(state: State, identifier: FakeIdentifier) -> State:
     return State(state.policy, state.keys, identifier)
 
 
-def served(audit: AuditTrail) -> tuple[Method[Any, Any] | OpenMethod[Any, Any], ...]:
+def served(audit: AuditTrail) -> tuple[Served, ...]:
     """The service's own methods; the webhooks aren't asked here."""
-    return methods(issuer(audit), Webhooks(MemoryAckStore(FakeClock(), 60, 100), 1024), Turns(FakeClock()))
+    return handlers(issuer(audit), Webhooks(MemoryAckStore(FakeClock(), 60, 100), 1024), Turns(FakeClock()))
 
 
 async def refused(
     state: State | None, method: Any, data: bytes, context: CallContext = CONTEXT
-) -> tuple[Refusal, Finished]:
+) -> tuple[Refusal, FinishedCall]:
     """How the call is refused, and what the observer was told of it."""
     runner, log = calls(state)
     with pytest.raises(Refusal) as caught:
@@ -126,12 +123,12 @@ async def test_a_call_sees_one_state_even_if_it_is_replaced_meanwhile():
     runner, _ = calls()
     before = runner.in_force.state.policy
 
-    async def replacing(caller: ListedCaller, request: Message) -> pb.VerifyTokenResponse:
+    async def replacing(caller: ListedCaller, request: Valid[pb.VerifyTokenRequest]) -> pb.VerifyTokenResponse:
         runner.in_force.replace_policy(policy_of()[0])
         runner.in_force.replace_keys(keys_of(KEY, project="other"))
         return await handler(caller, request)
 
-    await runner.run(Method("VerifyToken", pb.VerifyTokenRequest, replacing, 1 << 20), CONTEXT, GOOD)
+    await runner.run(VERIFY_TOKEN.served_by(replacing), CONTEXT, GOOD)
     assert handler.callers[0].state_policy is before
     assert set(handler.callers[0].keys.projects) == {"default"}
 
@@ -199,7 +196,7 @@ async def test_a_request_is_decoded_when_there_is_room_for_it():
     handler, room = Handler(), Budget(100_000, 100_000)
     in_force = InForce(state_of(EVERYTHING))
     runner = Calls(in_force, FakeClock(), CallLog(), room=room)
-    batch = Method("BatchIssueTokens", pb.BatchIssueTokensRequest, handler, 1 << 20)
+    batch = replace(BATCH_ISSUE_TOKENS, queued=False).served_by(handler)
     await room.take("another", 100_000)
     large = pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest()] * 500).SerializeToString()
     waiting = asyncio.create_task(runner.run(batch, CONTEXT, large))
@@ -229,12 +226,12 @@ async def test_a_request_waits_for_room_only_so_long(monkeypatch):
 async def test_an_unlisted_caller_that_wants_a_token_is_recorded_before_its_request_is_read():
     audit = AuditTrail()
     runner = Calls(InForce(stranger()), FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
-    for method in served(audit):
-        if isinstance(method, Method):
+    for one in served(audit):
+        if not one.method.open_to_all:
             with pytest.raises(Refusal) as caught:
-                await runner.run(method, CONTEXT, b"\xff")
+                await runner.run(one, CONTEXT, b"\xff")
             assert caught.value.reason is Reason.CALLER_NOT_LISTED
-            assert set(caught.value.metadata) == ({"decision_id"} if method.audited else set())
+            assert set(caught.value.metadata) == ({"decision_id"} if one.method.audited else set())
     assert [(record.method, record.caller) for record in audit.unlisted] == [
         ("IssueToken", "spiffe://example.org/stranger"),
         ("BatchIssueTokens", "spiffe://example.org/stranger"),
@@ -270,15 +267,33 @@ async def test_get_caller_takes_no_broken_request_either(state):
     assert (await refused(state, OPEN, b"\x08\x01"))[0].reason is Reason.UNKNOWN_FIELD
 
 
-def test_every_method_but_get_caller_needs_a_listed_caller():
-    by_name = {method.name: method for method in served(AuditTrail())}
-    service = pb.DESCRIPTOR.services_by_name["AuthService"]
-    assert service.full_name == SERVICE == "livekit_auth.v1.AuthService"
-    assert {name: method.request.DESCRIPTOR for name, method in by_name.items()} == {
-        method.name: method.input_type for method in service.methods
-    }
-    assert {name for name, method in by_name.items() if not isinstance(method, Method)} == {"GetCaller"}
-    assert {name for name, method in by_name.items() if method.audited} == {"IssueToken", "BatchIssueTokens"}
+async def test_a_request_that_breaks_a_rule_never_reaches_its_handler():
+    handler = Handler()
+    refusal, _ = await refused(None, handler.method, pb.VerifyTokenRequest().SerializeToString())
+    assert (refusal.reason, [violation.field for violation in refusal.violations]) == (
+        Reason.INVALID_REQUEST,
+        ["token"],
+    )
+    assert handler.requests == []
+
+
+async def test_a_caller_that_isnt_listed_any_more_hears_nothing_of_its_request():
+    """Authorised before validated, as AIP-211 has it: the policy was replaced while the call was charged."""
+    in_force = InForce(state_of(EVERYTHING))
+    runner = Calls(in_force, FakeClock(), CallLog(), Delisting(in_force))
+    with pytest.raises(Refusal) as caught:
+        await runner.run(Handler().method, CONTEXT, pb.VerifyTokenRequest().SerializeToString())
+    assert caught.value.reason is Reason.CALLER_NOT_LISTED
+
+
+@dataclass
+class Delisting:
+    """Limits that count nothing; meanwhile the policy stops listing the caller."""
+
+    in_force: InForce
+
+    async def charge(self, *_: object) -> None:
+        self.in_force.replace_policy(replace(self.in_force.state.policy, callers={}))
 
 
 # What is asked
@@ -379,10 +394,10 @@ def test_deeply_nested_bytes_are_malformed_and_no_fault():
 
 def test_a_message_that_breaks_rules_is_refused_with_each():
     with pytest.raises(Refusal) as caught:
-        require_valid(pb.IssueTokenRequest(room="\n", kind=9))
+        Valid(pb.IssueTokenRequest(room="\n", kind=9))
     assert caught.value.reason is Reason.INVALID_REQUEST
     assert [violation.field for violation in caught.value.violations] == ["access", "room", "kind"]
-    require_valid(pb.IssueTokenRequest(role="guest"))
+    Valid(pb.IssueTokenRequest(role="guest"))
 
 
 def test_an_answer_doesnt_grow_with_the_number_of_mistakes():
@@ -394,7 +409,7 @@ def test_an_answer_doesnt_grow_with_the_number_of_mistakes():
     egress = request.room_config.egress.participant.segment_outputs.add()
     egress.live_playlist_name = egress.playlist_name = "\n"
     with pytest.raises(Refusal) as caught:
-        require_valid(request)
+        Valid(request)
     status = to_status(caught.value)
     violations = BadRequest()
     assert status.details[1].Unpack(violations)
@@ -438,7 +453,7 @@ async def test_an_answer_that_cant_be_encoded_is_a_fault():
         return MARKER
 
     with capture_logs():
-        refusal, _ = await refused(None, Method("VerifyToken", pb.VerifyTokenRequest, answers_nonsense, 1 << 20), GOOD)
+        refusal, _ = await refused(None, VERIFY_TOKEN.served_by(answers_nonsense), GOOD)
     assert refusal.reason is Reason.INTERNAL
 
 
@@ -470,7 +485,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_told():
         await asyncio.sleep(60)
 
     runner, log = calls()
-    task = asyncio.create_task(runner.run(Method("VerifyToken", pb.VerifyTokenRequest, waits, 1 << 20), CONTEXT, GOOD))
+    task = asyncio.create_task(runner.run(VERIFY_TOKEN.served_by(waits), CONTEXT, GOOD))
     await asyncio.wait_for(waiting.wait(), 5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -479,7 +494,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_told():
 
 
 class BrokenObserver(CallLog):
-    def finished(self, call: Finished) -> None:
+    def finished(self, call: FinishedCall) -> None:
         super().finished(call)
         raise OSError(MARKER)
 
@@ -513,7 +528,7 @@ async def test_a_log_that_cant_be_written_doesnt_become_the_answer(monkeypatch):
 
 async def test_a_token_is_issued_from_bytes_to_bytes():
     audit = AuditTrail()
-    issue = next(method for method in served(audit) if method.name == "IssueToken")
+    issue = ISSUE_TOKEN.served_by(issuer(audit).issue)
     runner, log = calls(state_of(replace(EVERYTHING, roles=frozenset({"guest"})), roles={"guest": JOIN}))
     request = pb.IssueTokenRequest(role="guest", room="r", identity="i")
     answer = pb.IssueTokenResponse.FromString(await runner.run(issue, CONTEXT, request.SerializeToString()))
@@ -523,7 +538,7 @@ async def test_a_token_is_issued_from_bytes_to_bytes():
 
 
 async def test_a_denial_tells_the_observer_its_decision():
-    issue = next(method for method in served(AuditTrail()) if method.name == "IssueToken")
+    issue = ISSUE_TOKEN.served_by(issuer(AuditTrail()).issue)
     refusal, finished = await refused(None, issue, pb.IssueTokenRequest(role="gone").SerializeToString())
     assert refusal.metadata["decision_id"] == finished.decision_id == "d1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
@@ -23,8 +23,6 @@ from livekit_auth_server.core.grants import (
     GROUPS,
     PARTICIPANT_KINDS,
     TRACK_SOURCES,
-    AgentEndpointGrants,
-    AgentThreadGrants,
     Grants,
     VideoGrants,
     claims_template,
@@ -166,13 +164,17 @@ def test_what_callers_spell_out_fills_no_memory():
         assert cache.cache_info().currsize <= CACHED_TEXTS <= 256
 
 
+FREE = {str: "x" * 256, tuple[str, ...]: ("x" * 256,) * 100}
+"""Free text for each type of grant that can hold some."""
+
+
 @pytest.mark.parametrize(
     "grants",
     [
-        Grants(video=VideoGrants(destination_room="x" * 256)),
-        Grants(video=VideoGrants(can_publish_sources=("camera",) * 5000)),
-        Grants(agent_endpoint=AgentEndpointGrants(agent_name="x" * 256)),
-        Grants(agent_thread=AgentThreadGrants(thread_ids=("x" * 256,))),
+        Grants(**{group: cls(**{name: FREE[hint]})})
+        for group, cls in GROUPS.items()
+        for name, hint in get_type_hints(cls).items()
+        if hint in FREE
     ],
 )
 def test_no_text_is_kept_among_the_many_flags(grants):

@@ -17,6 +17,7 @@ from livekit_auth_server.core.keys import KeySet, KeyState, Project
 from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.status import to_status
+from livekit_auth_server.service.validation import Valid
 from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issue_batch, issuer, key, keys_of, listed
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
@@ -46,7 +47,7 @@ def changed(**fields) -> pb.IssueTokenRequest:
 
 async def refused(audit: AuditTrail, request: pb.IssueTokenRequest, caller=WEB) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        await issuer(audit).issue(caller, request)
+        await issuer(audit).issue(caller, Valid(request))
     return caught.value
 
 
@@ -54,7 +55,7 @@ async def refused(audit: AuditTrail, request: pb.IssueTokenRequest, caller=WEB) 
 
 
 async def test_a_permitted_request_gets_its_token(audit):
-    response = await issuer(audit).issue(WEB, changed(ttl={"seconds": 90}))
+    response = await issuer(audit).issue(WEB, Valid(changed(ttl={"seconds": 90})))
     read = jwt.decode(response.token, SECRET, algorithms=["HS256"], options={"verify_nbf": False})
     assert read["sub"] == "user-7"
     assert read["video"] == {
@@ -80,19 +81,19 @@ async def test_a_permitted_request_gets_its_token(audit):
 
 
 async def test_every_field_that_is_always_set_is_set(audit):
-    response = await issuer(audit).issue(WEB, ASKED)
+    response = await issuer(audit).issue(WEB, Valid(ASKED))
     assert {field.name for field, _ in response.ListFields()} == set(response.DESCRIPTOR.fields_by_name)
 
 
 async def test_an_unset_ttl_takes_the_entrys_default(audit):
-    response = await issuer(audit).issue(WEB, ASKED)
+    response = await issuer(audit).issue(WEB, Valid(ASKED))
     assert response.expire_time.seconds - response.issue_time.seconds == GUESTS.default_ttl
 
 
 async def test_the_response_isnt_shared_between_calls(audit):
-    first = await issuer(audit).issue(WEB, ASKED)
+    first = await issuer(audit).issue(WEB, Valid(ASKED))
     first.grants.video.room_admin = True
-    assert not (await issuer(audit).issue(WEB, ASKED)).grants.video.room_admin
+    assert not (await issuer(audit).issue(WEB, Valid(ASKED))).grants.video.room_admin
 
 
 async def test_no_token_leaves_while_its_record_is_being_written():
@@ -105,7 +106,7 @@ async def test_no_token_leaves_while_its_record_is_being_written():
             await super().record(*records)
 
     audit = Slow()
-    call = asyncio.create_task(issuer(audit).issue(WEB, ASKED))
+    call = asyncio.create_task(issuer(audit).issue(WEB, Valid(ASKED)))
     await asyncio.wait_for(writing.wait(), 5)
     await asyncio.sleep(0)
     assert not call.done()
@@ -116,7 +117,7 @@ async def test_no_token_leaves_while_its_record_is_being_written():
 
 async def test_a_record_says_who_got_what_and_holds_no_token(audit):
     caller = replace(WEB, trace_id="0af7651916cd43dd8448eb211c80319c")
-    response = await issuer(audit).issue(caller, changed(ttl={"seconds": 90}, metadata="MARKER"))
+    response = await issuer(audit).issue(caller, Valid(changed(ttl={"seconds": 90}, metadata="MARKER")))
     [record] = audit.records
     assert asdict(record) == {
         "decision_id": "d1",
@@ -148,7 +149,7 @@ async def test_a_record_says_who_got_what_and_holds_no_token(audit):
 
 async def test_a_record_spells_out_the_grants_that_were_asked_for(audit):
     request = pb.IssueTokenRequest(grants={"video": {"room_join": True, "can_publish": False}}, room="r", identity="i")
-    await issuer(audit).issue(listed(), request)
+    await issuer(audit).issue(listed(), Valid(request))
     kind, _, claims = audit.records[0].access.partition(":")
     assert kind == "grants"
     assert json.loads(claims) == {
@@ -231,7 +232,7 @@ async def test_a_request_that_breaks_a_rule_is_no_decision(audit):
 
 async def test_the_first_active_key_signs(audit):
     keys = keys_of(key("APIold", KeyState.VERIFY_ONLY), key("APInew"), key("APInext"))
-    response = await issuer(audit).issue(listed(GUESTS, roles=ROLES, keys=keys), ASKED)
+    response = await issuer(audit).issue(listed(GUESTS, roles=ROLES, keys=keys), Valid(ASKED))
     read = jwt.decode(response.token, options={"verify_signature": False})
     assert (response.key_id, read["iss"], audit.records[0].key_id) == ("APInew", "APInew", "APInew")
 
@@ -268,18 +269,18 @@ def no_mint(*_: object) -> str:
 
 async def test_with_validate_only_every_check_runs_and_nothing_is_minted(audit):
     minting_nothing = replace(issuer(audit), mint=no_mint)
-    response = await minting_nothing.issue(WEB, changed(validate_only=True))
+    response = await minting_nothing.issue(WEB, Valid(changed(validate_only=True)))
     assert response.token == ""
     assert {field.name for field, _ in response.ListFields()} == set(response.DESCRIPTOR.fields_by_name) - {"token"}
     with pytest.raises(AssertionError, match="something is minted"):
-        await minting_nothing.issue(WEB, ASKED)
+        await minting_nothing.issue(WEB, Valid(ASKED))
     [record] = audit.records
     assert (record.dry_run, record.permitted, record.token_sha256, record.key_id) == (True, True, "", KEY.id)
 
 
 async def test_a_dry_run_answers_as_the_real_thing_would(audit):
-    dry = await issuer(audit).issue(WEB, changed(validate_only=True))
-    real = await issuer(AuditTrail()).issue(WEB, ASKED)
+    dry = await issuer(audit).issue(WEB, Valid(changed(validate_only=True)))
+    real = await issuer(AuditTrail()).issue(WEB, Valid(ASKED))
     real.token = ""
     assert dry == real
 
@@ -303,14 +304,14 @@ HEAVY = "\x01" * 64 * 1024  # six characters of JSON each, eight of the token
 
 async def test_a_token_over_3_mib_is_refused_before_it_is_minted(audit):
     with pytest.raises(Refusal) as caught:
-        await replace(issuer(audit), mint=no_mint).issue(WEB, changed(metadata="\x01" * 512 * 1024))
+        await replace(issuer(audit), mint=no_mint).issue(WEB, Valid(changed(metadata="\x01" * 512 * 1024)))
     refusal = caught.value
     assert (refusal.reason, refusal.metadata) == (Reason.RESPONSE_TOO_LARGE, {"decision_id": "d1"})
     assert [(record.permitted, record.reason) for record in audit.records] == [(False, Reason.RESPONSE_TOO_LARGE)]
 
 
 async def test_a_token_just_under_3_mib_is_issued(audit):
-    response = await issuer(audit).issue(WEB, changed(metadata="\x01" * 392_000))
+    response = await issuer(audit).issue(WEB, Valid(changed(metadata="\x01" * 392_000)))
     assert 3_130_000 < response.ByteSize() <= 3 * 1024 * 1024
 
 
@@ -355,7 +356,7 @@ async def test_each_entry_of_a_batch_succeeds_or_fails_alone_and_in_order(audit)
 async def test_an_entry_gets_what_issue_token_would_have_returned(request_):
     [result] = (await batch(AuditTrail(), request_)).results
     try:
-        alone = await issuer(AuditTrail()).issue(WEB, request_)
+        alone = await issuer(AuditTrail()).issue(WEB, Valid(request_))
     except Refusal as refusal:
         assert result == pb.IssueTokenResult(error=to_status(refusal))  # noqa: PT017 - either way
     else:

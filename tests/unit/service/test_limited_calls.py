@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,22 +12,24 @@ from livekit_auth_server.core.identity import Identified
 from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.workload_id import WorkloadId
+from livekit_auth_server.service.admission import CallContext
 from livekit_auth_server.service.caller import get_caller
-from livekit_auth_server.service.calls import CallContext, Calls, Method, OpenMethod
+from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.limits import RateLimits
+from livekit_auth_server.service.methods import GET_CALLER, VERIFY_TOKEN
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
 from support.handlers import KEY, NOW, CallLog, FakeClock, FakeIdentifier, keys_of
 from support.policies import CALLER, EVERYTHING, policy_of
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
+    from livekit_auth_server.service.method import Served
 
 CONTEXT = CallContext(b"leaf", b"chain")
 STRANGER = Identified(WorkloadId.parse("spiffe://example.org/stranger"), "2b", NOW - 60, NOW + 3600)
 GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
 UNREADABLE = b"\xff"
-OPEN = OpenMethod("GetCaller", pb.GetCallerRequest, get_caller, 1 << 20)
+OPEN = GET_CALLER.served_by(get_caller)
 ONCE = Limit(1, 3600)
 
 
@@ -37,7 +39,7 @@ class Counting:
     def __init__(self) -> None:
         self.count = 0
 
-    async def __call__(self, _caller: object, _request: Message) -> pb.VerifyTokenResponse:
+    async def __call__(self, _caller: object, _request: object) -> pb.VerifyTokenResponse:
         self.count += 1
         return pb.VerifyTokenResponse()
 
@@ -66,7 +68,7 @@ def calls(*, identified: Identified | None = None, log: CallLog | None = None) -
     return Calls(InForce(state), clock, log or CallLog(), RateLimits(store, MemoryLimits(clock), Deaf(), (), (ONCE,)))
 
 
-async def reason(calls: Calls, method: Method[Any, Any] | OpenMethod[Any, Any], data: bytes) -> str:
+async def reason(calls: Calls, method: Served, data: bytes) -> str:
     try:
         await calls.run(method, CONTEXT, data)
     except Refusal as refusal:
@@ -77,7 +79,7 @@ async def reason(calls: Calls, method: Method[Any, Any] | OpenMethod[Any, Any], 
 async def test_a_call_over_the_limit_does_not_reach_its_handler():
     handler, log = Counting(), CallLog()
     served = calls(log=log)
-    method = Method("VerifyToken", pb.VerifyTokenRequest, handler, 1 << 20)
+    method = VERIFY_TOKEN.served_by(handler)
     assert [await reason(served, method, GOOD) for _ in range(3)] == ["OK", "RATE_LIMITED", "RATE_LIMITED"]
     assert handler.count == 1
     assert [(call.code, call.reason, call.caller) for call in log.calls[1:]] == [
@@ -87,7 +89,7 @@ async def test_a_call_over_the_limit_does_not_reach_its_handler():
 
 async def test_a_request_that_can_not_be_read_counts_as_well():
     served = calls()
-    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting(), 1 << 20)
+    method = VERIFY_TOKEN.served_by(Counting())
     assert [await reason(served, method, UNREADABLE) for _ in range(2)] == ["MALFORMED_REQUEST", "RATE_LIMITED"]
     assert await reason(served, method, GOOD) == "RATE_LIMITED"
 
@@ -99,7 +101,7 @@ async def test_a_listed_callers_open_calls_count():
 
 async def test_unlisted_callers_share_a_budget_over_all_methods():
     served = calls(identified=STRANGER)
-    method = Method("VerifyToken", pb.VerifyTokenRequest, Counting(), 1 << 20)
+    method = VERIFY_TOKEN.served_by(Counting())
     assert await reason(served, method, GOOD) == "CALLER_NOT_LISTED"
     assert await reason(served, OPEN, b"") == "RATE_LIMITED"
 
@@ -107,7 +109,7 @@ async def test_unlisted_callers_share_a_budget_over_all_methods():
 async def test_the_request_of_an_unlisted_caller_over_the_limit_is_not_read():
     served = calls(identified=STRANGER)
     assert await reason(served, OPEN, b"") == "OK"
-    assert await reason(served, OpenMethod("GetCaller", Unread, get_caller, 1 << 20), b"") == "RATE_LIMITED"
+    assert await reason(served, replace(GET_CALLER, request=Unread).served_by(get_caller), b"") == "RATE_LIMITED"
 
 
 async def test_who_can_not_be_identified_costs_nobody_anything():

@@ -17,9 +17,12 @@ from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Grant, Matcher, Policy
 from livekit_auth_server.core.refusal import Refusal
 from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
-from livekit_auth_server.service.calls import CallContext, Calls, Method
+from livekit_auth_server.service.admission import CallContext
+from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.methods import ISSUE_TOKEN, VERIFY_TOKEN, VERIFY_WEBHOOK
 from livekit_auth_server.service.shadow import Difference, Shadow
 from livekit_auth_server.service.state import InForce
+from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import permitted_to_verify
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
 from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issue_batch, issuer, listed, state_of
@@ -28,7 +31,7 @@ from support.policies import ANY, CALLER, EVERYTHING, JOIN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from livekit_auth_server.service.calls import ListedCaller
+    from livekit_auth_server.service.admission import ListedCaller
 
 ASK = pb.IssueTokenRequest(role="guest", room="a-1", identity="user-1")
 ROLES = {"guest": JOIN}
@@ -78,7 +81,7 @@ async def answers(caller: ListedCaller, *requests: pb.IssueTokenRequest) -> tupl
     found: list[bytes | str] = []
     for request in requests:
         try:
-            found.append((await service.issue(caller, request)).SerializeToString(deterministic=True))
+            found.append((await service.issue(caller, Valid(request))).SerializeToString(deterministic=True))
         except Refusal as refusal:
             found.append(f"{refusal.reason} {refusal.message} {refusal.metadata} {refusal.violations}")
     batch = await issue_batch(service, caller, pb.BatchIssueTokensRequest(requests=requests))
@@ -131,8 +134,7 @@ async def test_a_caller_that_the_candidate_doesnt_list_would_be_denied() -> None
     await answers(caller, ASK)
     permitted_to_verify(
         replace(caller, policy=replace(caller.policy, verify_tokens=frozenset({"a"}))),
-        "VerifyToken",
-        "verify_tokens",
+        VERIFY_TOKEN,
         "",
     )
     assert [difference.kind for difference in heard.differences] == ["would_deny"] * 3
@@ -157,7 +159,7 @@ def test_what_may_be_verified_is_held_against_it_too(live: str, other: str, proj
     caller = listed()
     caller = replace(caller, policy=replace(caller.policy, verify_webhooks=frozenset(live)), shadow=shadow)
     try:
-        got = permitted_to_verify(caller, "VerifyWebhook", "verify_webhooks", project)
+        got = permitted_to_verify(caller, VERIFY_WEBHOOK, project)
     except Refusal:
         got = frozenset()
     assert got == (frozenset(live) & {project} if project else frozenset(live))
@@ -170,7 +172,7 @@ async def test_an_unlisted_caller_that_the_candidate_lists_is_told_of_without_re
     in_force.replace_policy(Policy("r1", ROLES, {}))
     in_force.replace_shadow(Shadow(candidate(GUESTS), heard))
     calls = Calls(in_force, FakeClock(), CallLog(), deny_unlisted=issuer(audit).deny_unlisted)
-    method = Method("IssueToken", pb.IssueTokenRequest, issuer(audit).issue, 1000, audited=True)
+    method = ISSUE_TOKEN.served_by(issuer(audit).issue)
     with pytest.raises(Refusal, match="doesn't list"):
         await calls.run(method, CallContext(b"", b""), b"\xff not a request")
     assert [(one.kind, one.candidate, one.decision_id) for one in heard.differences] == [("differs", "listed", "d1")]

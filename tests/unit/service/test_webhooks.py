@@ -12,8 +12,10 @@ import pytest
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.keys import KeySet, Project
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.handlers import handlers
+from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import NOW, SECRET, URL, key, listed
+from support.handlers import NOW, SECRET, URL, AuditTrail, issuer, key, listed
 from support.jws import sign
 
 LIMIT = 2048
@@ -48,17 +50,17 @@ def body_of(size: int) -> bytes:
 
 
 async def refused(request: pb.VerifyWebhookRequest | pb.AckWebhookRequest, store: Acknowledged) -> Refusal:
-    webhooks = Webhooks(store, LIMIT)
-    call = webhooks.verify if isinstance(request, pb.VerifyWebhookRequest) else webhooks.acknowledge
+    served = {one.method.request: one for one in handlers(issuer(AuditTrail()), Webhooks(store, LIMIT), None)}
+    one = served[type(request)]
     with pytest.raises(Refusal) as caught:
-        await call(HOOKS, request)
+        await one.handle(HOOKS, one.ready(request))
     return caught.value
 
 
 async def test_a_body_of_exactly_the_limit_is_verified_and_a_longer_one_is_not():
     body = body_of(LIMIT)
     assert len(body) == LIMIT
-    answer = await Webhooks(Acknowledged(), LIMIT).verify(HOOKS, signed(body))
+    answer = await Webhooks(Acknowledged(), LIMIT).verify(HOOKS, Valid(signed(body)))
     assert (answer.event.id, answer.duplicate, answer.duplicate_checked) == ("EV_1", False, True)
     refusal = await refused(signed(body + b" "), Acknowledged())
     assert (refusal.reason, refusal.metadata) == (Reason.BODY_TOO_LARGE, {"max_body_bytes": "2048"})
@@ -69,9 +71,14 @@ async def test_what_was_acknowledged_is_a_duplicate():
     webhooks = Webhooks(store, LIMIT)
     digest = hashlib.sha256(request.body).digest()
     ack = pb.AckWebhookRequest(project="alpha", event_id="EV_1", body_sha256=digest)
-    assert (await webhooks.acknowledge(HOOKS, ack)).expire_time.seconds == NOW + 60
+    assert (await webhooks.acknowledge(HOOKS, Valid(ack))).expire_time.seconds == NOW + 60
     assert store.stored == [(HOOKS.policy.id, "alpha", "EV_1", digest)]
-    assert (await webhooks.verify(HOOKS, request)).duplicate
+    assert (await webhooks.verify(HOOKS, Valid(request))).duplicate
+
+
+async def test_a_body_over_the_limit_is_told_before_what_else_is_wrong():
+    refusal = await refused(pb.VerifyWebhookRequest(body=b"x" * (LIMIT + 1)), Acknowledged())
+    assert refusal.reason is Reason.BODY_TOO_LARGE
 
 
 @pytest.mark.parametrize("project", ["beta", "never"])

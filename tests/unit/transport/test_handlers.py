@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -18,7 +18,8 @@ from livekit_auth_server.core.identity import Identified
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.workload_id import WorkloadId
-from livekit_auth_server.service.calls import Calls, Method
+from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.methods import VERIFY_TOKEN
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.transport.grpc_aio import handlers as module
 from livekit_auth_server.transport.grpc_aio.connections import Connections
@@ -91,7 +92,7 @@ class Server:
         self.calls = Calls(self.in_force, FakeClock(), self.log)
         self.gate = Gate(self.concurrent, 64 << 20)
         self.edge = Edge(self.calls, self.gate, Connections(100, 30), 4 << 20)
-        method = Method("VerifyToken", pb.VerifyTokenRequest, self._verify, 1 << 20)
+        method = replace(VERIFY_TOKEN, max_bytes=1 << 20).served_by(self._verify)
         health = Health(("a.Service",))
         health.serving = True
         self.handlers = self.edge.methods("a.Service", [method]) | health.handlers(self.edge)

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.service.calls import CallContext, OpenMethod, internal, log_fault
+from livekit_auth_server.service.admission import CallContext
+from livekit_auth_server.service.calls import internal, log_fault
 from livekit_auth_server.service.status import CODE_OF, to_status
 from livekit_auth_server.transport.grpc_aio.gate import RETRY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from livekit_auth_server.service.calls import Admitted, Calls, Method
+    from livekit_auth_server.service.admission import Admitted
+    from livekit_auth_server.service.calls import Calls
+    from livekit_auth_server.service.method import Served
     from livekit_auth_server.transport.grpc_aio.connections import Connections
     from livekit_auth_server.transport.grpc_aio.gate import Gate, Place
 
@@ -61,9 +64,9 @@ class Edge:
     connections: Connections
     message: int
 
-    def methods(self, service: str, methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]]) -> dict[str, Any]:
+    def methods(self, service: str, handlers: Sequence[Served]) -> dict[str, Any]:
         """The service's methods as gRPC serves them, by path."""
-        return {f"/{service}/{method.name}": self.unary(_endpoint(method, self.calls)) for method in methods}
+        return {f"/{service}/{one.method.name}": self.unary(_endpoint(one, self.calls)) for one in handlers}
 
     def unary(self, endpoint: Endpoint) -> grpc.RpcMethodHandler[Any, Any]:
         """A method with one request. It is registered as taking a stream, which looks the same to clients.
@@ -174,11 +177,12 @@ class Edge:
         return request
 
 
-def _endpoint(method: Method[Any, Any] | OpenMethod[Any, Any], calls: Calls) -> Endpoint:
+def _endpoint(served: Served, calls: Calls) -> Endpoint:
     async def answer(about: CallContext, admitted: Admitted, data: bytes) -> bytes:
-        return await calls.run(method, about, data, admitted)
+        return await calls.run(served, about, data, admitted)
 
-    return Endpoint(method.name, method.max_bytes, answer, open_to_all=isinstance(method, OpenMethod))
+    method = served.method
+    return Endpoint(method.name, method.max_bytes, answer, open_to_all=method.open_to_all)
 
 
 async def _never(_about: CallContext, _admitted: Admitted, _data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from livekit_auth_server.transport.grpc_aio.handlers import Answer, Endpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from livekit_auth_server.service.calls import Admitted, CallContext
+    from livekit_auth_server.service.admission import Admitted, CallContext
     from livekit_auth_server.transport.grpc_aio.handlers import Edge
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

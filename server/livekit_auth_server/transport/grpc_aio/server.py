@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from livekit_auth_server.service.methods import SERVICE
 from livekit_auth_server.transport.grpc_aio.acceptor import Acceptor
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from livekit_auth_server.service.calls import Calls, Method, OpenMethod
+    from livekit_auth_server.service.calls import Calls
+    from livekit_auth_server.service.method import Served
 
 _KIB = 1024
 _NO_PORT = "can't listen on {}: in use, or not this machine's"
@@ -74,7 +75,7 @@ class Server:
 
     def __init__(  # noqa: PLR0913 - what wiring knows
         self,
-        methods: Sequence[Method[Any, Any] | OpenMethod[Any, Any]],
+        served: Sequence[Served],
         calls: Calls,
         limits: Limits,
         *,
@@ -87,7 +88,7 @@ class Server:
         self._connections = Connections(limits.connections, limits.first_call, accepted, tell)
         edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, limits.message)
         self._health = Health((SERVICE,))
-        handlers = edge.methods(SERVICE, methods) | self._health.handlers(edge)
+        handlers = edge.methods(SERVICE, served) | self._health.handlers(edge)
         if reflect:
             handlers |= Reflection((SERVICE, HEALTH, REFLECTION)).handlers(edge)
         self._server = Acceptor(handlers, [*limits.options(), ("grpc.so_reuseport", int(share_port))])

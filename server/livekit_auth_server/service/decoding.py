@@ -1,0 +1,48 @@
+"""Requests from bytes.
+
+Guarantees: the size is checked before anything is parsed; a request with unknown fields is refused; the parser's words
+stay in the server.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from livekit_auth_server.core.refusal import Reason, Refusal
+
+M = TypeVar("M", bound=Message)
+
+_GROWTH = 40  # how many bytes of memory a byte of messages within messages can become: an empty one takes two
+_GROWTH_OF_SCALARS = 4  # the parser's copy, rounded up, and that of the code that reads the field
+
+
+def growth(message_type: type[Message]) -> int:
+    """How many bytes of memory a byte of such a request can become, at most."""
+    return _GROWTH if any(field.message_type for field in message_type.DESCRIPTOR.fields) else _GROWTH_OF_SCALARS
+
+
+def check_size(data: bytes, max_bytes: int) -> None:
+    """Raises INVALID_REQUEST for more bytes than a request may have."""
+    if len(data) > max_bytes:
+        raise Refusal(Reason.INVALID_REQUEST, f"{len(data)} bytes are over this request's limit of {max_bytes}")
+
+
+def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
+    """The request. Raises INVALID_REQUEST, MALFORMED_REQUEST or UNKNOWN_FIELD.
+
+    The size comes first: two bytes of an empty message become a hundred in memory.
+    """
+    check_size(data, max_bytes)
+    message = message_type()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        name = message_type.DESCRIPTOR.full_name
+        raise Refusal(Reason.MALFORMED_REQUEST, f"the request isn't a {name}") from None
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise Refusal(Reason.UNKNOWN_FIELD, "the request has a field that this server doesn't know")
+    return message
