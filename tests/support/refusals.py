@@ -33,7 +33,8 @@ def refusal(call: Callable[[], object]) -> Refused:
     return refused(caught.value)
 
 
-def refused(error: grpc.RpcError) -> Refused:
+def refused(error: object) -> Refused:
+    """How the call that raised this error was refused."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
