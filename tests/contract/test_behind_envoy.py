@@ -63,7 +63,7 @@ def envoy(config: object, port: int, folder: Path) -> Iterator[None]:
     """Runs Envoy until the block ends."""
     file, log = folder / "envoy.json", folder / "envoy.log"
     file.write_text(json.dumps(config))
-    command = [program(), "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+    command = [str(program()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -24,7 +24,7 @@ from livekit_auth_server.core.mint import claims, mint
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import room_config
 from support.handlers import KEY, SECRET
-from support.messages import messages, plain_values
+from support.messages import enum_of, messages, plain_values
 from support.oracle import oracle
 from support.policies import JOIN, granted, token_requests
 
@@ -54,7 +54,7 @@ def known_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Values of a room configuration's field that this LiveKit knows."""
     if field.type != FieldDescriptor.TYPE_ENUM:
         return plain_values(field)
-    values = field.enum_type.values
+    values = enum_of(field).values
     return st.sampled_from([value.number for value in values if value.name not in NEWER_VALUES])
 
 
@@ -74,7 +74,7 @@ def go_verify():
     program = cache / "go-mint"
     with (cache / "go-mint.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        build = [go, "build", "-mod=readonly", "-o", program, "."]
+        build = [go, "build", "-mod=readonly", "-o", str(program), "."]
         done = subprocess.run(build, cwd=ROOT / "tests/go-mint", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with oracle([program]) as ask:
