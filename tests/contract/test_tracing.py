@@ -138,7 +138,7 @@ def test_a_malformed_traceparent_starts_a_trace_of_its_own(
     trace, parent = new_trace()
     sent = {
         "upper": traced(f"{'A' * 16}{trace[16:]}", parent),
-        "long": [("traceparent", f"00-{trace}-{parent}-01-more")],
+        "long": (("traceparent", f"00-{trace}-{parent}-01-more"),),
         "zeros": traced("0" * 32, parent),
     }[headers]
     issued = web.IssueToken(ASK, metadata=sent)
