@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol.room import RoomConfiguration
 
@@ -23,6 +23,7 @@ from livekit_auth.v1.room_config_pb2 import RoomConfig
 from livekit_auth_server.core.mint import claims, mint
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import room_config
+from support.examples import examples
 from support.handlers import KEY, SECRET
 from support.messages import enum_of, messages, plain_values
 from support.oracle import oracle
@@ -101,7 +102,7 @@ def normal(grants: dict[str, Any]) -> dict[str, Any]:
     return {**grants, "roomConfig": ParseDict(grants["roomConfig"], RoomConfiguration())}
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(request=token_requests(), config=st.none() | known_configs)
 def test_livekits_go_verifier_reads_what_was_granted(go_verify, request, config):
     now = int(time.time())
