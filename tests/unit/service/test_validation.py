@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1.grants_pb2 import TrackSource
 from livekit_auth_server.service.validation import MAX_BATCH, MAX_TTL, REQUIRED, RULES, violations
+from support.examples import examples
 from support.messages import field_name, is_map, messages
 from support.oracle import oracle
 
@@ -293,7 +294,7 @@ def any_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     return st.sampled_from(small)
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(st.sampled_from(JUDGED).flatmap(lambda cls: messages(cls, any_values)))
 def test_a_request_is_valid_exactly_where_the_annotations_say_so(annotated, message):
     theirs = annotated(message)
@@ -324,7 +325,7 @@ def test_attributes_may_have_64_kib_of_keys_and_values_together(attributes, perm
     assert paths(message) == (set() if permitted else {"attributes"})
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.dictionaries(st.text(max_size=6), st.text(max_size=6), max_size=8))
 def test_attributes_and_metadata_take_any_text(attributes):
     metadata = "".join(attributes.values())
@@ -427,7 +428,7 @@ def test_a_violation_names_the_fields_path(message, path):
     assert [violation.field for violation in violations(message)] == [path]
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(messages(pb.IssueTokenRequest, any_values))
 def test_a_violation_never_quotes_a_value(message):
     message.identity = "MARKER\n"
