@@ -72,8 +72,8 @@ test: setup ## The fast suite
 	@pytest --numprocesses 2 --quiet -m "not slow"
 
 .PHONY: test-slow
-test-slow: setup ## What the fast suite leaves out: workers, shared Redis, proxies, traces
-	@pytest --numprocesses 2 --quiet -m slow
+test-slow: setup ## What the fast suite leaves out: workers, shared Redis, proxies, traces, most examples of property tests
+	@pytest --numprocesses 2 --quiet -m "slow or hypothesis" --hypothesis-profile thorough
 
 .PHONY: e2e-livekit
 e2e-livekit: setup ## The tests against a real LiveKit server (needs Go; npm and Chromium for the browser room)

@@ -112,7 +112,7 @@ class Campaign:
                 self.counts["issued"] += 1
             except grpc.RpcError as error:
                 if not excused and not self.excused.is_set():
-                    self.wrong.append(f"a permitted call failed: {error.code().name}: {error.details()}")  # type: ignore[attr-defined]
+                    self.wrong.append(f"a permitted call failed: {error.code().name}: {error.details()}")
                 self.counts["failed"] += 1
             time.sleep(0.005)
 
@@ -122,8 +122,8 @@ class Campaign:
                 stub.IssueToken(pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1"), timeout=10)
                 self.wrong.append("a denied caller got a token")
             except grpc.RpcError as error:
-                if error.code() not in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}:  # type: ignore[attr-defined]
-                    self.wrong.append(f"a denied call failed otherwise: {error.code().name}")  # type: ignore[attr-defined]
+                if error.code() not in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+                    self.wrong.append(f"a denied call failed otherwise: {error.code().name}")
                 self.counts["denied"] += 1
             time.sleep(0.005)
 
@@ -201,7 +201,7 @@ class Campaign:
             try:
                 other.GetCaller(pb.GetCallerRequest(), timeout=5)
             except grpc.RpcError as error:
-                return error.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+                return error.code() is grpc.StatusCode.UNAUTHENTICATED
             return False
 
         refused()  # connects

@@ -84,7 +84,7 @@ class Campaign:
     figures: Figures = field(default_factory=Figures)
     secrets: dict[str, str] = field(default_factory=lambda: dict(SECRETS))
     last: IssuedToken | None = None
-    stopping: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def client(self, stem: str) -> AuthClient:
         folder = self.server.directory
@@ -98,11 +98,11 @@ class Campaign:
     async def caller(self, number: int) -> None:
         """One connection after the other, a call after the other."""
         chance = random.Random(number)
-        while not self.stopping:
+        while not self.over.is_set():
             async with self.client(f"web-{number}") as client:
                 self.figures.handshakes += 1
                 for _ in range(CALLS_A_CONNECTION):
-                    if self.stopping:
+                    if self.over.is_set():
                         return
                     await self.call(client, chance.choice(["consult-1", "board-1", NEVER]))
                     await asyncio.sleep(PAUSE * chance.random() * 2)
@@ -141,7 +141,7 @@ class Campaign:
     async def gateway(self) -> None:
         """Has the token verified that was issued last, again and again."""
         async with self.client("hooks") as client:
-            while not self.stopping:
+            while not self.over.is_set():
                 if self.last is not None:
                     await self.verify(client, self.last)
                 await asyncio.sleep(PAUSE)
@@ -188,7 +188,7 @@ class Campaign:
                 for number in range(self.scale.policies):
                     await self.round(number, watcher)
                     await asyncio.sleep(0.1)
-                self.stopping = True
+                self.over.set()
 
     async def round(self, number: int, watcher: AuthClient) -> None:
         await self.new_policy(number, watcher)

@@ -62,7 +62,7 @@ class Campaign:
     probes: Probes
     restarts: int
     figures: Figures = field(default_factory=Figures)
-    stopping: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def client(self) -> AuthClient:
         folder = self.server.directory
@@ -76,11 +76,11 @@ class Campaign:
     async def caller(self, number: int) -> None:
         """One connection after the other, a call after the other."""
         chance, count = random.Random(number), 0
-        while not self.stopping:
+        while not self.over.is_set():
             async with self.client() as client:
                 self.figures.handshakes += 1
                 for _ in range(CALLS_A_CONNECTION):
-                    if self.stopping:
+                    if self.over.is_set():
                         return
                     count += 1
                     await self.call(client, f"user-{number}-{count}")
@@ -97,7 +97,7 @@ class Campaign:
 
     async def knock(self) -> None:
         """Opens connections that say nothing, and sees whether they are kept until it closes them."""
-        while not self.stopping:
+        while not self.over.is_set():
             self.figures.knocks += 1
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
@@ -117,7 +117,7 @@ class Campaign:
 
     async def watch(self) -> None:
         """Readiness, as a load balancer would ask for it."""
-        while not self.stopping:
+        while not self.over.is_set():
             state = await asyncio.to_thread(self.probes.state)
             slow = [reason for reason in state["reasons"] if reason.endswith("doesn't answer")]
             self.figures.slow += bool(slow)  # a busy machine's doing, and not a restart's
@@ -133,7 +133,7 @@ class Campaign:
             await asyncio.sleep(0.5)
             for _ in range(self.restarts):
                 await self.restart()
-            self.stopping = True
+            self.over.set()
 
     async def restart(self) -> None:
         assert self.server.process is not None

@@ -46,7 +46,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def run_client(deployment: Deployment, code: Path | None) -> str:
-    program = [sys.executable, Path(__file__).with_name("main_job.py"), deployment.directory]
+    program = [sys.executable, str(Path(__file__).with_name("main_job.py")), str(deployment.directory)]
     address = f"localhost:{deployment.port}"
     done = subprocess.run(
         [*program, address], env=environment(code), capture_output=True, text=True, timeout=60, check=False

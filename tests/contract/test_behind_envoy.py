@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 WEB, ADMIN = "spiffe://example.org/web", "spiffe://example.org/admin"
-FORWARDED = [
+FORWARDED = (
     ("x-forwarded-client-cert", f"By=spiffe://example.org/livekit-auth;URI={ADMIN}"),
     ("x-spiffe-id", ADMIN),
     ("x-forwarded-for", "127.0.0.1"),
     ("forwarded", f'for=127.0.0.1;cert="{ADMIN}"'),
-]
+)
 PASS_THROUGH = Path(__file__).parents[2] / "deploy/envoy/envoy.yaml"
 WHO = pb.GetCallerRequest()
 GUEST = pb.IssueTokenRequest(project="alpha", role="guest", room="consult-1", identity="user-1")
@@ -63,7 +63,7 @@ def envoy(config: object, port: int, folder: Path) -> Iterator[None]:
     """Runs Envoy until the block ends."""
     file, log = folder / "envoy.json", folder / "envoy.log"
     file.write_text(json.dumps(config))
-    command = [program(), "-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+    command = [str(program()), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import ParseDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol.room import RoomConfiguration
 
@@ -23,8 +23,9 @@ from livekit_auth.v1.room_config_pb2 import RoomConfig
 from livekit_auth_server.core.mint import claims, mint
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import room_config
+from support.examples import examples
 from support.handlers import KEY, SECRET
-from support.messages import messages, plain_values
+from support.messages import enum_of, messages, plain_values
 from support.oracle import oracle
 from support.policies import JOIN, granted, token_requests
 
@@ -54,7 +55,7 @@ def known_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Values of a room configuration's field that this LiveKit knows."""
     if field.type != FieldDescriptor.TYPE_ENUM:
         return plain_values(field)
-    values = field.enum_type.values
+    values = enum_of(field).values
     return st.sampled_from([value.number for value in values if value.name not in NEWER_VALUES])
 
 
@@ -74,7 +75,7 @@ def go_verify():
     program = cache / "go-mint"
     with (cache / "go-mint.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        build = [go, "build", "-mod=readonly", "-o", program, "."]
+        build = [go, "build", "-mod=readonly", "-o", str(program), "."]
         done = subprocess.run(build, cwd=ROOT / "tests/go-mint", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with oracle([program]) as ask:
@@ -101,7 +102,7 @@ def normal(grants: dict[str, Any]) -> dict[str, Any]:
     return {**grants, "roomConfig": ParseDict(grants["roomConfig"], RoomConfiguration())}
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(request=token_requests(), config=st.none() | known_configs)
 def test_livekits_go_verifier_reads_what_was_granted(go_verify, request, config):
     now = int(time.time())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -115,8 +116,7 @@ def test_a_caller_without_limits_has_the_default_ones(limited: Deployment) -> No
 
 
 def test_requests_that_can_not_be_read_count(limited: Deployment) -> None:
-    channel = limited.channel(limited.example_ca.issue(uris=[uri("unread")]))
-    call = channel.unary_unary("/livekit_auth.v1.AuthService/IssueToken")
+    call = limited.raw(limited.example_ca.issue(uris=[uri("unread")]), "IssueToken")
     assert [refusal(lambda: call(b"\xff")).reason for _ in range(3)] == ["MALFORMED_REQUEST"] * 2 + ["RATE_LIMITED"]
 
 
@@ -126,7 +126,7 @@ def test_unlisted_callers_share_one_budget_and_listed_ones_do_not_feel_it(limite
     assert refusal(lambda: other.IssueToken(ASK)).reason == "CALLER_NOT_LISTED"
     assert not other.GetCaller(pb.GetCallerRequest()).known
     for stub in (one, other):
-        told = refusal(lambda stub=stub: stub.GetCaller(pb.GetCallerRequest()))
+        told = refusal(partial(stub.GetCaller, pb.GetCallerRequest()))
         assert (told.code, told.reason, told.metadata["limit"]) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", "3/m")
     assert limited.caller(uri("five")).GetCaller(pb.GetCallerRequest()).known
 

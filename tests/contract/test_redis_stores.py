@@ -18,6 +18,7 @@ from livekit_auth_server.stores.limits_in_memory import MemoryLimits
 from livekit_auth_server.stores.limits_in_redis import SCRIPT, RedisLimits
 from livekit_auth_server.stores.redis_client import TlsFiles, new_client
 from livekit_auth_server.stores.redis_link import RedisAway, RedisLink, problem
+from support.examples import examples
 from support.redis_server import RedisServer, free_port
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Ticking:
         max_size=60,
     )
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_script_decides_as_the_windows_in_memory_do(redis: RedisServer, steps) -> None:
     with redis.client() as database:
         database.flushall()

@@ -40,8 +40,8 @@ def tls_redis(folder: Path, ca: Authority) -> tuple[RedisServer, int]:
     certificate, key = ca.issue(dns=["localhost"], usages=[SERVER]).write(folder, "redis")
     (folder / "redis-ca.pem").write_bytes(ca.leaf_pem)
     port = free_port()
-    options = ("--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key)
-    options += ("--tls-ca-cert-file", folder / "redis-ca.pem", "--tls-auth-clients", "yes")
+    options: list[object] = ["--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key]
+    options += ["--tls-ca-cert-file", folder / "redis-ca.pem", "--tls-auth-clients", "yes"]
     return RedisServer(folder, options=tuple(map(str, options))), port
 
 

@@ -13,9 +13,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import Deployment
-from support.refusals import refusal
+from support.refusals import code_of, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
@@ -56,8 +57,7 @@ def test_reflection_is_off_by_default(tmp_path: Path) -> None:
 
 
 def test_a_message_over_the_bound_is_refused_and_the_next_one_served(server: Deployment) -> None:
-    channel = server.channel(credential(server))
-    call = channel.unary_unary("/livekit_auth.v1.AuthService/IssueToken")
+    call = server.raw(credential(server), "IssueToken")
     assert refusal(lambda: call(b"x" * (4 * 1024 * 1024 + 1))).code == "RESOURCE_EXHAUSTED"
     assert call(ASK.SerializeToString())
 
@@ -70,21 +70,20 @@ def test_metadata_over_the_bound_is_refused_and_the_next_call_served(server: Dep
 
 
 def test_an_unknown_method_is_unimplemented(server: Deployment) -> None:
-    channel = server.channel(credential(server))
-    got = refusal(lambda: channel.unary_unary("/livekit_auth.v1.AuthService/GiveMeTheSecret")(b""))
+    unknown = server.raw(credential(server), "GiveMeTheSecret")
+    got = refusal(lambda: unknown(b""))
     assert got.code == "UNIMPLEMENTED"
 
 
 def test_a_stream_that_sends_no_message_keeps_nobody_waiting(server: Deployment) -> None:
     hung = threading.Event()
 
-    def nothing():
+    def nothing() -> Iterator[bytes]:
         hung.wait(10)
-        return
-        yield b""
+        yield from ()
 
-    channel = server.channel(credential(server))
-    silent = [channel.stream_unary("/livekit_auth.v1.AuthService/IssueToken").future(nothing()) for _ in range(50)]
+    issue = server.raw_stream(credential(server), "IssueToken")
+    silent = [issue.future(nothing()) for _ in range(50)]
     try:
         started = time.monotonic()
         assert server.stub(credential(server)).IssueToken(ASK, timeout=5).token
@@ -105,12 +104,12 @@ def test_sigterm_drains_calls_in_flight(tmp_path: Path) -> None:
     batch = pb.BatchIssueTokensRequest(requests=[ASK] * 500)
     calls = [stub.BatchIssueTokens.future(batch) for _ in range(10)]
     assert calls[0].result(timeout=20)
-    stopper = threading.Thread(target=server.process.terminate)
+    stopper = threading.Thread(target=server.started.terminate)
     stopper.start()
     outcomes = [call.exception(timeout=20) for call in calls]
     stopper.join()
-    assert server.process.wait(20) == 0
+    assert server.started.wait(20) == 0
     server.stop()
-    failed = [error.code() for error in outcomes if error is not None]
+    failed = [code_of(error) for error in outcomes if error is not None]
     assert set(failed) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert '"event":"stopped"' in server.log

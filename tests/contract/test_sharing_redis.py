@@ -9,7 +9,8 @@ import time
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import pytest
@@ -78,7 +79,7 @@ def passes(*stubs: AuthServiceStub, at_most: int = 20) -> int:
     return next((number for number in range(at_most) if reason(stubs[number % len(stubs)]) == "RATE_LIMITED"), at_most)
 
 
-def says(server: Deployment, event: str) -> list[dict[str, str]]:
+def says(server: Deployment, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, server.log.splitlines()) if line["event"] == event]
 
 
@@ -93,7 +94,7 @@ def test_two_servers_share_a_limit(deploy: Callable[..., Deployment]) -> None:
     one, other = deploy(), deploy()
     assert passes(one.caller(LIMITED), other.caller(LIMITED)) == 6
     for server in (one, other):
-        told = refusal(lambda server=server: server.caller(LIMITED).GetCaller(ASK))
+        told = refusal(partial(server.caller(LIMITED).GetCaller, ASK))
         assert told.retry_after is not None
         assert 50 < told.retry_after <= 60
     assert says(one, "serving")[0]["shared_limits"] is True
@@ -278,8 +279,8 @@ def test_redis_over_tls_is_checked_against_its_ca(tmp_path: Path, deployment: De
     certificate, key = deployment.server_ca.issue(dns=["localhost"], usages=[SERVER]).write(tmp_path, "redis")
     (tmp_path / "ca.pem").write_bytes(deployment.server_ca.leaf_pem)
     port = free_port()
-    options = ("--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key)
-    options += ("--tls-ca-cert-file", tmp_path / "ca.pem", "--tls-auth-clients", "no")
+    options: list[object] = ["--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key]
+    options += ["--tls-ca-cert-file", tmp_path / "ca.pem", "--tls-auth-clients", "no"]
     with RedisServer(tmp_path, options=tuple(map(str, options))):
         deployment.write(f"redis: {{url: 'rediss://localhost:{port}', ca: server-ca.pem}}")
         deployment.start()

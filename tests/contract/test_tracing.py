@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
@@ -74,8 +74,8 @@ def new_trace() -> tuple[str, str]:
     return secrets.token_hex(16), secrets.token_hex(8)
 
 
-def traced(trace: str, span: str, flags: str = "01", state: str = "") -> list[tuple[str, str]]:
-    return [("traceparent", f"00-{trace}-{span}-{flags}"), *([("tracestate", state)] if state else [])]
+def traced(trace: str, span: str, flags: str = "01", state: str = "") -> tuple[tuple[str, str], ...]:
+    return (("traceparent", f"00-{trace}-{span}-{flags}"), *([("tracestate", state)] if state else []))
 
 
 def of_trace(collector: Collector, trace: str) -> Span:
@@ -138,7 +138,7 @@ def test_a_malformed_traceparent_starts_a_trace_of_its_own(
     trace, parent = new_trace()
     sent = {
         "upper": traced(f"{'A' * 16}{trace[16:]}", parent),
-        "long": [("traceparent", f"00-{trace}-{parent}-01-more")],
+        "long": (("traceparent", f"00-{trace}-{parent}-01-more"),),
         "zeros": traced("0" * 32, parent),
     }[headers]
     issued = web.IssueToken(ASK, metadata=sent)
@@ -301,7 +301,7 @@ def test_without_the_setting_opentelemetry_is_not_even_imported() -> None:
 async def test_the_python_clients_hand_on_the_span_that_is_current(server: Deployment, collector: Collector) -> None:
     certificate, key = server.example_ca.issue(uris=[WEB]).write(server.directory, "client")
     at = f"localhost:{server.port}"
-    files = {"ca": server.directory / "server-ca.pem", "cert": certificate, "key": key}
+    files: dict[str, Any] = {"ca": server.directory / "server-ca.pem", "cert": certificate, "key": key}
     for number in range(2):
         trace_id, span_id = new_trace()
         context = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags(1))

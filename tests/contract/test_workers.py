@@ -24,7 +24,7 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import POLICY, SECRETS
 from support.fleet import WEB, Fleet
 from support.probes import within
-from support.refusals import refusal
+from support.refusals import code_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ def test_a_worker_that_is_killed_under_load_is_replaced_and_no_call_fails(fleet:
 def test_workers_go_when_the_supervisor_is_killed_and_another_can_start_at_once(fleet: Fleet) -> None:
     workers, port = fleet.workers(), fleet.deployment.port
     fleet.supervisor.kill()
-    fleet.deployment.process.wait(10)
+    fleet.deployment.started.wait(10)
     path = fleet.deployment.directory / "server.yaml"
     path.write_text(path.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}"))
     fleet.start()
@@ -270,13 +270,14 @@ def test_a_probe_address_that_is_taken_ends_all_with_one_message(shared: Fleet, 
 
 
 def test_while_it_drains_it_is_alive_and_not_ready(fleet: Fleet) -> None:
-    hanging, over = fleet.deployment.channel(fleet.deployment.example_ca.issue(uris=[WEB])), threading.Event()
+    over = threading.Event()
+    issue = fleet.deployment.raw_stream(fleet.deployment.example_ca.issue(uris=[WEB]), "IssueToken")
 
     def nothing() -> Iterator[bytes]:
         over.wait(20)
         yield ASK.SerializeToString()
 
-    call = hanging.stream_unary("/livekit_auth.v1.AuthService/IssueToken").future(nothing())
+    call = issue.future(nothing())
     within(5, lambda: not call.done() and hanging_calls(fleet) > 0, "the call")
     fleet.supervisor.terminate()
     within(TRUTH + SLACK, lambda: not fleet.probes.ready(), "being not ready")
@@ -284,7 +285,7 @@ def test_while_it_drains_it_is_alive_and_not_ready(fleet: Fleet) -> None:
     assert fleet.probes.get("/livez")[0] == 200
     over.set()
     assert pb.IssueTokenResponse.FromString(call.result(timeout=10)).token  # it was waited for
-    assert fleet.deployment.process.wait(10) == 0
+    assert fleet.deployment.started.wait(10) == 0
 
 
 def hanging_calls(fleet: Fleet) -> int:
@@ -303,9 +304,9 @@ def test_sigterm_drains_calls_in_flight_of_all_workers(fleet: Fleet) -> None:
     assert calls[0].result(timeout=20)
     fleet.supervisor.terminate()
     outcomes = [call.exception(timeout=20) for call in calls]
-    assert fleet.deployment.process.wait(20) == 0
+    assert fleet.deployment.started.wait(20) == 0
     assert psutil.wait_procs(workers, timeout=0)[1] == []
-    failed = {error.code() for error in outcomes if error is not None}
+    failed = {code_of(error) for error in outcomes if error is not None}
     assert failed <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert {line["worker"] for line in fleet.events("stopped") if "worker" in line} == {0, 1}
     fleet.deployment.stop()
@@ -316,7 +317,8 @@ def test_sigterm_drains_calls_in_flight_of_all_workers(fleet: Fleet) -> None:
 
 def test_rolling_restarts_under_load_fail_no_call_and_are_never_not_ready(fleet: Fleet) -> None:
     before = {worker.pid for worker in fleet.workers()}
-    over, unready = threading.Event(), []
+    over = threading.Event()
+    unready: list[str] = []
 
     def watch() -> None:
         while not over.wait(0.02):
@@ -346,7 +348,9 @@ def test_a_rolling_restart_takes_up_changed_settings(fleet: Fleet) -> None:
     path.write_text(path.read_text().replace("reflection: true", "reflection: false"))
     fleet.roll()
     channel = fleet.deployment.channel(fleet.deployment.example_ca.issue(uris=[WEB]))
-    reflect = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    reflect: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    )
     assert refusal(lambda: list(reflect(iter([b""])))).code == "UNIMPLEMENTED"
 
 
@@ -417,7 +421,7 @@ def test_one_worker_has_the_same_probes_and_no_supervisor(tmp_path: Path) -> Non
 
 def test_the_flag_wins_over_the_setting(tmp_path: Path) -> None:
     fleet = Fleet.create(tmp_path)
-    command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", tmp_path / "server.yaml"]
+    command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", str(tmp_path / "server.yaml")]
     process = psutil.Popen([*command, "--workers", "3"], stderr=subprocess.DEVNULL)
     try:
         within(30, fleet.probes.up, "readiness")

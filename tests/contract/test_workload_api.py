@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -298,7 +298,7 @@ def test_check_says_what_the_agent_gives_and_no_key_shows_anywhere(world: World)
     assert "PRIVATE KEY" not in done.stdout + world.deployment.log
 
 
-def client(world: World, agent: FakeAgent, **options: object) -> sync.AuthClient:
+def client(world: World, agent: FakeAgent, **options: Any) -> sync.AuthClient:
     return sync.AuthClient(f"localhost:{world.deployment.port}", workload_api=agent.socket, **options)
 
 

@@ -52,7 +52,7 @@ class Rendered:
     @classmethod
     def variant(cls, name: str, *arguments: str | Path, **values: Any) -> Rendered:
         """The chart with a variant's values; `values` are merged into them."""
-        command = ["template", "livekit-auth", CHART, "--namespace", "media", "--values", values_of(name)]
+        command = ["template", "livekit-auth", str(CHART), "--namespace", "media", "--values", str(values_of(name))]
         return cls(helm(*command, "--values", "-", *arguments, given=json.dumps(values)))
 
     @cached_property

@@ -23,7 +23,7 @@ def binary() -> Path:
     assert go, "helm is built with Go 1.26 or newer: install it from https://go.dev/dl/"
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"helm.{os.getpid()}")
-    command = [go, "build", "-p", "2", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w", "-o", unfinished, PACKAGE]
-    subprocess.run(command, cwd=MODULE, check=True)
+    command = [go, "build", "-p", "2", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w", "-o"]
+    subprocess.run([*command, unfinished, PACKAGE], cwd=MODULE, check=True)
     unfinished.replace(target)  # in one step, so that a build that is cut short is never taken for the program
     return target

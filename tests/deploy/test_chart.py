@@ -208,7 +208,7 @@ def test_prometheus_calls_the_job_livekit_auth_whatever_the_release_is_called() 
     assert rendered.one("Service")["metadata"]["labels"][label] == "livekit-auth"
 
 
-MISTAKES = {
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no certificate": ({"tls": {"existingSecret": ""}}, "exactly one of existingSecret"),
     "two certificates": ({"tls": {"workloadApi": {"enabled": True}}}, "exactly one of existingSecret"),
     "no issuer": ({"tls": {"existingSecret": "", "certManager": {"enabled": True}}}, "name the issuer"),
@@ -232,7 +232,7 @@ def test_a_mistake_in_the_values_is_refused_with_what_to_do(mistake: str) -> Non
         Rendered.variant("default", **values)
 
 
-SECRETS = {
+SECRETS: dict[str, dict[str, Any]] = {
     "a private key": {"podAnnotations": {"x": "-----BEGIN EC PRIVATE KEY-----\nMARKER"}},
     "a key file": {"settings": {"keys": {"APIabcdefgh": "MARKER-0123456789abcdef"}}},
     "a key with its secret": {"settings": {"keys": [{"id": "APIabcdefgh", "secret": "MARKER"}]}},

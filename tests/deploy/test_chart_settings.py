@@ -34,7 +34,8 @@ def test_the_server_knows_every_setting(variant: str, objects: Objects, tmp_path
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in NO_FILES])
 def test_the_server_finds_every_file_where_the_volume_puts_it(variant: str, objects: Objects, tmp_path: Path) -> None:
     Rendered.variant(variant).mount(tmp_path, objects.all())
-    command = [sys.executable, "-m", "livekit_auth_server.cli", "check", "--config", tmp_path / "server.yaml", "--json"]
+    settings = str(tmp_path / "server.yaml")
+    command = [sys.executable, "-m", "livekit_auth_server.cli", "check", "--config", settings, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

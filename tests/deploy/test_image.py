@@ -26,7 +26,7 @@ from livekit_auth.v1 import auth_service_pb2, auth_service_pb2_grpc
 from support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +115,11 @@ def test_the_chart_serves_with_it_on_a_read_only_disk_and_stops_at_sigterm(image
             channel = grpc.secure_channel(f"localhost:{port}", credentials(objects))
             with channel:
                 stub = auth_service_pb2_grpc.AuthServiceStub(channel)
-                request = {"role": "guest", "room": "consult-1", "identity": "user-1"}
-                assert stub.IssueToken(auth_service_pb2.IssueTokenRequest(**request), timeout=10).token
+                request = auth_service_pb2.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
+                assert stub.IssueToken(request, timeout=10).token
                 reloaded_with_nobody_allowed(pod, given, process)
                 with pytest.raises(grpc.RpcError) as refused:
-                    stub.IssueToken(auth_service_pb2.IssueTokenRequest(**request), timeout=10)
+                    stub.IssueToken(request, timeout=10)
                 assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
@@ -137,7 +137,9 @@ def credentials(objects: Objects) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(objects.internal.leaf_pem, caller.key_pem, caller.cert_pem)
 
 
-def reloaded_with_nobody_allowed(pod: Path, given: object, process: subprocess.Popen[bytes]) -> None:
+def reloaded_with_nobody_allowed(
+    pod: Path, given: Mapping[str, Mapping[str, bytes]], process: subprocess.Popen[bytes]
+) -> None:
     """An update of the policy's ConfigMap, as the kubelet brings it."""
     empty = Rendered.variant("default", policy={"inline": {"callers": []}})
     empty.mount(pod / "etc", given, version="..2")

@@ -36,7 +36,7 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
 
 
 def test_systemd_finds_its_exposure_low() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}", UNIT]
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}", str(UNIT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-500:]
 
@@ -53,7 +53,7 @@ def test_its_user_is_the_one_that_sysusers_makes() -> None:
 
 def test_the_user_is_taken_by_systemd_sysusers(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
-    command = ["systemd-sysusers", f"--root={tmp_path}", UNIT.with_suffix(".sysusers")]
+    command = ["systemd-sysusers", f"--root={tmp_path}", str(UNIT.with_suffix(".sysusers"))]
     subprocess.run(command, check=True, capture_output=True)
     assert (tmp_path / "etc/passwd").read_text().startswith("livekit-auth:x:")
 
@@ -93,12 +93,12 @@ def test_the_server_serves_under_its_filter_and_its_memory_rule(sealed: Deployme
 def test_the_filter_filters() -> None:
     """So that the test above means something: a call outside the list fails."""
     code = "import os, sys\ntry: os.chroot('/')\nexcept PermissionError: sys.exit(7)"
-    command = [sys.executable, LAUNCHER, " ".join(system_calls()), sys.executable, "-c", code]
+    command = [sys.executable, str(LAUNCHER), " ".join(system_calls()), sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=False, env=environment()).returncode == 7
 
 
 @pytest.mark.skipif(KERNEL < (6, 3), reason="PR_SET_MDWE needs Linux 6.3; systemd has its own way on older ones")
 def test_memory_that_can_be_written_is_never_executed() -> None:
     code = "import mmap, sys\ntry: mmap.mmap(-1, 4096, prot=7)\nexcept OSError: sys.exit(7)"
-    command = [sys.executable, LAUNCHER, " ".join(system_calls()), sys.executable, "-c", code]
+    command = [sys.executable, str(LAUNCHER), " ".join(system_calls()), sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=False, env=environment()).returncode == 7

@@ -30,6 +30,8 @@ from livekit_auth import AuthError
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from livekit import rtc
+
     from e2e.webhook_listener import WebhookListener
     from livekit_auth import IssuedToken
 
@@ -109,9 +111,14 @@ async def _conversation(first: IssuedToken, second: IssuedToken) -> None:
         async with publishing(speaker) as published, joined(second) as listener:
             _step("user-8 joins too; user-7 publishes a tone", track=published.sid)
             publications = listener.remote_participants["user-7"].track_publications
-            received = lambda: published.sid in publications and publications[published.sid].track  # noqa: E731
+
+            def received() -> rtc.Track | None:
+                publication = publications.get(published.sid)
+                return publication.track if publication else None
+
             await eventually(received, "user-8 receives the tone")
-            if not await hears_something(received()):
+            track = received()
+            if track is None or not await hears_something(track):
                 raise DemoError("user-8 hears nothing")
             _step("user-8 hears it")
 

@@ -45,7 +45,7 @@ class Deployment:
     def create(cls, directory: Path, livekit_url: str) -> Deployment:
         """Writes a new folder."""
         port = free_port()
-        options = ["--dir", directory, "--address", f"{LOOPBACK}:{port}", "--livekit-url", livekit_url]
+        options = ["--dir", str(directory), "--address", f"{LOOPBACK}:{port}", "--livekit-url", livekit_url]
         run("livekit-auth-server dev", [PROGRAM, "dev", *options])
         return cls(directory, port)
 
@@ -79,7 +79,7 @@ class Deployment:
     @contextmanager
     def serve(self) -> Iterator[None]:
         """Runs the server until the block ends."""
-        command = [PROGRAM, "serve", "--config", self.directory / "server.yaml"]
+        command = [str(PROGRAM), "serve", "--config", str(self.directory / "server.yaml")]
         with running("livekit-auth-server", command, self.port, self.log):
             yield
 

@@ -10,14 +10,14 @@ import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from e2e.processes import LOOPBACK, free_port, run, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from e2e.deployment import Deployment
+    from e2e.deployment import ApiKey
 
 MODULE = Path(__file__).parent / "livekit"
 CACHE = Path(__file__).parents[2] / ".cache" / "livekit-server"
@@ -42,8 +42,8 @@ def binary(announce: Callable[[], None] = lambda: None) -> Path:
     announce()
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}")
-    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-o", unfinished, PACKAGE]
-    run("building livekit-server", command, cwd=MODULE)
+    command = [go, "build", "-mod=readonly", "-buildvcs=false", "-o"]
+    run("building livekit-server", [*command, unfinished, PACKAGE], cwd=MODULE)
     unfinished.replace(target)  # in one step, so that a build that is cut short is never taken for the server
     return target
 
@@ -72,24 +72,34 @@ class Ports:
         return f"ws://{LOOPBACK}:{self.signal}"
 
 
+class Keys(Protocol):
+    """A key and the file that has it with its secret: a deployment's, or a test's own."""
+
+    @property
+    def key_file(self) -> Path:
+        """In the format that LiveKit reads."""
+
+    @property
+    def key(self) -> ApiKey:
+        """The key that signs webhooks."""
+
+
 @contextmanager
-def livekit_server(
-    program: Path, directory: Path, ports: Ports, deployment: Deployment, webhook_url: str
-) -> Iterator[None]:
-    """Runs a server with a deployment's key until the block ends."""
+def livekit_server(program: Path, directory: Path, ports: Ports, keys: Keys, webhook_url: str) -> Iterator[None]:
+    """Runs a server with these keys until the block ends."""
     config = directory / "livekit.yaml"
-    config.write_text(json.dumps(_config(ports, deployment, webhook_url), indent=2))  # JSON is YAML
+    config.write_text(json.dumps(_config(ports, keys, webhook_url), indent=2))  # JSON is YAML
     log = directory / "livekit.log"
     with running("livekit-server", [program, "--config", config], ports.signal, log):
         yield
 
 
-def _config(ports: Ports, deployment: Deployment, webhook_url: str) -> dict[str, object]:
+def _config(ports: Ports, keys: Keys, webhook_url: str) -> dict[str, object]:
     """Media goes over UDP alone: LiveKit would open its TCP media port on every interface."""
     return {
         "port": ports.signal,
         "bind_addresses": [LOOPBACK],
-        "key_file": str(deployment.key_file),
+        "key_file": str(keys.key_file),
         "rtc": {
             "node_ip": LOOPBACK,
             "enable_loopback_candidate": True,
@@ -97,6 +107,6 @@ def _config(ports: Ports, deployment: Deployment, webhook_url: str) -> dict[str,
             "udp_port": ports.media,
             "tcp_port": 0,
         },
-        "webhook": {"api_key": deployment.key.id, "urls": [webhook_url]},
+        "webhook": {"api_key": keys.key.id, "urls": [webhook_url]},
         "logging": {"level": "info", "json": True},
     }

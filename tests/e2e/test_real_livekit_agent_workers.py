@@ -8,7 +8,7 @@ import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -192,7 +192,7 @@ async def test_a_fleet_keeps_its_rooms_while_the_service_is_away_and_comes_back(
 
 
 async def test_what_stands_in_for_key_and_secret_opens_nothing(deployment):
-    server = SimpleNamespace()
+    server: Any = SimpleNamespace()
     _livekit_internals.set_placeholders(server)
     grants = api.VideoGrants(agent=True, room_list=True)
     token = api.AccessToken(server._api_key, server._api_secret).with_grants(grants).to_jwt()

@@ -63,11 +63,11 @@ async def projects(livekit_program: Path, tmp_path_factory: pytest.TempPathFacto
                 livekit_server(livekit_program, folder / f"livekit-{name}", ports[name], keys, listeners[name].url)
             )
         stack.enter_context(_serve_both(folders["default"], folders["second"], ports["second"].url))
-        clients = [
+        web, agents, webhooks = [
             await stack.enter_async_context(folders["default"].client(caller))
             for caller in ("web", "agents", "webhooks")
         ]
-        yield Projects(*clients, {name: port.url for name, port in ports.items()}, listeners)
+        yield Projects(web, agents, webhooks, {name: port.url for name, port in ports.items()}, listeners)
 
 
 @contextmanager

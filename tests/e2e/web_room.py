@@ -65,7 +65,7 @@ def build_page() -> None:
 def example(application: str, deployment: Deployment, caller: str, log: Path) -> Iterator[str]:
     """Runs an example with the certificate of a caller, by the command that it names, and gives its url."""
     port, folder = free_port(), deployment.directory
-    command = [sys.executable, "-m", "uvicorn", application, "--app-dir", EXAMPLES, "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", application, "--app-dir", str(EXAMPLES), "--port", str(port)]
     env = {
         **os.environ,
         "LIVEKIT_AUTH_ADDRESS": f"{LOOPBACK}:{deployment.port}",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from support.refusals import refusal
+from support.refusals import code_of, refusal
 from support.signing import access_token
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def test_a_request_of_empty_messages_takes_little_memory(deployment: Deployment)
     deployment.start()
     assert deployment.process
     process = psutil.Process(deployment.process.pid)
-    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
-    batch = channel.unary_unary("/livekit_auth.v1.AuthService/BatchIssueTokens")
+    batch = deployment.raw(deployment.example_ca.issue(uris=["spiffe://example.org/web"]), "BatchIssueTokens")
     assert batch(b"\x0a\x00"), "one entry, which fails alone"
     before = process.memory_info().rss
     assert refusal(lambda: batch(b"\x0a\x00" * 2_000_000)).reason == "INVALID_REQUEST"
@@ -91,7 +91,7 @@ def test_a_token_with_a_monstrous_header_or_payload_is_refused_before_it_is_read
     hooks = deployment.caller("spiffe://example.org/hooks")
     deep = 400
     for header in ({"alg": "HS256", "typ": json.loads("[" * deep + "]" * deep)}, {"alg": "HS256", "x": "y" * 100_000}):
-        got = refusal(lambda header=header: hooks.VerifyToken(pb.VerifyTokenRequest(token=unsigned(header, {}))))
+        got = refusal(partial(hooks.VerifyToken, pb.VerifyTokenRequest(token=unsigned(header, {}))))
         assert got.reason == "TOKEN_MALFORMED"
     big = unsigned({"alg": "HS256"}, {"iss": "APIalpha", "exp": 9_999_999_999, "x": [0] * 200_000})
     assert refusal(lambda: hooks.VerifyToken(pb.VerifyTokenRequest(token=big))).reason == "SIGNATURE_INVALID"
@@ -119,7 +119,7 @@ def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Dep
     for mistake in mistakes:
         assert mistake != original
         path.write_text(mistake)
-        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", path]
+        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2
         assert secret not in done.stderr + done.stdout
@@ -135,12 +135,12 @@ def test_calls_that_never_send_a_request_lock_nobody_out(deployment: Deployment)
         waiting.wait(20)
         yield b""
 
-    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/stranger"]))
-    silent = [channel.stream_unary("/livekit_auth.v1.AuthService/GetCaller").future(nothing()) for _ in range(90)]
+    who = deployment.raw_stream(deployment.example_ca.issue(uris=["spiffe://example.org/stranger"]), "GetCaller")
+    silent = [who.future(nothing()) for _ in range(90)]
     try:
         time.sleep(0.5)
         assert deployment.caller("spiffe://example.org/web").IssueToken(ASK, timeout=5).token
-        refused = [call.exception(timeout=1).code() for call in silent if call.done()]
+        refused = [code_of(call.exception(timeout=1)) for call in silent if call.done()]
         over = [code for code in refused if code is grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert len(over) >= 60, "all over a quarter of the places"
         assert set(refused) - set(over) <= {grpc.StatusCode.INVALID_ARGUMENT}, "those whose time for a request is over"
@@ -162,10 +162,9 @@ def test_health_is_not_watched(deployment: Deployment) -> None:
 
 def test_a_call_with_two_requests_or_none_is_malformed(deployment: Deployment) -> None:
     deployment.start()
-    channel = deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
-    call = channel.stream_unary("/livekit_auth.v1.AuthService/IssueToken")
+    call = deployment.raw_stream(deployment.example_ca.issue(uris=["spiffe://example.org/web"]), "IssueToken")
     for requests in ([], [ASK.SerializeToString()] * 2):
-        assert refusal(lambda requests=requests: call(iter(requests), timeout=5)).reason == "MALFORMED_REQUEST"
+        assert refusal(partial(call, iter(requests), timeout=5)).reason == "MALFORMED_REQUEST"
 
 
 def test_a_policy_that_others_can_change_is_refused(deployment: Deployment) -> None:

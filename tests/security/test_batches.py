@@ -29,8 +29,8 @@ SERVED = 5  # after which what waits has been looked at for long enough
 class Flood:
     """Keeps so many batches of one caller queued until it is over; `served` are those that were answered."""
 
-    def __init__(self, channel: grpc.Channel, batch: bytes) -> None:
-        self._call = channel.unary_unary("/livekit_auth.v1.AuthService/BatchIssueTokens")
+    def __init__(self, call: grpc.UnaryUnaryMultiCallable[bytes, bytes], batch: bytes) -> None:
+        self._call = call
         self._batch, self._over = batch, False
         self.served = self.waiting = 0
         self.reasons: set[str] = set()
@@ -42,7 +42,7 @@ class Flood:
         self.waiting += 1
         self._call.future(self._batch, timeout=60).add_done_callback(self._answered)
 
-    def _answered(self, call: grpc.Future) -> None:
+    def _answered(self, call: grpc.Future[bytes]) -> None:
         self.waiting -= 1
         error = call.exception()
         if error is None:
@@ -69,7 +69,7 @@ def server(deployment: Deployment) -> Deployment:
 
 
 def flood(server: Deployment, batch: bytes = LARGE) -> Flood:
-    made = Flood(server.channel(server.example_ca.issue(uris=[WEB])), batch)
+    made = Flood(server.raw(server.example_ca.issue(uris=[WEB]), "BatchIssueTokens"), batch)
     assert made.begun.wait(30), made.reasons
     return made
 

@@ -5,10 +5,11 @@ from string import printable
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth.fastapi import Access, Asked, token_router
+from support.examples import examples
 from support.web import JSON, FakeClient, calling
 
 GIVEN = Access(room="consult-1", identity="user-1", role="guest", name="Ada", metadata="m", attributes={"a": "b"})
@@ -101,7 +102,7 @@ NAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(body=st.dictionaries(NAMES, VALUES, max_size=4))
 async def test_whatever_json_comes_the_token_is_the_applications_or_none(body):
     status, service = await post(json.dumps(body).encode())
@@ -112,7 +113,7 @@ async def test_whatever_json_comes_the_token_is_the_applications_or_none(body):
         assert service.asked == []
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(body=st.binary(max_size=200))
 async def test_whatever_bytes_come_they_are_answered(body):
     status, service = await post(body)

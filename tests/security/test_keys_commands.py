@@ -181,7 +181,7 @@ def test_a_real_process_shows_no_secret_and_none_of_its_locals(tmp_path: Path) -
 def test_a_secret_that_is_typed_isnt_echoed(tmp_path: Path) -> None:
     path = private(tmp_path, STATES)
     parent, child = pty.openpty()
-    command = [*PROGRAM, "add", path, "APInew", "--secret-file", "-"]
+    command = [*PROGRAM, "add", str(path), "APInew", "--secret-file", "-"]
     with subprocess.Popen(
         command, stdin=child, stdout=child, stderr=child, env=environment(), start_new_session=True
     ) as process:

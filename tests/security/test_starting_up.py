@@ -40,7 +40,10 @@ def edit(name: str, old: str, new: str) -> Callable[[Deployment], None]:
 
 
 def keys(content: str) -> Callable[[Deployment], None]:
-    return lambda deployment: deployment.private("beta.yaml", content) and None
+    def change(deployment: Deployment) -> None:
+        deployment.private("beta.yaml", content)
+
+    return change
 
 
 def world_readable(deployment: Deployment) -> None:

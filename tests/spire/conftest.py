@@ -112,7 +112,7 @@ class World:
 
     def python(self, name: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs Python code as a workload, to its end."""
-        command = [self.folder / name / "bin/python3", "-c", code, *arguments]
+        command = [str(self.folder / name / "bin/python3"), "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=60, check=False)
 
 
@@ -199,13 +199,13 @@ log: {{format: json, level: debug}}
 def serve(world: World) -> None:
     """Starts the server by its own interpreter, so that the agent knows it."""
     deployment, log = world.deployment, world.folder / "server.log"
-    command = [world.folder / "livekit-auth/bin/python3", "-m", "livekit_auth_server.cli", "serve"]
+    command = [str(world.folder / "livekit-auth/bin/python3"), "-m", "livekit_auth_server.cli", "serve"]
     environment = {**world.environment, "PYTHONWARNINGS": "error"}
     with log.open("wb") as stream:
         deployment.process = subprocess.Popen(
-            [*command, "--config", world.folder / "server.yaml"], stderr=stream, env=environment
+            [*command, "--config", str(world.folder / "server.yaml")], stderr=stream, env=environment
         )
-    soon(lambda: '"event":"serving"' in deployment.log or deployment.process.poll() is not None, 60, "serving")
+    soon(lambda: '"event":"serving"' in deployment.log or deployment.started.poll() is not None, 60, "serving")
     serving = [line for line in deployment.log.splitlines() if '"event":"serving"' in line]
     assert serving, deployment.log[-2000:]
     deployment.port = json.loads(serving[0])["port"]

@@ -124,10 +124,10 @@ class Spire:
     def start_agent(self, *arguments: str) -> None:
         """Starts the agent and waits until it says that it is healthy."""
         log = (self.folder / "agent.log").open("ab")
-        command = [self.programs.agent, "run", "-config", self.folder / "agent.conf", *arguments]
+        command = [str(self.programs.agent), "run", "-config", str(self.folder / "agent.conf"), *arguments]
         with log:
             self.agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        healthy = [self.programs.agent, "healthcheck", "-socketPath", f"{self.folder}/agent.sock"]
+        healthy = [str(self.programs.agent), "healthcheck", "-socketPath", f"{self.folder}/agent.sock"]
         self._wait(
             "spire-agent", self.agent, lambda: subprocess.run(healthy, capture_output=True, check=False).returncode == 0
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+SERVICE = "livekit_auth.v1.AuthService"
 START_TIMEOUT = 90
 
 # Long enough for HS512 as well, and easy to find in a log.
@@ -150,19 +151,24 @@ log: {{format: json, level: debug}}
             time.sleep(0.02)
         raise AssertionError(f"the server didn't start: {self.log[-2000:]}")
 
+    @property
+    def started(self) -> subprocess.Popen[bytes]:
+        """The process, once it was started."""
+        assert self.process is not None
+        return self.process
+
     def stop(self) -> int:
         """Ends the process with SIGTERM and returns its exit code."""
         for channel in self.channels:
             channel.close()
         self.channels.clear()
-        assert self.process is not None
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        if self.started.poll() is None:
+            self.started.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.started.wait(20)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+            self.started.kill()
+            return self.started.wait()
 
     def channel(self, credential: Credential | None) -> grpc.Channel:
         """A channel with this client certificate, or without one."""
@@ -175,6 +181,14 @@ log: {{format: json, level: debug}}
 
     def stub(self, credential: Credential | None) -> auth_service_pb2_grpc.AuthServiceStub:
         return auth_service_pb2_grpc.AuthServiceStub(self.channel(credential))
+
+    def raw(self, credential: Credential | None, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A method of the service that sends a request's bytes as they are."""
+        return self.channel(credential).unary_unary(f"/{SERVICE}/{method}")
+
+    def raw_stream(self, credential: Credential | None, method: str) -> grpc.StreamUnaryMultiCallable[bytes, bytes]:
+        """The same with any number of requests in one call."""
+        return self.channel(credential).stream_unary(f"/{SERVICE}/{method}")
 
     def caller(self, uri: str) -> auth_service_pb2_grpc.AuthServiceStub:
         """A stub for a proper certificate of example.org's CA with this SPIFFE id."""

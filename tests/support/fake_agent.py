@@ -49,7 +49,7 @@ class FakeAgent:
 
     directory: Path
     current: object | None = field(default=None, repr=False)
-    headers: list[dict[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str | bytes]] = field(default_factory=list)
     version: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     server: grpc.Server | None = None

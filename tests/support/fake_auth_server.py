@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from google.protobuf.any_pb2 import Any
+from google.protobuf import any_pb2
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -53,7 +53,7 @@ def refusal(
         details.append(retry)
     status = Status(code=Code.Value(code), message=message)
     for detail in details:
-        packed = Any()
+        packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
@@ -81,7 +81,7 @@ class FakeAuthService(AuthServiceServicer):
     """Takes one step of `script` a call (a refusal, or seconds to wait first), then answers well."""
 
     script: deque[Status | float] = field(default_factory=deque)
-    requests: list[Message] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
     user_agents: list[str] = field(default_factory=list)
     peers: list[bytes] = field(default_factory=list)
     connections: set[str] = field(default_factory=set)
@@ -89,11 +89,11 @@ class FakeAuthService(AuthServiceServicer):
     url: str = ""
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def _step(self, request: Message, context: grpc.aio.ServicerContext) -> None:
+    async def _step(self, request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.requests.append(request)
         self.called.set()
-        self.user_agents.append(dict(context.invocation_metadata())["user-agent"])
-        self.peers.append(context.auth_context()["x509_pem_cert"][0])
+        self.user_agents.append(str(dict(context.invocation_metadata() or ())["user-agent"]))
+        self.peers.extend(context.auth_context()["x509_pem_cert"])
         self.connections.add(context.peer())
         step = self.script.popleft() if self.script else None
         if isinstance(step, Status):

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jwt
 
@@ -47,7 +47,7 @@ class Served:
     def port(self) -> int:
         return int(next(line for line in self.lines() if line["event"] == "serving")["port"])
 
-    def lines(self) -> list[dict[str, object]]:
+    def lines(self) -> list[dict[str, Any]]:
         whole = self.log.read_text().split("\n")[:-1]
         return [json.loads(line) for line in whole]
 

@@ -7,7 +7,7 @@ import hmac
 import json
 from base64 import urlsafe_b64encode
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def pyjwt_at(now: float) -> Iterator[None]:
 
     class Clock(dt.datetime):
         @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-            return dt.datetime.fromtimestamp(now, tz)
+        def now(cls, tz: dt.tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(now, tz)
 
     with patch("jwt.api_jwt.datetime", Clock):
         yield

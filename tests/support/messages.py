@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import strategies as st
@@ -13,6 +13,7 @@ from support.policies import awkward_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.message import Message
 
     Values = Callable[[FieldDescriptor], st.SearchStrategy[Any]]
@@ -22,7 +23,19 @@ M = TypeVar("M", bound="Message")
 
 def field_name(field: FieldDescriptor) -> str:
     """A field as service.validation names it: "RoomConfig.tags"."""
+    assert field.containing_type is not None
     return f"{field.containing_type.name}.{field.name}"
+
+
+def fields_of(message: Message) -> list[FieldDescriptor]:
+    """The fields of a message's type."""
+    return cast("list[FieldDescriptor]", list(message.DESCRIPTOR.fields))
+
+
+def enum_of(field: FieldDescriptor) -> EnumDescriptor:
+    """The enum that a field is of."""
+    assert field.enum_type is not None
+    return field.enum_type
 
 
 def is_map(field: FieldDescriptor) -> bool:
@@ -32,7 +45,7 @@ def is_map(field: FieldDescriptor) -> bool:
 def plain_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Values that keep the contract's rules, for every kind of field that a RoomConfig has."""
     if field.type == FieldDescriptor.TYPE_ENUM:
-        return st.sampled_from(sorted(field.enum_type.values_by_number))
+        return st.sampled_from(sorted(enum_of(field).values_by_number))
     return {
         FieldDescriptor.TYPE_STRING: awkward_text,
         FieldDescriptor.TYPE_BOOL: st.booleans(),
@@ -53,7 +66,7 @@ def messages(
 
 
 def _fill(draw: st.DrawFn, message: Message, values: Values, without: frozenset[str]) -> None:
-    fields = [field for field in message.DESCRIPTOR.fields if field_name(field) not in without]
+    fields = [field for field in fields_of(message) if field_name(field) not in without]
     if not fields:
         return
     for field in draw(st.lists(st.sampled_from(fields), unique_by=lambda field: field.number, max_size=6)):
@@ -76,7 +89,7 @@ def room_configs(without: frozenset[str] = frozenset()) -> st.SearchStrategy[Roo
 
 
 def enum_prefix(field: FieldDescriptor) -> str:
-    return field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return enum_of(field).values_by_number[0].name.removesuffix("UNSPECIFIED")
 
 
 def livekit_twin(message: Message, twin: Message) -> Message:
@@ -84,9 +97,9 @@ def livekit_twin(message: Message, twin: Message) -> Message:
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_ENUM:
             if value:
-                name = field.enum_type.values_by_number[value].name.removeprefix(enum_prefix(field))
-                number = twin.DESCRIPTOR.fields_by_name[field.name].enum_type.values_by_name[name].number
-                setattr(twin, field.name, number)
+                name = enum_of(field).values_by_number[value].name.removeprefix(enum_prefix(field))
+                of_twin = next(other for other in fields_of(twin) if other.name == field.name)
+                setattr(twin, field.name, enum_of(of_twin).values_by_name[name].number)
         elif is_map(field):
             for key in sorted(value):
                 getattr(twin, field.name)[key] = value[key]

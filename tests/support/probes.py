@@ -48,7 +48,7 @@ class Probes:
         return body
 
 
-def within(seconds: float, condition: Callable[[], bool], what: str = "it") -> float:
+def within(seconds: float, condition: Callable[[], object], what: str = "it") -> float:
     """Waits until it is so; returns how long it took, in seconds."""
     began = time.monotonic()
     while not condition():

@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 def path(violation: protovalidate.Violation) -> str:
     """A violation's place, as service.validation writes it: without an index where the field is a list of scalars."""
     parts = []
+    assert violation.proto.field is not None
     for element in violation.proto.field.elements:
         index = element.subscript.value if element.subscript is not None else None
         parts.append(element.field_name if index is None else f"{element.field_name}[{index}]")

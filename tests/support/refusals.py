@@ -33,7 +33,14 @@ def refusal(call: Callable[[], object]) -> Refused:
     return refused(caught.value)
 
 
-def refused(error: grpc.RpcError) -> Refused:
+def code_of(error: object) -> grpc.StatusCode:
+    """The status that a call ended with, of the error that it raised."""
+    assert isinstance(error, grpc.Call)
+    return error.code()
+
+
+def refused(error: object) -> Refused:
+    """How the call that raised this error was refused."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     info, request, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
@@ -43,4 +50,4 @@ def refused(error: grpc.RpcError) -> Refused:
         assert info.domain == "livekit-auth"
     fields = tuple(violation.field for violation in request.field_violations)
     wait = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
-    return Refused(error.code().name, info.reason, error.details() or "", dict(info.metadata), fields, wait)
+    return Refused(code_of(error).name, info.reason, error.details() or "", dict(info.metadata), fields, wait)

@@ -45,8 +45,8 @@ def program(name: str) -> Path:
         pytest.skip(complaint)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{name}.{os.getpid()}")
-    build = [go, "build", "-p", "2", "-mod=readonly", "-buildvcs=false", "-tags", TAGS, "-o", unfinished]
-    run(f"building {name}", ["nice", "-n", "10", *build, f"{PACKAGE}/{name}"], cwd=MODULE)
+    build = ["nice", "-n", "10", go, "build", "-p", "2", "-mod=readonly", "-buildvcs=false", "-tags", TAGS]
+    run(f"building {name}", [*build, "-o", unfinished, f"{PACKAGE}/{name}"], cwd=MODULE)
     unfinished.replace(target)  # in one step, so that a build that is cut short is never taken for the program
     return target
 
@@ -91,7 +91,7 @@ def prometheus(directory: Path, targets: dict[str, list[str]], rules: Path) -> I
     }
     file, port = directory / "prometheus.json", free_port()
     file.write_text(json.dumps(config))  # JSON is YAML
-    command = [program("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={directory / 'tsdb'}"]
+    command = [str(program("prometheus")), f"--config.file={file}", f"--storage.tsdb.path={directory / 'tsdb'}"]
     command += [f"--web.listen-address={LOOPBACK}:{port}", "--log.level=warn"]
     with running("prometheus", command, port, directory / "prometheus.log"):
         yield Prometheus(port)

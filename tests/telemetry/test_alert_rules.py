@@ -16,7 +16,7 @@ TESTS = YAML(typ="safe").load(RULES / "alerts_test.yaml")["tests"]
 
 
 def promtool(directory: Path) -> subprocess.CompletedProcess[str]:
-    command = [program("promtool"), "test", "rules", directory / "alerts_test.yaml"]
+    command = [str(program("promtool")), "test", "rules", str(directory / "alerts_test.yaml")]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -21,7 +21,11 @@ async def entrypoint(ctx: JobContext) -> None:
     track = rtc.LocalAudioTrack.create_audio_track("tone", audio)
     await ctx.room.local_participant.publish_track(track)
     playing = asyncio.create_task(play(audio))
-    ctx.add_shutdown_callback(lambda: asyncio.sleep(0, playing.cancel()))
+
+    async def stop_playing() -> None:
+        playing.cancel()
+
+    ctx.add_shutdown_callback(stop_playing)
     rooms = ctx.api.room
     try:
         here = await rooms.list_participants(ListParticipantsRequest(room=ctx.room.name))

@@ -18,13 +18,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, settings
+from cryptography.x509.verification import PolicyBuilder
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core import certificate_chain, identity
 from livekit_auth_server.core.identity import Identified, Identifier, TrustBundles
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.workload_id import WorkloadId
+from support.examples import examples
 from support.pki import CLIENT, NOW, SERVER, Authority, Credential, key_usage, name
 
 WEB = "spiffe://example.org/web"
@@ -195,7 +197,7 @@ NEAR_MISSES = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 
 
 @given(st.one_of(st.text(), NEAR_MISSES, SPIFFE_IDS, st.from_regex(r"\A(spiffe://|dns:)[ -~]{0,30}\Z")))
-@settings(deadline=None, max_examples=400)
+@examples(400)
 def test_what_parses_is_an_identity_by_every_rule(text: str) -> None:
     """Checked with another parser and without regular expressions; nothing but ValueError is ever raised."""
     try:
@@ -221,7 +223,7 @@ def test_what_parses_is_an_identity_by_every_rule(text: str) -> None:
 
 
 @given(SPIFFE_IDS, st.data())
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_one_character_that_isnt_allowed_spoils_an_identity(text: str, data: st.DataObject) -> None:
     assert WorkloadId.parse(text).text == text
     allowed = set(ascii_letters + digits + "._-/")
@@ -408,9 +410,9 @@ SAN = "2.5.29.17"
     ],
 )
 def test_a_broken_extension_makes_nobody(oid: str, der: bytes) -> None:
-    names = {} if oid == SAN else {"uris": [WEB]}
-    changes = {"2.5.29.15": {"digital_signature": None}, "2.5.29.37": {"usages": None}}.get(oid, {})
-    credential = EXAMPLE.issue(**names, **changes, common_name="x", extensions=[extension(oid, der)])
+    given: dict[str, Any] = {} if oid == SAN else {"uris": [WEB]}
+    given |= {"2.5.29.15": {"digital_signature": None}, "2.5.29.37": {"usages": None}}.get(oid, {})
+    credential = EXAMPLE.issue(**given, common_name="x", extensions=[extension(oid, der)])
     assert reason(credential) is Reason.IDENTITY_INVALID
 
 
@@ -532,9 +534,9 @@ def test_path_length_constraints_hold() -> None:
 
 def leaf_for(what: str, start: dt.datetime, end: dt.datetime) -> tuple[Credential, Authority]:
     """A leaf and the CA to trust, where the leaf, an intermediate or the root holds from `start` to `end`."""
-    period = {"not_before": start, "not_after": end}
-    root = Authority.create("root", **(period if what == "root" else {}))  # type: ignore[arg-type]
-    issuer = Authority.create("middle", parent=root, **period) if what == "intermediate" else root  # type: ignore[arg-type]
+    period: dict[str, Any] = {"not_before": start, "not_after": end}
+    root = Authority.create("root", **(period if what == "root" else {}))
+    issuer = Authority.create("middle", parent=root, **period) if what == "intermediate" else root
     return issuer.issue(uris=[WEB], **(period if what == "leaf" else {})), root
 
 
@@ -745,8 +747,9 @@ def test_junk_between_leaf_and_ca_costs_eight_signature_checks(
     curve: ec.EllipticCurve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The verifier, which tries what it is given in every order, is given nothing that no CA vouches for."""
-    checks, given = [], []
-    signed, builder = certificate_chain._signed, certificate_chain.PolicyBuilder.build_client_verifier
+    checks: list[object] = []
+    given: list[x509.Certificate] = []
+    signed = certificate_chain._signed
 
     class Recorded:
         def __init__(self, verifier: Any) -> None:
@@ -758,7 +761,7 @@ def test_junk_between_leaf_and_ca_costs_eight_signature_checks(
 
     class Builder:
         def __init__(self) -> None:
-            self.builder = identity_builder()
+            self.builder: Any = PolicyBuilder()
 
         def __getattr__(self, name: str) -> Any:
             def step(*arguments: Any, **options: Any) -> Any:
@@ -768,11 +771,14 @@ def test_junk_between_leaf_and_ca_costs_eight_signature_checks(
             return step
 
         def build_client_verifier(self) -> Recorded:
-            return Recorded(builder(self.builder))
+            return Recorded(self.builder.build_client_verifier())
 
-    identity_builder = certificate_chain.PolicyBuilder
+    def counted(*pair: Any) -> bool:
+        checks.append(pair)
+        return signed(*pair)
+
     monkeypatch.setattr(certificate_chain, "PolicyBuilder", Builder)
-    monkeypatch.setattr(certificate_chain, "_signed", lambda *pair: checks.append(pair) or signed(*pair))
+    monkeypatch.setattr(certificate_chain, "_signed", counted)
     key = ec.generate_private_key(curve)
     fake = Authority.create("example.org CA", key=key).issue(uris=[WEB])
     assert "doesn't lead to a CA" in message(fake, chain=mesh(key))
@@ -808,14 +814,19 @@ def failing(known: Identifier, number: int, now: int = T0, source: str = "ipv4:1
 
 
 def test_a_refusal_is_remembered_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, verified = identifier(), []
+    known, verified = identifier(), [0]
     verify = Identifier._verify
-    monkeypatch.setattr(Identifier, "_verify", lambda *about: verified.append(1) or verify(*about))
+
+    def counted(*about: Any) -> Identified:
+        verified[0] += 1
+        return verify(*about)
+
+    monkeypatch.setattr(Identifier, "_verify", counted)
     for _ in range(100):
         assert failing(known, 1).reason is Reason.IDENTITY_INVALID
-    assert len(verified) == 1
+    assert verified == [1]
     assert failing(known, 1, T0 + 5).reason is Reason.IDENTITY_INVALID
-    assert len(verified) == 2
+    assert verified == [2]
 
 
 def test_only_so_many_certificates_are_refused_in_a_second() -> None:
@@ -883,7 +894,7 @@ def pem(der: bytes) -> bytes:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_any_bytes_are_refused_and_nothing_else_is_raised(leaf: bytes, chain: bytes) -> None:
     for pair in ((leaf, chain), (pem(leaf), pem(chain)), (LEAF.leaf_pem, pem(chain) + chain)):
         with pytest.raises(Refusal):
@@ -891,7 +902,7 @@ def test_any_bytes_are_refused_and_nothing_else_is_raised(leaf: bytes, chain: by
 
 
 @given(st.sampled_from([LEAF.certificate, MIDDLE.certificate]), st.data())
-@settings(deadline=None, max_examples=400)
+@examples(400)
 def test_an_altered_certificate_makes_nobody(certificate: x509.Certificate, data: st.DataObject) -> None:
     der = bytearray(certificate.public_bytes(Encoding.DER))
     for _ in range(data.draw(st.integers(1, 3))):

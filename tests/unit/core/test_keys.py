@@ -13,11 +13,12 @@ from dataclasses import asdict, astuple, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
+from support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,8 @@ MARKER = b"MARKER-0123456789-0123456789-0123"
 NOW = 1_800_000_000
 
 
-def key(key_id: str = "APIone", state: KeyState = KeyState.ACTIVE, **times: int) -> ApiKey:
-    return ApiKey(key_id, Secret(MARKER), state, **times)
+def key(key_id: str = "APIone", state: KeyState = KeyState.ACTIVE, **more: Any) -> ApiKey:
+    return ApiKey(key_id, Secret(MARKER), state, **more)
 
 
 def project(*keys: ApiKey, name: str = "alpha") -> Project:
@@ -131,14 +132,14 @@ def test_what_a_key_may_do_is_its_state(state: KeyState, signs: bool, verifies: 
         ({"not_before": 0}, True),
     ],
 )
-def test_a_key_is_valid_from_its_start_until_just_before_its_end(times: dict[str, int], valid: bool) -> None:  # noqa: FBT001
+def test_a_key_is_valid_from_its_start_until_just_before_its_end(times: dict[str, Any], valid: bool) -> None:  # noqa: FBT001
     assert key(**times).may_sign(NOW) is valid
     assert key(**times).may_verify(NOW) is valid
     assert not key(state=KeyState.REVOKED, **times).may_verify(NOW)
 
 
 @given(st.sampled_from(KeyState), *[st.none() | st.integers(NOW - 9, NOW + 9)] * 2, st.integers(NOW - 12, NOW + 12))
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_a_key_that_may_sign_may_verify(state: KeyState, start: int | None, end: int | None, now: int) -> None:
     """Or this service would refuse what it has just issued."""
     made = ApiKey("APIone", Secret(MARKER), state, start, end)
@@ -233,7 +234,7 @@ def test_no_project_permits_no_key() -> None:
 
 
 @given(st.text())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_a_key_is_named_in_claims_as_json_writes_it(key_id: str) -> None:
     assert json.loads("{" + key(key_id).issuer_member + "}") == {"iss": key_id}
     assert key(key_id).issuer_member.isascii()

@@ -9,12 +9,12 @@ import json
 import time
 from dataclasses import asdict, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jwt
 import livekit.api.access_token as livekit_api
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol.room import RoomConfiguration
 
@@ -23,9 +23,13 @@ from livekit_auth_server.core.keys import ApiKey, Secret
 from livekit_auth_server.core.mint import claims, mint, token_size
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import room_config
+from support.examples import examples
 from support.handlers import KEY, NOW, SECRET
 from support.messages import livekit_twin, room_configs
 from support.policies import JOIN, YEAR, awkward_text, granted, token_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CLASSES = {
     "video": livekit_api.VideoGrants,
@@ -71,7 +75,7 @@ def livekit_token(request: TokenRequest, ttl: int, room_config: RoomConfiguratio
     assert isinstance(request.access, Grants)
     token = livekit_api.AccessToken(KEY.id, SECRET).with_ttl(dt.timedelta(seconds=ttl))
     token = token.with_identity(request.identity).with_name(request.name).with_metadata(request.metadata)
-    setters = {
+    setters: dict[str, Callable[[Any], object]] = {
         "video": token.with_grants,
         "sip": token.with_sip_grants,
         "inference": token.with_inference_grants,
@@ -85,7 +89,7 @@ def livekit_token(request: TokenRequest, ttl: int, room_config: RoomConfiguratio
         if (group := getattr(request.access, name)) is not None:
             set_grants(livekit_grants(name, group, request.room))
     if request.kind:
-        token.with_kind(request.kind)
+        token.with_kind(cast("Any", request.kind))
     if request.attributes:
         token.with_attributes(dict(request.attributes))
     if request.room_preset:
@@ -108,10 +112,10 @@ def assert_same_token(token: str, reference: str) -> None:
     assert same, "the header or the signature differs"
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(token_requests(), st.none() | room_configs(without=MAPS))
 def test_a_token_equals_livekit_apis_to_the_byte(request, config):
-    twin = None
+    twin: Any = None
     if config is not None:
         request = replace(request, room_config=room_config(config))
         twin = livekit_twin(config, RoomConfiguration())
@@ -120,14 +124,14 @@ def test_a_token_equals_livekit_apis_to_the_byte(request, config):
     assert_same_token(token, livekit_token(request, grant.ttl, twin))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(token_requests())
 def test_a_token_equals_what_pyjwt_makes_of_the_same_claims(request):
     token = mint(granted(request), KEY, NOW)
     assert_same_token(token, jwt.encode(json.loads(payload(token)), SECRET, algorithm="HS256"))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(token_requests())
 def test_livekit_apis_verifier_reads_back_what_was_granted(request):
     now = int(time.time())
@@ -146,7 +150,7 @@ def test_livekit_apis_verifier_reads_back_what_was_granted(request):
     assert not read.sha256
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(token_requests())
 def test_the_size_of_a_token_is_known_before_it_is_minted(request):
     grant = granted(request)
@@ -182,7 +186,7 @@ def test_a_token_is_valid_from_now_until_its_ttl_is_over(now, ttl):
 def test_a_token_is_signed_with_the_key_that_it_names():
     key = ApiKey("APIother", Secret(b"another secret of at least thirty-two bytes"))
     token = mint(granted(TokenRequest(access=JOIN, room="r", identity="i")), key, NOW)
-    options = {"verify_exp": False, "verify_nbf": False}
+    options: Any = {"verify_exp": False, "verify_nbf": False}
     read = jwt.decode(token, "another secret of at least thirty-two bytes", algorithms=["HS256"], options=options)
     assert read["iss"] == "APIother"
     with pytest.raises(jwt.InvalidSignatureError):
@@ -236,7 +240,7 @@ injections = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.data())
 def test_no_text_of_a_request_can_change_another_claim(data):
     """Whatever the texts hold, the token parses to exactly the members that the request stands for, each once."""
@@ -274,7 +278,7 @@ def test_no_text_of_a_request_can_change_another_claim(data):
     }
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(token_requests())
 def test_a_token_has_the_claims_of_its_rules_and_no_hash_of_a_body(request):
     grant = granted(request)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit import api
 from livekit.protocol import agent, egress, ingress, models
@@ -20,6 +20,7 @@ from livekit.protocol.webhook import WebhookEvent
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.webhook import VerifiedEvent, verify_webhook
+from support.examples import examples
 from support.jws import HS256, pyjwt_at, sign
 
 if TYPE_CHECKING:
@@ -255,13 +256,15 @@ def test_a_token_with_a_subject_or_grants_is_no_webhook(claims: dict[str, Any]) 
 
 @pytest.mark.parametrize("name", ["sub", "video", "sip", "agent", "roomConfig", "roomPreset"])
 def test_a_grant_that_is_null_is_none(name: str) -> None:
-    assert verify(BODY, token(**{name: None})).id == "EV_1"
+    null: dict[str, Any] = {name: None}
+    assert verify(BODY, token(**null)).id == "EV_1"
     assert verify(BODY, token(sub="")).id == "EV_1"
 
 
-@pytest.mark.parametrize(
-    "changes", [{"without": "sha256"}, *({"sha256": value} for value in (None, "", 0, True, [], {}))]
-)
+NO_DIGESTS: list[Any] = [None, "", 0, True, [], {}]
+
+
+@pytest.mark.parametrize("changes", [{"without": "sha256"}, *({"sha256": value} for value in NO_DIGESTS)])
 def test_a_token_that_signs_no_body_is_no_webhook(changes: dict[str, Any]) -> None:
     assert reason(BODY, token(BODY, **changes)) is Reason.NOT_A_WEBHOOK_TOKEN
 
@@ -495,7 +498,7 @@ GENERATED = st.builds(
     ),
     st.none() | st.integers(0, 60),
 )
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_it_accepts_what_livekit_api_accepts_and_reads_it_alike(
     body: bytes, changes: dict[str, Any], damaged: int | None
 ) -> None:
@@ -561,7 +564,7 @@ BODIES = st.binary(max_size=40) | st.one_of(JSON, st.dictionaries(st.sampled_fro
     st.dictionaries(st.sampled_from(["sub", "sha256", "video", "exp", "iss", "x"]), JSON, max_size=2),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=400)
+@examples(400)
 def test_any_signed_body_is_summarised_or_refused_and_the_summary_is_sound(
     body: bytes,
     odd: dict[str, Any],
@@ -580,6 +583,6 @@ def test_any_signed_body_is_summarised_or_refused_and_the_summary_is_sound(
 
 
 @given(st.text() | st.from_regex(re.compile(r"\A([Bb]earer )?[\w-]{0,9}(\.[\w-]{0,9}){0,4}\Z", re.ASCII)))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_any_header_that_nobody_signed_is_refused(header: str) -> None:
     assert reason(BODY, header) in REASONS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.keys import ApiKey, KeyState
@@ -19,6 +20,7 @@ from livekit_auth_server.keys.keys_file import (
     keys_from_environment,
     keys_from_file,
 )
+from support.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -296,7 +298,7 @@ SPICE = [
 
 
 @given(st.sampled_from(WELL), st.lists(st.tuples(st.integers(0, 140), st.sampled_from(SPICE)), max_size=4), st.data())
-@settings(deadline=None, max_examples=400)
+@examples(400)
 def test_no_mistake_anywhere_in_a_file_shows_a_secret(
     content: str, spices: list[tuple[int, str]], data: st.DataObject
 ) -> None:
@@ -308,7 +310,7 @@ def test_no_mistake_anywhere_in_a_file_shows_a_secret(
 
 
 @given(st.text() | st.text("aA: \n-{}[]\"'&*!|>%#", max_size=60))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_any_text_is_keys_or_a_config_error(content: str) -> None:
     check_environment(content)
 
@@ -358,7 +360,7 @@ def test_what_cant_be_read_says_why(tmp_path: Path) -> None:
         (Path("a\0b"), "isn't a path: it holds a NUL character"),
         (write(tmp_path, "x", "file") / "below", "can't be read: Not a directory"),
     ):
-        assert mistake(lambda path=path: keys_from_file(path)).message == why
+        assert mistake(partial(keys_from_file, path)).message == why
 
 
 # A mounted directory
@@ -418,7 +420,7 @@ def test_a_file_that_isnt_named_after_a_key_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_that_isnt_there_or_is_empty_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (tmp_path / "missing", write(tmp_path, SECRET, "file")):
-        assert mistake(lambda path=path: keys_from_directory(path)).message == "there is no such directory"
+        assert mistake(partial(keys_from_directory, path)).message == "there is no such directory"
     assert mistake(lambda: keys_from_directory(mounted(tmp_path))).message.startswith("holds no keys: one file a key")
 
     def forbidden(_: Path) -> list[Path]:

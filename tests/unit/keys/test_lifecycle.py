@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -262,7 +263,7 @@ def test_a_key_is_retired_and_then_removed(tmp_path: Path) -> None:
 def test_no_step_of_retiring_can_be_left_out(tmp_path: Path) -> None:
     path = key_file(tmp_path, "APIone active", "APItwo active", "APIthree verify-only")
     for remove in (False, True):
-        text = refused(path, lambda remove=remove: lifecycle.retire(path, "APIone", NOW, remove=remove))
+        text = refused(path, partial(lifecycle.retire, path, "APIone", NOW, remove=remove))
         assert "is active; promote another one first" in text
     assert "still verifies" in refused(path, lambda: lifecycle.retire(path, "APIthree", NOW, remove=True))
     assert "holds no key" in refused(path, lambda: lifecycle.retire(path, "APIother", NOW))

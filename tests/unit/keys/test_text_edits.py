@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.keys import KeyState
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys.keys_file import parse_keys
 from livekit_auth_server.keys.text_edits import Entry, KeyText, converted
+from support.examples import examples
 
 PATH = Path("keys.yaml")
 SECRET = "zqxj" * 10
@@ -171,7 +172,7 @@ def files(draw: st.DrawFn) -> tuple[str, list[str]]:
     return line_break.join(lines) + draw(st.sampled_from(["", line_break])), ids
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(files(), st.sampled_from(list(KeyState)), st.data())
 def test_a_change_says_what_it_should_and_touches_nothing_else(
     file: tuple[str, list[str]], state: KeyState, data: st.DataObject

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livekit_auth_server.config.settings import LimitSettings
+from livekit_auth_server.config.settings import LimitSettings, Settings
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process import operating_system as process
@@ -56,7 +56,8 @@ def test_a_hard_limit_that_the_system_refuses_leaves_the_soft_one(monkeypatch: p
 
 
 def test_threads_are_counted_as_far_as_they_start_and_ended_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, plain, started = threading.active_count(), threading.Thread.start, []
+    before, plain = threading.active_count(), threading.Thread.start
+    started: list[threading.Thread] = []
 
     def start(thread: threading.Thread) -> None:
         if len(started) == 5:
@@ -111,16 +112,14 @@ def test_other_commands_take_signals_and_limits_as_they_are(command: str) -> Non
     assert child(code.format(command), RLIMIT_NOFILE=(64, 700)) == "set() 64"
 
 
-class Wanted:
-    """Settings with these limits."""
-
-    def __init__(self, **limits: int) -> None:
-        self.limits = LimitSettings(**limits)
+def wanted(**limits: Any) -> Settings:
+    """Settings with these limits, and nothing else."""
+    return Settings.model_construct(limits=LimitSettings(**limits))
 
 
 def test_connections_that_fit_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "open_files", lambda: 2000 + process.RESERVE)
-    for settings, connections in ((Wanted(), 1500), (Wanted(connections=2000), 2000)):
+    for settings, connections in ((wanted(), 1500), (wanted(connections=2000), 2000)):
         assert capacity.fit(settings) == ""
         assert settings.limits.connections == connections
 
@@ -128,13 +127,13 @@ def test_connections_that_fit_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connections_that_were_asked_for_and_dont_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "open_files", lambda: 1999 + process.RESERVE)
     with pytest.raises(ConfigError, match=r"^limits\.connections: 2000 .* descriptor limit") as caught:
-        capacity.fit(Wanted(connections=2000))
+        capacity.fit(wanted(connections=2000))
     assert "at most 1999" in str(caught.value)
 
 
 def test_the_default_of_connections_is_lowered_to_what_fits_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "open_files", lambda: 256)
-    settings = Wanted(handshake=2)
+    settings = wanted(handshake=2)
     assert "limits.connections" in capacity.fit(settings)
     assert settings.limits.connections == 256 - process.RESERVE
 

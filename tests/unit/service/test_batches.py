@@ -125,7 +125,7 @@ class World:
     """The service with everything replaced that it waits for."""
 
     def __init__(self, *gates: Gate, limits: tuple[Limit, ...] = ()) -> None:
-        self.clock, self.audit, self.store = FakeClock(), SlowTrail(gates=list(gates)), SlowStore()
+        self.clock, self.audit, self.store = FakeClock(step=0.5), SlowTrail(gates=list(gates)), SlowStore()
         self.in_force = InForce(State(self.policy(GUESTS, limits=limits), keys_of(KEY), FakeIdentifier()))
         rates = RateLimits(self.store, self.store, Deaf())
         made = issuer(self.audit)

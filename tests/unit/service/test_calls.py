@@ -73,7 +73,7 @@ GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
 
 def calls(state: State | None = None, log: CallLog | None = None) -> tuple[Calls, CallLog]:
     log = log or CallLog()
-    return Calls(InForce(state or state_of(EVERYTHING)), FakeClock(), log), log
+    return Calls(InForce(state or state_of(EVERYTHING)), FakeClock(step=0.5), log), log
 
 
 def stranger() -> State:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from livekit.protocol.room import RoomConfiguration
 
@@ -38,6 +38,7 @@ from livekit_auth_server.service.convert import (
     room_config_message,
     token_request,
 )
+from support.examples import examples
 from support.messages import enum_prefix, is_map, livekit_twin, room_configs
 from support.policies import JOIN, all_grants
 
@@ -119,7 +120,7 @@ def test_the_track_sources_are_the_cores():
 # Grants
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(all_grants())
 def test_grants_come_back_as_they_went(grants):
     assert grants_from_bytes(grants_message(grants).SerializeToString()) == grants
@@ -209,7 +210,7 @@ def livekit_claim(message: RoomConfigMessage) -> dict[str, Any]:
     return claim
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(room_configs())
 def test_a_room_config_is_livekits_to_the_byte(message):
     assert room_config(message).claim == json.dumps(livekit_claim(message), separators=(",", ":"))
@@ -360,7 +361,7 @@ def _read_back(message: Message, back: Message) -> None:
             _read_back(value, getattr(back, field.name))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(room_configs(), st.booleans())
 def test_a_room_config_comes_back_from_a_token(message, snake_case):
     """The Kotlin SDK writes snake_case names."""
@@ -445,7 +446,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.dictionaries(st.sampled_from([f.camelcase_name for f in RoomConfigMessage.DESCRIPTOR.fields]), json_values))
 def test_no_claim_of_a_foreign_token_breaks_the_answer(claim):
     room_config_message(claim).SerializeToString()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,46 +11,31 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from livekit_auth_server.core.trace import TraceParent
+from livekit_auth_server.service.calls import Finished
 from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers
 from livekit_auth_server.telemetry.client_versions import MOST
+from support.fakes import NOW, FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-NOW = 1_800_000_000
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALL = Finished(
+    method="VerifyToken",
+    caller="spiffe://example.org/web",
+    listed=True,
+    seconds=0.003,
+    audited=False,
+    peer="ipv4:10.0.0.1:5",
+    trace=TraceParent(TRACE, "b7ad6b7169203331", sampled=True),
+)
+REFUSED = replace(CALL, code="UNAUTHENTICATED", reason="TOKEN_EXPIRED")
 
 
-@dataclass
-class Call:
-    method: str = "VerifyToken"
-    caller: str = "spiffe://example.org/web"
-    code: str = "OK"
-    reason: str = ""
-    seconds: float = 0.003
-    decision_id: str = ""
-    audited: bool = False
-    peer: str = "ipv4:10.0.0.1:5"
-    trace_id: str = "t"
-    message: str = ""
-    listed: bool = True
-    user_agent: str = ""
-
-
-REFUSED = Call(code="UNAUTHENTICATED", reason="TOKEN_EXPIRED")
-
-
-@dataclass
-class Clock:
-    """Stands still until it is moved."""
-
-    time: float = 1000.0
-
-    def now(self) -> float:
-        return NOW + self.time
-
-    def monotonic(self) -> float:
-        return self.time
+def a_call(**changes: Any) -> Finished:
+    return replace(CALL, **changes)
 
 
 @pytest.fixture
@@ -66,8 +51,8 @@ def lines() -> Iterator[list[Any]]:
 
 
 async def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, Clock())
-    for call in (Call(), Call(), Call(code="UNAUTHENTICATED", reason="TOKEN_EXPIRED"), Call(method="GetCaller")):
+    observer = Observer(registry, FakeClock())
+    for call in (CALL, CALL, REFUSED, a_call(method="GetCaller")):
         observer.finished(call)
 
     def count(**labels: str) -> float | None:
@@ -81,10 +66,15 @@ async def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: l
 
 
 async def test_what_a_caller_chooses_is_no_label(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, Clock())
+    observer = Observer(registry, FakeClock())
     for number in range(50):
         observer.finished(
-            Call(caller=f"spiffe://x/{number}", peer=str(number), message=str(number), trace_id=str(number))
+            a_call(
+                caller=f"spiffe://x/{number}",
+                peer=str(number),
+                message=str(number),
+                trace=TraceParent(f"{number:032x}", "1" * 16, sampled=True),
+            )
         )
     counted = [s for metric in registry.collect() for s in metric.samples if s.name == "livekit_auth_calls_total"]
     assert [(sample.labels, sample.value) for sample in counted] == [
@@ -97,19 +87,19 @@ def series(registry: CollectorRegistry, name: str) -> list[tuple[dict[str, str],
 
 
 def test_ten_thousand_callers_make_no_series_of_their_own(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, Clock())
-    observer.finished(Call())
+    observer = Observer(registry, FakeClock())
+    observer.finished(CALL)
     before = sum(len(metric.samples) for metric in registry.collect())
     for number in range(10_000):
-        observer.finished(Call(caller=f"spiffe://x/{number}", user_agent=f"livekit-auth-python/1.0.{number}"))
+        observer.finished(a_call(caller=f"spiffe://x/{number}", user_agent=f"livekit-auth-python/1.0.{number}"))
     after = sum(len(metric.samples) for metric in registry.collect())
     assert after - before == MOST  # a count for each of the first versions, beside the one of "other"
 
 
 def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, Clock())
+    observer = Observer(registry, FakeClock())
     for agent in ("livekit-auth-python/1.2.3 grpc-python/1.85.1", "livekit-auth-python/1.2.3", "curl/8", ""):
-        observer.finished(Call(user_agent=agent))
+        observer.finished(a_call(user_agent=agent))
     counted = series(registry, "livekit_auth_client_calls_total")
     assert counted == [
         ({"client": "livekit-auth-python", "version": "1.2.3"}, 2),
@@ -120,7 +110,7 @@ def test_client_libraries_are_counted_by_version(registry: CollectorRegistry, li
 async def test_a_caller_that_the_policy_does_not_list_names_no_version(
     registry: CollectorRegistry, lines: list[Any]
 ) -> None:
-    Observer(registry, Clock()).finished(Call(listed=False, user_agent="livekit-auth-python/6.6.6"))
+    Observer(registry, FakeClock()).finished(a_call(listed=False, user_agent="livekit-auth-python/6.6.6"))
     assert series(registry, "livekit_auth_client_calls_total") == []
 
 
@@ -134,7 +124,7 @@ def test_callers_are_counted_by_name_as_far_as_the_setting_says(registry: Collec
         ("spiffe://x/c", True, "OK"),
         ("spiffe://x/a", True, "OK"),
     ]:
-        metrics.finished(Call(caller=caller, listed=listed, code=code))
+        metrics.finished(a_call(caller=caller, listed=listed, code=code))
     counted = {(s["caller"], s["outcome"]): value for s, value in series(registry, "livekit_auth_caller_calls_total")}
     assert counted == {
         ("other", "ok"): 1,
@@ -146,14 +136,14 @@ def test_callers_are_counted_by_name_as_far_as_the_setting_says(registry: Collec
 
 
 def test_every_observer_is_told(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observers(Observer(registry, Clock()), CallerMetrics(registry, 1)).finished(Call())
+    Observers(Observer(registry, FakeClock()), CallerMetrics(registry, 1)).finished(CALL)
     assert [value for _, value in series(registry, "livekit_auth_calls_total")] == [1]
     assert sum(value for _, value in series(registry, "livekit_auth_caller_calls_total")) == 1
 
 
 async def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observer(registry, Clock()).finished(
-        Call(code="PERMISSION_DENIED", reason="ROOM_NOT_PERMITTED", message="no entry")
+    Observer(registry, FakeClock()).finished(
+        a_call(code="PERMISSION_DENIED", reason="ROOM_NOT_PERMITTED", message="no entry")
     )
     assert lines == [
         {
@@ -165,7 +155,7 @@ async def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any])
             "caller": "spiffe://example.org/web",
             "peer": "ipv4:10.0.0.1:5",
             "milliseconds": 3.0,
-            "trace_id": "t",
+            "trace_id": TRACE,
             "detail": "no entry",
         }
     ]
@@ -174,40 +164,40 @@ async def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any])
 @pytest.mark.parametrize(
     ("call", "logged"),
     [
-        (Call(audited=False), True),
-        (Call(audited=False, code="UNAUTHENTICATED", decision_id="d"), True),
-        (Call(audited=True), False),
-        (Call(audited=True, code="PERMISSION_DENIED", decision_id="d"), False),
-        (Call(audited=True, code="PERMISSION_DENIED"), True),
-        (Call(audited=True, code="INTERNAL"), True),
-        (Call(audited=True, code="CANCELLED"), True),
+        (a_call(audited=False), True),
+        (a_call(audited=False, code="UNAUTHENTICATED", decision_id="d"), True),
+        (a_call(audited=True), False),
+        (a_call(audited=True, code="PERMISSION_DENIED", decision_id="d"), False),
+        (a_call(audited=True, code="PERMISSION_DENIED"), True),
+        (a_call(audited=True, code="INTERNAL"), True),
+        (a_call(audited=True, code="CANCELLED"), True),
     ],
 )
 async def test_a_decision_in_the_audit_trail_gets_no_second_line(
     registry: CollectorRegistry,
     lines: list[Any],
-    call: Call,
+    call: Finished,
     logged: bool,  # noqa: FBT001
 ) -> None:
-    Observer(registry, Clock()).finished(call)
+    Observer(registry, FakeClock()).finished(call)
     assert len(lines) == logged
 
 
 async def test_a_fault_of_the_server_is_an_error(registry: CollectorRegistry, lines: list[Any]) -> None:
-    Observer(registry, Clock()).finished(Call(code="INTERNAL", reason="INTERNAL"))
+    Observer(registry, FakeClock()).finished(a_call(code="INTERNAL", reason="INTERNAL"))
     assert lines[0]["log_level"] == "error"
 
 
 async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_together(
     registry: CollectorRegistry, lines: list[Any]
 ) -> None:
-    observer = Observer(registry, clock := Clock())
+    observer = Observer(registry, clock := FakeClock(NOW))
     for number in range(500):
-        clock.time = 1000 + number / 1000
+        clock.advance(0.001)
         method = "AckWebhook" if number % 5 == 0 else "VerifyToken"
         observer.finished(replace(REFUSED, method=method))
     observer.finished(replace(REFUSED, caller="spiffe://example.org/other"))
-    observer.finished(Call())
+    observer.finished(CALL)
     observer.close()
     alone = [line for line in lines if line["event"] == "call" and line["code"] == "UNAUTHENTICATED"]
     assert len(alone) == 10 + 4 + 1
@@ -220,8 +210,8 @@ async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_toget
         "caller": "spiffe://example.org/web",
         "count": 486,
         "reasons": {"TOKEN_EXPIRED": 486},
-        "from": NOW + 1000,
-        "time": NOW + 1000,
+        "from": NOW,
+        "time": NOW,
     }
     assert sum(methods.values()) == 486
     labels = {"method": "AckWebhook", "code": "UNAUTHENTICATED", "reason": "TOKEN_EXPIRED"}
@@ -231,11 +221,11 @@ async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_toget
 async def test_callers_that_the_policy_does_not_list_share_ten_lines_a_second_even_when_they_are_answered(
     registry: CollectorRegistry, lines: list[Any]
 ) -> None:
-    observer = Observer(registry, Clock())
+    observer = Observer(registry, FakeClock())
     for number in range(300):
         code, reason = ("PERMISSION_DENIED", "CALLER_NOT_LISTED") if number % 2 else ("OK", "")
         who = f"spiffe://example.org/stranger/{number}"
-        observer.finished(Call(caller=who, listed=False, code=code, reason=reason))
+        observer.finished(a_call(caller=who, listed=False, code=code, reason=reason))
     observer.close()
     assert len([line for line in lines if line["event"] == "call"]) == 10
     [together] = [line for line in lines if line["event"] == "calls"]
@@ -246,11 +236,11 @@ async def test_callers_that_the_policy_does_not_list_share_ten_lines_a_second_ev
 async def test_calls_without_an_identity_share_ten_lines_of_their_own(
     registry: CollectorRegistry, lines: list[Any]
 ) -> None:
-    observer = Observer(registry, Clock())
-    nobody = Call(caller="", listed=False, code="UNAUTHENTICATED", reason="NO_CLIENT_CERTIFICATE")
+    observer = Observer(registry, FakeClock())
+    nobody = a_call(caller="", listed=False, code="UNAUTHENTICATED", reason="NO_CLIENT_CERTIFICATE")
     for number in range(300):
         observer.finished(replace(nobody, peer=f"ipv4:10.0.0.{number % 3}:{number}"))
-    observer.finished(Call(caller="spiffe://x/stranger", listed=False, code="PERMISSION_DENIED"))
+    observer.finished(a_call(caller="spiffe://x/stranger", listed=False, code="PERMISSION_DENIED"))
     observer.close()
     assert len([line for line in lines if line["event"] == "call"]) == 10 + 1
     [together] = [line for line in lines if line["event"] == "calls"]
@@ -259,24 +249,24 @@ async def test_calls_without_an_identity_share_ten_lines_of_their_own(
 
 
 async def test_faults_that_were_counted_together_are_an_error(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, Clock())
+    observer = Observer(registry, FakeClock())
     for _ in range(20):
-        observer.finished(Call(code="INTERNAL", reason="INTERNAL"))
+        observer.finished(a_call(code="INTERNAL", reason="INTERNAL"))
     observer.close()
     assert [line["log_level"] for line in lines] == ["error"] * 11
 
 
 async def test_what_was_counted_is_logged_by_itself(registry: CollectorRegistry, lines: list[Any]) -> None:
-    observer = Observer(registry, clock := Clock())
+    observer = Observer(registry, clock := FakeClock())
     for _ in range(20):
         observer.finished(REFUSED)
-    clock.time += 1.0
+    clock.advance(1)
     for _ in range(1000):
         if lines[-1]["event"] == "calls":
             break
         await asyncio.sleep(0.01)
     assert lines[-1]["count"] == 10
-    clock.time += 10
+    clock.advance(10)
     observer.finished(REFUSED)
     assert lines[-1]["event"] == "call"
     observer.close()

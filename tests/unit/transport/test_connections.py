@@ -40,7 +40,7 @@ class Sockets(Connections):
         self.open: dict[int, float] = {}
         self.shut: list[int] = []
         self._port = 7443
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
         monkeypatch.setattr(module, "_shut", lambda entry: self.shut.append(entry.peer[1]))
 
     def _told_of(self, event: str, count: int) -> None:

@@ -145,8 +145,10 @@ def test_a_file_that_isnt_there_is_named(tmp_path: Path) -> None:
 # A folder of CRLs, and what stays in force
 
 
-def revoked(*credentials: tuple[Authority, Credential]) -> set[tuple[str, int]]:
-    return {(by_public_key(ca.certificate), credential.certificate.serial_number) for ca, credential in credentials}
+def revoked(*credentials: tuple[Authority, Credential]) -> frozenset[tuple[str, int]]:
+    return frozenset(
+        (by_public_key(ca.certificate), credential.certificate.serial_number) for ca, credential in credentials
+    )
 
 
 def test_a_folder_is_every_crl_in_it(tmp_path: Path) -> None:
@@ -214,7 +216,8 @@ def der(tag: int, content: bytes) -> bytes:
 
 def members(sequence: bytes) -> list[bytes]:
     """The members of a DER sequence."""
-    found, rest = [], der_content(sequence)
+    found: list[bytes] = []
+    rest = der_content(sequence)
     while rest:
         size = len(rest) - len(der_rest(rest))
         found, rest = [*found, rest[:size]], rest[size:]
