@@ -372,7 +372,7 @@ def test_a_client_finds_the_agent_by_the_standard_variable(
 
 
 def test_a_client_without_an_agent_says_so_in_time(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no such socket"):
+    with pytest.raises(ConfigError, match="no such socket"):
         sync.AuthClient("localhost:1", workload_api=f"unix://{tmp_path}/agent.sock", timeout=0.3)
 
 

@@ -69,7 +69,7 @@ def endpoint_socket(given: str | None) -> str:
     socket = given or os.environ.get(VARIABLE, "")
     if not socket:
         raise ConfigError(
-            f"no Workload API: pass its socket or set {VARIABLE}, for example to unix:///run/spire/agent.sock"
+            f"no Workload API: name its socket, or set {VARIABLE}, for example to unix:///run/spire/agent.sock"
         )
     if not _SOCKET.match(socket):
         raise ConfigError(f"the Workload API socket must be unix:///PATH, not {socket!r}")
