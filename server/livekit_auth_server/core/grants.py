@@ -31,8 +31,8 @@ ORDINARY_GRANTS = frozenset(
     }
 )
 
-# How many different grants a cache remembers: of those made of flags alone as many as a large policy has roles, of
-# those with text few, since callers may spell out grants of 25 KiB, each different, to fill it.
+# How many different grants a cache keeps. Of grants that are flags only, as many as a large policy has roles; of grants
+# with text, few, since a caller could fill the cache with spelled-out grants of 25 KiB, each different.
 CACHED_FLAGS, CACHED_TEXTS = 1024, 128
 
 TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
@@ -174,7 +174,7 @@ POWER_OF = {f.name: f.metadata.get("power", f.name) for f in fields(Grants) if f
 _TEXTS = {name: texts_of(cls) for name, cls in GROUPS.items()}
 
 # Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be,
-# so that a grant added above is a power until somebody decides that it is ordinary.
+# so that a new grant is a power until somebody makes it ordinary.
 POWERS = frozenset(
     {f.name for f in fields(VideoGrants)} - ORDINARY_GRANTS
     | set(POWER_OF.values())
@@ -202,14 +202,14 @@ _TRI_STATE = frozenset(name for name, hint in get_type_hints(VideoGrants).items(
 
 
 class remembered(Generic[T]):  # noqa: N801 - a decorator
-    """Caches what a function makes of grants, those that hold text in a cache of their own."""
+    """Caches what a function makes of grants. Grants that hold text have a cache of their own."""
 
     def __init__(self, function: Callable[[Grants], T]) -> None:
         update_wrapper(self, function)
         self.of_flags, self.of_texts = lru_cache(CACHED_FLAGS)(function), lru_cache(CACHED_TEXTS)(function)
 
     def __call__(self, grants: Grants) -> T:
-        """The function's value, made now or before."""
+        """The function's value, computed or cached."""
         return (self.of_texts if grants.holds_text else self.of_flags)(grants)
 
 
@@ -226,7 +226,7 @@ class Needs:
 
 @remembered
 def needs(grants: Grants) -> Needs:
-    """What these grants need. A join token names its room: LiveKit reads an empty one as any room."""
+    """What these grants need. A join token has to name its room: LiveKit reads an empty one as any room."""
     video = grants.video
     named = {f.name for f in fields(video) if getattr(video, f.name)} if video else set()
     if video:  # silence means true to LiveKit

@@ -4,7 +4,7 @@ Guarantees:
 - one allow entry must permit the whole request; entries never combine;
 - a `Grant` exists only where `decide` made one, and `mint` takes nothing else;
 - a decision's cost doesn't grow with the number of callers or roles;
-- an unknown role or project and one that isn't permitted get the same answer.
+- the answer is the same for a role or project that is unknown and for one that isn't permitted.
 """
 
 from __future__ import annotations

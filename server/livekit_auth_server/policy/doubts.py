@@ -1,4 +1,4 @@
-"""What loads and is probably not meant in a policy. Each doubt is one line that says what to do."""
+"""Parts of a policy that load and are probably mistakes. Each doubt is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def of_policy(policy: Policy, bundles: TrustBundles | None = None) -> Iterator[str]:
-    """Matchers that were meant as patterns, and callers whose identity no bundle can vouch for."""
+    """Matchers that look like patterns, and callers whose identity no bundle can vouch for."""
     for caller in policy.callers.values():
         if bundles is not None and bundles.for_identity(WorkloadId.parse(caller.id)) is None:
             where = "identity.dns_bundle" if caller.id.startswith("dns:") else "identity.trust_domains"

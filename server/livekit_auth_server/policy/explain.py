@@ -1,4 +1,4 @@
-"""Asks a policy file offline: what would it decide and why, and does it still do what is expected of it."""
+"""Answers for a policy file offline: what it decides and why, and whether it meets its expectations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Explanation:
 class Permits:
     """What an entry permits, in words, where a request asked for something else. Lifetimes are in seconds.
 
-    For the operator alone: a caller is never told what others' rooms are called, or how its entry is written.
+    For the operator only: callers are never told the names of others' rooms, or how their entry is written.
     """
 
     roles: tuple[str, ...]
@@ -54,7 +54,7 @@ class Permits:
     max_ttl_seconds: int
 
     def of(self, reason: Reason) -> str:
-        """What would have been permitted in place of what was refused for this reason; empty for other reasons."""
+        """What the entry permits instead of what was refused for this reason; empty for other reasons."""
         named = {
             Reason.ROLE_NOT_PERMITTED: ("roles", self.roles),
             Reason.ROOM_NOT_PERMITTED: ("rooms", self.rooms),
@@ -68,7 +68,7 @@ class Permits:
 
 
 def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Explanation:
-    """What the server would decide for this caller and request, with the same code."""
+    """What the server would decide for this caller and request; the same code decides."""
     caller = policy.callers.get(caller_id)
     if caller is None:
         return _refused(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller_id}")
@@ -130,7 +130,7 @@ def request_from(fields: Mapping[str, Any]) -> pb.IssueTokenRequest:
     if "kind" in plain:
         plain["kind"] = f"PARTICIPANT_KIND_{str(plain['kind']).upper()}"
     try:
-        json.dumps(plain, ensure_ascii=False, default=str).encode()  # such as half of a character would crash protobuf
+        json.dumps(plain, ensure_ascii=False, default=str).encode()  # a surrogate, for one, would crash protobuf
     except (TypeError, ValueError, RecursionError):
         raise ValueError("holds something that isn't text, a number, a list or a mapping by names") from None
     try:
@@ -168,7 +168,7 @@ class ExpectationsFile(_Model):
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """What an expectation came to; `problem` is empty when it was met."""
+    """The result of an expectation; `problem` is empty when it was met."""
 
     name: str
     problem: str
@@ -207,7 +207,7 @@ def _problem(expectation: Expectation, policy: Policy, request: pb.IssueTokenReq
 
 
 def matcher_rules(matcher: Matcher) -> list[str]:
-    """A matcher's rules, as the policy writes them, without those that another one covers."""
+    """A matcher's rules as the policy file writes them, without rules that another one covers."""
     if matcher.any:
         return ["any"]
     prefixes = [

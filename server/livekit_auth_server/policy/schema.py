@@ -1,8 +1,8 @@
 """The policy file as a JSON Schema (draft 2020-12), for editors.
 
-A file that the loader takes fits the schema, but for a null where a field could be left out. Not the other way round:
-that roles and projects exist, that ids are different, that powers stand with their conditions, only the loader can say
-(`livekit-auth-server policy check`).
+Every file that the loader accepts fits the schema, except for a null where a field could be left out. The reverse isn't
+true: only the loader (`livekit-auth-server policy check`) knows whether roles and projects exist, ids are unique, and
+powers have what they depend on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def schema_text() -> str:
 
 
 def _without_nulls(node: Any) -> Any:  # noqa: ANN401 - JSON
-    """The same without what stands for a field that isn't written: the loader takes no null, and defaults are prose."""
+    """The schema without nulls and defaults: the loader accepts no null, and the descriptions name the defaults."""
     if isinstance(node, list):
         return [_without_nulls(item) for item in node]
     if not isinstance(node, dict):

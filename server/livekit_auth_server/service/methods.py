@@ -1,7 +1,8 @@
-"""The service's methods. Limit names, the edge's handlers and the tests of the documents come from this list.
+"""The service's methods, each declared once.
 
-A test compares it with the service in protos/livekit_auth/v1/auth_service.proto. To add a method, declare it here and
-give it its handler in service.handlers.
+The names in rate limits and settings, what a call costs, the transport's endpoints and the tests of the documents
+derive from `METHODS`. A test compares it with the service in protos/livekit_auth/v1/auth_service.proto. To add a
+method, declare it here and name its handler in service.handlers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A candidate policy beside the one in force: what it would decide, told to an observer and to nobody else.
+"""A candidate policy beside the one in force: an observer, and nobody else, is told what it would decide.
 
-Guarantees: it has no say. A decision is made, and what it answers is settled, before the candidate is asked; whatever
-goes wrong here stays here; the candidate's limits count nothing; a `Grant` of the candidate doesn't leave this module.
+Guarantees: the candidate never changes an answer. It is asked only after the decision is made; its failures are
+contained here; its limits count nothing; a `Grant` of the candidate doesn't leave this module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kind = Literal["would_allow", "would_deny", "differs"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What the policy in force decided, and the candidate would have. `decision_id` is empty for verifications."""
+    """What the policy in force decided, and what the candidate would have. `decision_id` is empty for verifications."""
 
     kind: Kind
     caller: str
@@ -42,7 +42,7 @@ class ShadowObserver(Protocol):
         """The candidate decides as the policy in force did."""
 
     def different(self, difference: Difference) -> None:
-        """The candidate decides otherwise."""
+        """The candidate decides differently."""
 
     def failed(self, error: Exception) -> None:
         """The candidate couldn't be asked."""
@@ -83,7 +83,7 @@ class Shadow:
         self._observe(compare)
 
     def unlisted(self, caller: str, method: str, decision_id: str) -> None:
-        """Compares with the denial of a caller that isn't listed, whose request isn't read."""
+        """Compares with the denial of a caller that isn't listed. Its request isn't read."""
 
         def compare() -> Difference | None:
             if caller not in self.policy.callers:
@@ -100,11 +100,11 @@ class Shadow:
                 self.observer.same()
             else:
                 self.observer.different(difference)
-        except Exception as error:  # noqa: BLE001 - the candidate is no reason for an answer to fail
+        except Exception as error:  # noqa: BLE001 - the candidate must not make an answer fail
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        with suppress(Exception):  # nobody is left to be told
+        with suppress(Exception):  # nobody is left to tell
             self.observer.failed(error)
 
 

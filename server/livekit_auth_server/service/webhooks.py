@@ -28,7 +28,7 @@ EVENT_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """Checks webhooks and remembers which ones each caller has handled. `max_body` is in bytes."""
+    """Verifies webhooks and remembers which ones each caller has acknowledged. `max_body` is in bytes."""
 
     acknowledged: AckStore
     max_body: int

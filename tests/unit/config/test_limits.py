@@ -10,6 +10,7 @@ from livekit_auth_server.core.limits import Limit
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.policy_file import compile_policy
+from livekit_auth_server.service.methods import LIMITED
 
 WEB = "spiffe://example.org/web"
 
@@ -43,7 +44,7 @@ def test_a_caller_without_limits_has_none():
 
 
 RATE = 'callers.0.limits.0.rate: should be a rate such as "20/s", "600/m", "10000/h" or "100000/d", at most 9999999'
-METHODS = "AckWebhook, GetCaller, IssueToken, VerifyToken, VerifyWebhook"
+METHODS = ", ".join(sorted(LIMITED))
 WRONG = {
     "no unit": ("      - {rate: 20}", RATE),
     "zero": ("      - {rate: 0/s}", RATE),
