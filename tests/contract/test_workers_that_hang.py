@@ -48,7 +48,7 @@ def replaced(fleet: Fleet, worker: psutil.Process) -> None:
     assert gone == worker
     within(STARTED, fleet.probes.ready, "readiness")
     (line,) = fleet.events("worker hangs and is killed")
-    assert (line["pid"], line["why"]) == (worker.pid, "it says nothing")
+    assert (line["pid"], line["why"]) == (worker.pid, "no heartbeat")
     assert hung(fleet) == 1
     assert len(fleet.workers()) == 2
     for _ in range(20):  # on connections of their own, each at a worker that the kernel chooses

@@ -1,6 +1,8 @@
-"""The command line: dev, serve, check, demo, policy, audit, keys. Exit codes: 0 ok, 1 refused, 2 misuse, 3 unreachable.
+"""The command line: dev, serve, check, demo, policy, audit, keys.
 
-Heavy imports stand inside the commands: gRPC must not be imported before TLS is pinned, and `--help` should be quick.
+Exit codes: 0 for done, 1 for refused (also a difference, or a warning with --strict), 2 for wrong options, files or
+settings, 130 for an interrupted start. Heavy imports are inside the commands: TLS is pinned before gRPC is imported,
+and `--help` is quick.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import sys
 
 from livekit_auth_server.process import operating_system as process
 
-process.begin(sys.argv[1:])  # before the imports that take long: a signal in that time would end the process
+process.begin(sys.argv[1:])  # before slow imports: a signal during them would end the process
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -147,9 +149,9 @@ def _serve(settings: Settings, stream: LineStream, supervisor: SupervisorLine | 
 
 @app.command(examples=("livekit-auth-server check --config server.yaml",))
 def check(config: Config, strict: Strict = False, as_json: Json = False) -> None:
-    """Load everything as `serve` would, and say what it is. Nothing is served or changed.
+    """Load everything as `serve` would, and show a summary. Nothing is served or changed.
 
-    Exits with 0, warnings or not; with 1 when there are warnings and --strict; with 2 for what `serve` would refuse.
+    Exits with 0, or with 1 for a warning and --strict, or with 2 for anything that `serve` would refuse.
     """
     from livekit_auth_server.transport.tls import pin_tls13
 
@@ -178,13 +180,13 @@ def demo(as_json: Json = False) -> None:
 
 
 def _check_arguments() -> None:
-    """Python keeps bytes that aren't UTF-8 as lone surrogates, which can't be printed again."""
+    """Refuses bytes that aren't UTF-8: Python keeps them as lone surrogates, which can't be printed."""
     if any("\udc80" <= char <= "\udcff" for argument in sys.argv for char in argument):
         raise ConfigError("command line", "an argument isn't UTF-8")
 
 
 def main() -> None:
-    """Runs the command line; a mistake in a file is one message and exit code 2."""
+    """Runs the command line. A mistake in a file is one message and exit code 2."""
     try:
         _check_arguments()
         app()

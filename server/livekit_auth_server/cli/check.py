@@ -1,7 +1,7 @@
-"""`livekit-auth-server check`: what a server would run on, so that files can be tried before they are swapped in.
+"""`livekit-auth-server check`: loads what a server would run on, so that files can be tried before they are used.
 
-What `serve` refuses is a ConfigError here too. What it would start with all the same, to nobody's good, is a warning.
-Nothing is changed: no file is made, no key of Redis is written, and a port is only held for a moment.
+What `serve` refuses is a ConfigError here too. What it would accept and is probably a mistake is a warning. Nothing is
+changed: no file is created, no key is written to Redis, and a port is held only for a moment.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def summary(settings: Settings) -> dict[str, Any]:
-    """What the settings lead to, and `warnings`. Raises ConfigError as `serve` does."""
+    """What a server with these settings would run on, and `warnings`. Raises ConfigError as `serve` does."""
     with opened(settings) as source:
         state, server = load_state(settings, source), load_server_identity(settings, source)
     read_tracing(settings)
@@ -73,7 +73,7 @@ def _warnings(settings: Settings, state: State, now: float) -> Iterator[str]:
 
 
 def _unbound(address: str) -> str:
-    """Why the address can't be listened on now; empty when it can."""
+    """Why no server can listen on the address now; empty when one can."""
     try:
         hold(address, patience=0).close()
     except ConfigError as error:
@@ -82,7 +82,7 @@ def _unbound(address: str) -> str:
 
 
 def _check_audit(settings: Settings) -> None:
-    """Raises ConfigError where the trail's files couldn't be made or written."""
+    """Raises ConfigError when the trail's files couldn't be created or written."""
     if settings.audit.path is None:
         return
     folder = settings.at(settings.audit.path)
@@ -101,7 +101,7 @@ def _check_audit(settings: Settings) -> None:
 
 
 def _candidate(settings: Settings) -> str | None:
-    """The candidate policy's revision. Raises ConfigError, where `serve` goes on without it and says so."""
+    """The candidate policy's revision. Raises ConfigError, where `serve` would log an error and run without it."""
     if settings.shadow_policy is None:
         return None
     return load_policy(settings.at(settings.shadow_policy), frozenset(settings.projects)).revision

@@ -1,7 +1,7 @@
-"""`livekit-auth-server keys …`: add, promote and retire the keys of a key file, and look at them.
+"""`livekit-auth-server keys …`: add, promote, retire, list and check the keys of a key file.
 
-No secret is ever an argument or in what is printed. An argument that shouldn't be there, a path that leads nowhere or
-an id that isn't known may be a secret in the wrong place, and isn't repeated.
+No secret is ever an argument or printed. An extra argument, a path that doesn't exist or an unknown id may be a secret
+in the wrong place, and isn't repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 app = App(help="Rotate the keys of a key file, in one step each.", no_args_is_help=True)
 
-_UNPRINTED = {"allow_extra_args": True}  # so that they can be refused without being repeated
+_UNPRINTED = {"allow_extra_args": True}  # so that extra ones are refused without being repeated
 
 File = Annotated[Path, typer.Argument(help="The key file.")]
 Key = Annotated[str, typer.Argument(help="The key's id.")]
@@ -48,13 +48,13 @@ def add(
     file: File,
     key: Annotated[str | None, typer.Argument(help="The key's id. Default: a new one.")] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Make a secret, and write it to this new file too, as LiveKit reads it.")
+        Path | None, typer.Option(help="Generate a secret, and also write it to this new file in LiveKit's form.")
     ] = None,
     secret_file: Annotated[
-        Path | None, typer.Option(help='Take the secret from this file, "-" for stdin, instead of making one.')
+        Path | None, typer.Option(help='Read the secret from this file ("-" for stdin) instead of generating one.')
     ] = None,
     active: Annotated[
-        bool, typer.Option("--active", help="Sign with it at once; the active ones become verify-only.")
+        bool, typer.Option("--active", help="Sign with it at once; active keys become verify-only.")
     ] = False,
     not_before: Annotated[str | None, typer.Option(help="When it becomes valid: 2027-01-01T00:00:00Z.")] = None,
     not_after: Annotated[str | None, typer.Option(help="When it ends.")] = None,
@@ -66,9 +66,9 @@ def add(
 
     _no_more(context)
     if not os.path.exists(file):  # noqa: PTH110 - raises nothing
-        raise ConfigError(file, "there is no such file; make an empty one first: (umask 077; echo 'keys: []' > FILE)")
+        raise ConfigError(file, "there is no such file; create an empty one first: (umask 077; echo 'keys: []' > FILE)")
     if (export is None) == (secret_file is None):
-        raise typer.BadParameter("name one of --export, to have a secret made, and --secret-file, to give yours")
+        raise typer.BadParameter("give either --export, to generate a secret, or --secret-file, to use yours")
     new = lifecycle.NewKey(
         id=key or lifecycle.new_id(),
         secret=_read_secret(secret_file) if secret_file is not None else None,
@@ -99,7 +99,7 @@ def promote(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Sign with this key from now on; those that were active become verify-only."""
+    """Sign with this key from now on; active keys become verify-only."""
     from livekit_auth_server.keys import lifecycle
 
     _no_more(context)
@@ -119,11 +119,11 @@ def retire(
     context: typer.Context,
     file: File,
     key: Key,
-    remove: Annotated[bool, typer.Option("--remove", help="Take a key out that is revoked already.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove a key that is already revoked.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke a verify-only key: what it signed is refused from now on. Then --remove it."""
+    """Revoke a verify-only key: tokens that it signed are refused from now on. Then --remove it."""
     from livekit_auth_server.keys import lifecycle
 
     _no_more(context)
@@ -137,7 +137,7 @@ def retire(
     examples=("livekit-auth-server keys convert keys.yaml",),
 )
 def convert(context: typer.Context, file: File, config: Config = None, as_json: Json = False) -> None:
-    """Give states to a file of LiveKit's `key: secret` lines. LiveKit itself can't read the file then."""
+    """Give states to a file of LiveKit's `key: secret` lines. LiveKit itself can't read the file afterwards."""
     from livekit_auth_server.keys import lifecycle
 
     _no_more(context)
@@ -171,7 +171,7 @@ def check(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a key file loads, and warn of keys that are weak or about to end."""
+    """Check whether a key file loads, and warn of keys that are weak or end soon."""
     from livekit_auth_server.keys import lifecycle
 
     _no_more(context)
@@ -195,11 +195,9 @@ def _show(change: Change, file: Path, done: str, *, as_json: bool) -> None:
     )
     _table(change.keys)
     if change.exported:
-        out.print(
-            f"The secret is in {change.exported} for livekit-server. Delete the file when it is there.", markup=False
-        )
+        out.print(f"The secret is in {change.exported}. Give it to livekit-server, then delete the file.", markup=False)
     if done == "converted":
-        out.print("livekit-server can't read this form: let it have its keys from a file of its own.")
+        out.print("livekit-server can't read this form: give it a key file of its own.")
     for warning in change.warnings:
         err.print(f"WARNING {warning}", markup=False, style="yellow")
 
@@ -221,13 +219,13 @@ def _refusals(*, as_json: bool) -> Iterator[None]:
         if as_json:
             print_json({"changed": False, "refused": str(error)})
         else:
-            err.print(f"refused, and nothing changed: {error}", markup=False, style="red")
+            err.print(f"refused; nothing changed: {error}", markup=False, style="red")
         raise typer.Exit(REFUSED) from None
 
 
 def _no_more(context: typer.Context) -> None:
     if context.args:
-        err.print("there are more arguments than the command takes; a secret is never one: use --secret-file")
+        err.print("too many arguments; a secret is never one: use --secret-file")
         raise typer.Exit(MISUSE)
 
 
@@ -256,7 +254,7 @@ def _now() -> int:
 
 
 def _taken(config: Path | None, file: Path) -> Mapping[str, str]:
-    """The key ids of the settings' other projects, and where each stands."""
+    """The key ids of the settings' other projects, and where each one is."""
     if config is None:
         return {}
     from livekit_auth_server.transport.tls import pin_tls13

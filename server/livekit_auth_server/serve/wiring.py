@@ -14,14 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Gauge,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import generate_latest
 
 from livekit_auth_server.audit.trail import AuditTrail, open_trail
 from livekit_auth_server.core.mint import mint
@@ -48,6 +41,7 @@ from livekit_auth_server.stores.open import Stores, open_stores
 from livekit_auth_server.telemetry.connection_metrics import ConnectionMetrics
 from livekit_auth_server.telemetry.mint_metrics import timed
 from livekit_auth_server.telemetry.open import Telemetry, open_telemetry
+from livekit_auth_server.telemetry.registry import new_registry
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
 from livekit_auth_server.telemetry.webhook_metrics import WebhookMetrics
 from livekit_auth_server.transport.grpc_aio.server import Limits, Server
@@ -56,6 +50,8 @@ from livekit_auth_server.trust.doubts import of_bundles
 from livekit_auth_server.trust.workload_api import opened
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.files.watch import Fingerprint
     from livekit_auth_server.logs.nonblocking_stream import LineStream
@@ -115,7 +111,7 @@ async def _serve(
     before = fingerprints(settings)
     in_force = InForce(load_state(settings, source))
     worker = supervisor.worker if supervisor is not None else None
-    process = Process(settings, stream, source, in_force, new_registry(stream), worker)
+    process = Process(settings, stream, source, in_force, new_registry(lambda: stream.dropped), worker)
     background = await stack.enter_async_context(Background())
     condition, stopping = Condition(), asyncio.Event()
     if settings.metrics and supervisor is None:
@@ -137,17 +133,6 @@ async def _serve(
     grace = min(settings.drain, _ORPHANED) if supervisor is not None and supervisor.gone else settings.drain
     _log.info("draining", seconds=grace)
     await running.server.stop(grace)
-
-
-def new_registry(stream: LineStream | None = None) -> CollectorRegistry:
-    """A registry with what Prometheus' clients say of every process, and the lines that the log's stream dropped."""
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
-    if stream is not None:
-        dropped = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=registry)
-        dropped.set_function(lambda: stream.dropped)
-    return registry
 
 
 async def _listen_for_probes(

@@ -1,7 +1,7 @@
 """What is in force: policy, keys, identities and revocations, each replaced whole while calls are served.
 
-Guarantees: a `State` never changes, so whoever holds one sees parts that were in force together; a part is replaced by
-the method for it, which takes nothing else; each replacement gives the state in force another version.
+Guarantees: a `State` never changes, so its holder sees parts that were in force together; each part is replaced by its
+own method, which takes nothing else; each replacement makes a state with another version.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What was in force at one moment. `version` is another one whenever a part was replaced."""
+    """What was in force at one moment. `version` changes whenever a part is replaced."""
 
     policy: Policy
     keys: KeySet

@@ -9,17 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from prometheus_client import (
-    CollectorRegistry,
-    Gauge,
-    GCCollector,
-    Metric,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import Metric, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+
+from livekit_auth_server.telemetry.registry import new_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,12 +62,8 @@ class PoolMetrics:
 
     def __init__(self, pool: Pool, count: int, dropped: Callable[[], float]) -> None:
         self._pool = pool
-        self._registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
+        self._registry = new_registry(dropped)
         self._registry.register(_Own(pool, count))
-        lines = Gauge("livekit_auth_log_lines_dropped", "Log lines that nobody read in time.", registry=self._registry)
-        lines.set_function(dropped)
         self._asking: asyncio.Task[Merged] | None = None
 
     async def collect(self) -> Merged:

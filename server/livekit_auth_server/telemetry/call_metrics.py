@@ -1,11 +1,11 @@
 """Prometheus metrics and log lines about finished calls.
 
-Labels are bounded: method, code and reason; the versions of clients (telemetry.client_versions); and callers, of which
-a setting says how many have a label of their own. Text that callers write counts for listed callers only.
+Labels are bounded: method, code and reason; client versions (telemetry.client_versions); and callers, where a setting
+says how many have their own label. Text that callers choose is used for listed callers only.
 
-Log lines are bounded where calls are refused: a listed caller's refusals beyond its allowance are counted together. All
-callers that the policy doesn't list share one allowance, whatever comes of their calls; calls without an identity,
-which includes those that the transport refuses, share another.
+Log lines about refused calls are bounded: a listed caller's refusals beyond its allowance are counted together. All
+callers that the policy doesn't list share one allowance, whatever the result of their calls. Calls without an identity,
+including those that the transport refuses, share another.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.ports import CallObserver, Clock, FinishedCall
 
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-OTHER_CALLERS = "other"  # no workload identity looks so
-UNIDENTIFIED = "(unidentified)"  # nor so: the allowance of log lines that calls without an identity share
+OTHER_CALLERS = "other"  # no workload identity looks like this
+UNIDENTIFIED = "(unidentified)"  # nor like this: shared by the log lines of calls without an identity
 
 
 class Observers:
@@ -45,7 +45,7 @@ class Observers:
 
 
 class CallerMetrics:
-    """Counts calls by caller: the first `most` listed callers that call by name, all others together."""
+    """Counts calls by caller: the first `most` listed callers that call have their own label, all others share one."""
 
     def __init__(self, registry: CollectorRegistry, most: int) -> None:
         labels = ("caller", "outcome")
@@ -67,7 +67,7 @@ class CallerMetrics:
 
 
 class Observer:
-    """Counts and logs calls. A decision in the audit trail gets no second line."""
+    """Counts and logs calls. A decision that the audit trail has gets no log line."""
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self._log, self._clock = structlog.get_logger("livekit_auth_server"), clock
@@ -93,7 +93,7 @@ class Observer:
             self._say(call)
 
     def close(self) -> None:
-        """Logs what was counted together and not yet logged."""
+        """Logs what was counted and not yet logged."""
         self._lines.close()
 
     def _admits(self, call: FinishedCall) -> bool:
@@ -119,7 +119,7 @@ class Observer:
         )
 
     def _say_together(self, counted: CountedDenials) -> None:
-        """One line for calls beyond an allowance: whose it was or, of a shared one, the first few who shared it."""
+        """One line for calls beyond an allowance, with its caller, or the first few callers of a shared one."""
         named: dict[str, Any] = {"caller": counted.caller}
         if counted.shared:
             named = {"peers" if counted.caller == UNIDENTIFIED else "callers": counted.callers}

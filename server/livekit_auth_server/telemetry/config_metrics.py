@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.ports import Clock
     from livekit_auth_server.service.state import InForce
 
-DNS_BUNDLE = "DNS names"  # no trust domain looks so
+DNS_BUNDLE = "DNS names"  # no trust domain looks like this
 
 
 class StateMetrics(Collector):

@@ -22,5 +22,5 @@ class ConnectionMetrics:
         self._events = {event: counter.labels(event) for event in EVENTS}
 
     def happened(self, event: str, count: int) -> None:
-        """One of EVENTS, to so many connections."""
+        """Counts `count` connections for one of EVENTS."""
         self._events[event].inc(count)

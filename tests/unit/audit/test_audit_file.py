@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from livekit_auth_server.audit import audit_file
@@ -23,7 +24,6 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.nonblocking_stream import LineStream
 from livekit_auth_server.process.clock import SystemClock
-from livekit_auth_server.serve.wiring import new_registry
 from support.handlers import AuditWatch
 from support.records import RECORD
 
@@ -366,11 +366,11 @@ async def test_looking_writes_nothing_and_syncs_nothing(tmp_path: Path) -> None:
 async def test_a_folder_that_cant_be_used_is_an_error_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/audit\.0\.jsonl: the audit trail can't be kept here: "):
-        await open_trail(tmp_path / "file", 1.0, SystemClock(), new_registry(), stream=LineStream(2))
+        await open_trail(tmp_path / "file", 1.0, SystemClock(), CollectorRegistry(), stream=LineStream(2))
 
 
 async def test_the_metrics_say_how_the_trail_is(tmp_path: Path) -> None:
-    registry = new_registry()
+    registry = CollectorRegistry()
     trail = await open_trail(tmp_path, 1.0, SystemClock(), registry, stream=LineStream(2))
     for _ in range(30):
         trail.deny(replace(RECORD, permitted=False, reason="ROOM_NOT_PERMITTED"))
@@ -388,7 +388,9 @@ async def test_the_metrics_say_how_the_trail_is(tmp_path: Path) -> None:
 
 async def test_workers_have_files_of_their_own(tmp_path: Path) -> None:
     trails = [
-        await open_trail(tmp_path / "audit", 1.0, SystemClock(), new_registry(), stream=LineStream(2), worker=worker)
+        await open_trail(
+            tmp_path / "audit", 1.0, SystemClock(), CollectorRegistry(), stream=LineStream(2), worker=worker
+        )
         for worker in (0, 1)
     ]
     for trail in trails:

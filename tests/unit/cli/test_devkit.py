@@ -17,7 +17,7 @@ from livekit_auth_server.config.settings import load_settings
 from livekit_auth_server.core.identity import Identifier
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.explain import run_expectations
-from livekit_auth_server.serve.wiring import load_state
+from livekit_auth_server.reload.load import load_state
 from livekit_auth_server.transport.tls import ServerIdentity
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"

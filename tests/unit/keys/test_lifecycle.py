@@ -412,7 +412,7 @@ def test_a_refusal_exits_with_1_and_misuse_with_2(tmp_path: Path) -> None:
 
 def test_a_file_that_isnt_there_isnt_made_by_mistake(tmp_path: Path) -> None:
     done = run(app, ["keys", "add", str(tmp_path / "kyes.yaml"), "--export", str(tmp_path / "export")])
-    assert "there is no such file; make an empty one first" in str(done.exception)
+    assert "there is no such file; create an empty one first" in str(done.exception)
     assert list(tmp_path.iterdir()) == []
 
 

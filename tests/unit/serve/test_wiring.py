@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from livekit_auth_server.config.settings import load_settings
 from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.logs.nonblocking_stream import LineStream
 from livekit_auth_server.serve import wiring
 from support.handlers import state_of
 
@@ -34,9 +35,12 @@ STEPS = ("source", "state", "listener", "identity", "telemetry", "stores", "audi
 CLOSED = ("source", "listener", "telemetry", "stores", "audit", "server")  # by the order of opening
 
 
-class Stream:
-    dropped = 0
-    drained = 0
+class Stream(LineStream):
+    """Counts how often it is drained, and writes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.drained = 0
 
     def flush(self) -> None:
         """Has nothing to hand on."""
@@ -143,8 +147,11 @@ class Part:
 class Reloading:
     """A reloader that never has anything to do."""
 
-    request = staticmethod(lambda: None)
-    failing = staticmethod(list)
+    def request(self) -> None:
+        """Reads nothing."""
+
+    def failing(self) -> list[str]:
+        return []
 
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -174,7 +181,9 @@ async def until_serving(parts: Parts, running: asyncio.Task[None]) -> asyncio.Ev
     async with asyncio.timeout(10):
         while parts.stopping is None and not running.done():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0)
-    assert parts.stopping is not None, await running
+    if parts.stopping is None:
+        await running  # raises what ended it
+    assert parts.stopping is not None
     return parts.stopping
 
 

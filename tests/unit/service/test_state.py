@@ -10,7 +10,9 @@ import pytest
 from livekit_auth_server.core.policy import Policy
 from livekit_auth_server.core.revocation import DenyList
 from livekit_auth_server.service.state import InForce
-from support.handlers import KEY, FakeIdentifier, keys_of, policy_of, state_of
+from support.fakes import FakeIdentifier
+from support.handlers import KEY, keys_of, state_of
+from support.policies import policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from livekit_auth_server.config.settings import Settings
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.stores import redis_link
 from livekit_auth_server.stores.open import open_stores
-from support.handlers import FakeClock
+from support.fakes import FakeClock
 
 SETTINGS = {
     "tls": {"certificate": "server.pem", "key": "server.key"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -83,7 +84,7 @@ class FakePool:
 
 
 async def test_a_worker_without_an_answer_is_left_out_and_the_supervisor_counts() -> None:
-    pool = FakePool(FakeWorker(0, text(1)), FakeWorker(1, None))
+    pool: Any = FakePool(FakeWorker(0, text(1)), FakeWorker(1, None))
     page = generate_latest(await PoolMetrics(pool, 2, lambda: 9).collect()).decode()
     assert 'computed{worker="0"} 2.0' in page
     assert 'worker="1"' not in page
@@ -95,7 +96,8 @@ async def test_a_worker_without_an_answer_is_left_out_and_the_supervisor_counts(
 
 async def test_scrapes_at_the_same_time_ask_the_workers_once() -> None:
     worker = FakeWorker(0, text(1))
-    metrics = PoolMetrics(FakePool(worker), 1, lambda: 0)
+    pool: Any = FakePool(worker)
+    metrics = PoolMetrics(pool, 1, lambda: 0)
     pages = await asyncio.gather(*(metrics.collect() for _ in range(50)))
     assert worker.asked == 1
     assert len({id(page) for page in pages}) == 1

@@ -28,7 +28,8 @@ class FakeWorker:
     """Serves at once, unless it is made otherwise."""
 
     def __init__(self, number: int, failure: ConfigError | None = None, *, serves: bool = True) -> None:
-        self.number, self.pid, self.code, self.failure = number, 1000 + number, None, failure
+        self.number, self.pid, self.failure = number, 1000 + number, failure
+        self.code: int | None = None
         self.serving_since = 0.0 if serves and failure is None else None
         self.stopped = self.hangs = False
         self.patience = 0.0

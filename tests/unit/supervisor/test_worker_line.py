@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from structlog.testing import capture_logs
@@ -354,7 +354,8 @@ async def test_a_worker_whose_supervisor_has_ended_before_it_began_doesnt_start(
 async def test_a_supervisor_that_doesnt_read_costs_a_worker_bounded_memory() -> None:
     async with Line() as line:
         control = SupervisorLine(line.theirs.fileno(), 0)
-        line.reader._transport.pause_reading()
+        reader: Any = line.reader
+        reader._transport.pause_reading()
         running = asyncio.create_task(control.run(Condition("serving"), lambda: b"x" * 500_000, lambda: None))
         line.writer.write(b"metrics\n" * 50)
         waiting: list[int] = []

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from livekit_auth_server.core.trace import TraceParent
-from livekit_auth_server.service.calls import Finished
+from livekit_auth_server.service.ports import FinishedCall
 from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers
 from livekit_auth_server.telemetry.client_versions import MOST
 from support.fakes import NOW, FakeClock
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-CALL = Finished(
+CALL = FinishedCall(
     method="VerifyToken",
     caller="spiffe://example.org/web",
     listed=True,
@@ -34,7 +34,7 @@ CALL = Finished(
 REFUSED = replace(CALL, code="UNAUTHENTICATED", reason="TOKEN_EXPIRED")
 
 
-def a_call(**changes: Any) -> Finished:
+def a_call(**changes: Any) -> FinishedCall:
     return replace(CALL, **changes)
 
 
@@ -176,7 +176,7 @@ async def test_a_call_is_one_line(registry: CollectorRegistry, lines: list[Any])
 async def test_a_decision_in_the_audit_trail_gets_no_second_line(
     registry: CollectorRegistry,
     lines: list[Any],
-    call: Finished,
+    call: FinishedCall,
     logged: bool,  # noqa: FBT001
 ) -> None:
     Observer(registry, FakeClock()).finished(call)

@@ -13,7 +13,7 @@ from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Sec
 from livekit_auth_server.core.policy import Policy
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.telemetry.config_metrics import StateMetrics, signs_until
-from support.handlers import NOW, FakeClock, FakeIdentifier
+from support.fakes import NOW, FakeClock, FakeIdentifier
 from support.pki import NOW as TODAY
 from support.pki import Authority
 from support.policies import policy_of
