@@ -115,6 +115,13 @@ bench: setup ## Measure: IssueToken against its peers, the mint, memory and star
 deploy-check: setup ## The image's steps, the chart and the systemd unit (needs Go and systemd-analyze)
 	@pytest tests/deploy --quiet
 
+# --- documentation ---
+
+.PHONY: docs
+docs: setup ## Build the documentation site into dist/site; broken links, anchors and references fail
+	@python tools/site/build.py dist/site
+	@echo "dist/site/index.html, or with search: python -m http.server --directory dist/site"
+
 # --- checks ---
 
 .PHONY: check
