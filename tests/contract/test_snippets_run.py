@@ -53,11 +53,10 @@ def test_a_python_snippet_runs_as_pasted(served: Served, name: str, source: str)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_first_hour_of_the_readme_is_as_it_says(tmp_path: Path) -> None:
+def test_the_five_minute_start_is_as_it_says(tmp_path: Path) -> None:
     """The blocks from the deployment to the added caller, in one shell each; only the port is another."""
-    readme = [source for name, source in snippets("sh") if name.startswith("README.md")]
-    (install,) = [block for block in readme if "pip install" in block]
-    ask, look, add = readme[readme.index(install) + 1 :][:3]
+    start = [source for name, source in snippets("sh") if name.startswith("docs/start.md")]
+    install, ask, look, add = [block for block in start if "grpcurl" not in block]
     make = next(line for line in install.splitlines() if " dev --dir" in line)
     shell(f"{make} --address 127.0.0.1:0", tmp_path)
     with Served.start(tmp_path / "dev") as served:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +11,12 @@ import typer
 
 from livekit_auth._cli.app import app as client_app
 from livekit_auth_server.cli.app import app as server_app
+from support.snippets import DOCUMENTS, ROOT, blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "clients/python/README.md"])
 PROGRAMS = {
     "livekit-auth-server": typer.main.get_command(server_app),
     "livekit-auth": typer.main.get_command(client_app),
@@ -28,7 +27,7 @@ NAME = re.compile(r"(?:^|[\s/])(livekit-auth(?:-server)?)(?=\s+[a-z-])")
 def commands(path: Path, *, spans: bool = True) -> Iterator[str]:
     """Each call of a program in shell blocks, continued lines joined, up to a pipe; and in code spans."""
     text = path.read_text()
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    shell = "\n".join(block for language, block in blocks(path) if language == "sh").replace("\\\n", " ")
     found_spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)) if spans else []
     for line in [*shell.splitlines(), *(span for span in found_spans if span.startswith("livekit-auth"))]:
         found = list(NAME.finditer(line))

@@ -24,19 +24,12 @@ from livekit_auth_server.service.status import CODE_OF
 from support.deployment import Deployment
 from support.ports import free_port
 from support.signing import event, webhook_token
-
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name / "README.md" for name in ("server", "clients/python", "examples")),
-    ]
-)
+from support.snippets import DOCUMENTS, ROOT
+from support.snippets import blocks as all_blocks
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+    return [text for found, text in all_blocks(path) if found == language]
 
 
 def test_every_reason_is_documented_with_its_code() -> None:
@@ -156,6 +149,5 @@ def test_the_make_targets_that_documents_name_exist() -> None:
         assert named <= known, path
 
 
-def test_the_readmes_web_examples_are_those_that_are_tested() -> None:
-    endpoint, hooks = blocks(ROOT / "docs/web.md", "python")[:2]
-    assert {endpoint, hooks} <= set(blocks(ROOT / "README.md", "python"))
+def test_the_readme_begins_as_the_start_does() -> None:
+    assert blocks(ROOT / "README.md", "sh") == blocks(ROOT / "docs/start.md", "sh")[:2]

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import json_format
 
 from livekit_auth.v1 import auth_service_pb2 as pb
+from support.snippets import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs/other-languages.md").read_text()
@@ -51,3 +52,15 @@ def test_the_programs_parse(tmp_path: Path, command: list[str], source: str, suf
     file.write_text(source)
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("language", ["sh", "go", "js"])
+def test_the_start_shows_parts_of_these_programs(language: str) -> None:
+    """So that what is run from this page is run for that one too."""
+    for found, text in blocks(ROOT / "docs/start.md"):
+        if found == language and (language != "sh" or "grpcurl" in text):
+            assert stripped(text) in stripped(TEXT)
+
+
+def stripped(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())

@@ -1,7 +1,7 @@
 """Builds the documentation site into a folder, without a network. Exits with 1 for a broken link, anchor or reference.
 
-The pages are docs/, the documents elsewhere in PAGES, the contract, and each file of the repository that a page links to,
-so that every link leads somewhere within the site.
+The pages are docs/, the documents in PAGES, the contract, and each file of the repository that a page links to: every
+link between documents leads somewhere within the site.
 """
 
 import posixpath
@@ -14,8 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-
-from contract import contract_page
+from tools.site.contract import contract_page
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "zensical.toml"

@@ -15,8 +15,8 @@ _FIELD, _NESTED, _VALUE, _METHOD = 2, 3, 2, 2  # and those of the descriptors in
 _INTRODUCTION = """\
 # The contract
 
-Package `livekit_auth.v1`, generated from the `.proto` files with their comments. Generate code from `protos-plain/`, which
-needs no other file; [other languages](other-languages.md) has the commands. The contract only grows.
+Package `livekit_auth.v1`, generated from the `.proto` files with their comments. Generate code from `protos-plain/`,
+which needs no other file; [other languages](other-languages.md) has the commands. The contract only grows.
 """
 
 
@@ -66,9 +66,7 @@ class _File:
             about = self._cell((*path, _METHOD, number))
             yield f"| `{method.name}` | {_type(method.input_type)} | {_type(method.output_type)} | {about} |\n"
 
-    def _message(
-        self, message: descriptor_pb2.DescriptorProto, name: str, path: tuple[int, ...]
-    ) -> Iterator[str]:
+    def _message(self, message: descriptor_pb2.DescriptorProto, name: str, path: tuple[int, ...]) -> Iterator[str]:
         yield f"\n### {name}\n\n{self._text(path)}\n"
         entries = {nested.name: nested for nested in message.nested_type if nested.options.map_entry}
         if message.field:
