@@ -68,7 +68,6 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 
 def test_every_list_table_and_block_is_one(site: Path) -> None:
-    """Python's Markdown wants an empty line before a list or table, which GitHub doesn't."""
     for path in site.rglob("*.html"):
         text = re.sub(r"<(pre|code)\b.*?</\1>", "", path.read_text(), flags=re.DOTALL)
         assert re.findall(r"<p>(?:(?!</p>).)*?\n(?:- |\d+\. |\| )[^\n]{0,60}", text, re.DOTALL) == [], path

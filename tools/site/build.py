@@ -29,6 +29,9 @@ PAGES = {
 
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 _CODE = re.compile(r"(^[ ]*```.*?^[ ]*```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+_LIST = re.compile(r"^((?![ \n#|-]|\d+\. |```).+\n)(?=- |1\. )", re.MULTILINE)
+"""A paragraph's last line before a list, which needs an empty line in Python's Markdown and none on GitHub."""
+
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 
 
@@ -79,14 +82,15 @@ def lost(docs: Path) -> Iterator[str]:
 
 
 def moved(text: str, path: str) -> str:
-    """A document with its links to files of the repository made links to the site's pages."""
+    """A document for the site: its links to files of the repository lead to pages."""
     folder = posixpath.dirname(page_of(path)) or "."
 
     def link(match: re.Match[str]) -> str:
         return match[1] + posixpath.relpath(page_of(_target(path, match[2])), folder)
 
     # The odd parts are code.
-    return "".join(part if at % 2 else _LINK.sub(link, part) for at, part in enumerate(_CODE.split(text)))
+    text = "".join(part if at % 2 else _LINK.sub(link, part) for at, part in enumerate(_CODE.split(text)))
+    return _LIST.sub(r"\1\n", text)
 
 
 def page_of(path: str) -> str:
