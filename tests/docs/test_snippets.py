@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from livekit_auth_server.config.settings import Settings
-from livekit_auth_server.files.yaml_file import ConfigError
+from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys.keys_file import parse_keys
 from livekit_auth_server.policy.explain import ExpectationsFile
 from livekit_auth_server.policy.schema import schema
