@@ -15,6 +15,7 @@ import livekit_auth.agents
 import livekit_auth.fastapi
 import livekit_auth.sync
 from livekit_auth.v1 import auth_service_pb2, errors_pb2, grants_pb2, room_config_pb2, webhook_pb2
+from livekit_auth_server.policy.schema import schema
 from support.snippets import DOCUMENTS, ROOT
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTRACT = (auth_service_pb2, errors_pb2, grants_pb2, room_config_pb2, webhook_pb2)
-MADE = {"contract.md"}  # from the descriptors, with no block of code
+MADE = {"contract.md", "policy-fields.md"}  # with no block of code
 ELSEWHERE = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -92,3 +93,10 @@ def test_the_page_of_the_contract_has_every_message_field_and_value(site: Path) 
             assert all(f"<code>{value.name}</code>" in page for value in enum.values), enum.full_name
         for service in file.services_by_name.values():
             assert all(f"<code>{method.name}</code>" in page for method in service.methods)
+
+
+def test_the_page_of_the_policy_has_every_field(site: Path) -> None:
+    page = (site / "policy-fields.html").read_text()
+    for name, definition in schema()["$defs"].items():
+        assert f'id="{name.lower()}"' in page, name
+        assert all(f"<code>{field}</code>" in page for field in definition["properties"]), name

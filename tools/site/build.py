@@ -1,6 +1,6 @@
 """Builds the documentation site into a folder, without a network. Exits with 1 for a broken link, anchor or reference.
 
-The pages are docs/, the documents in PAGES, the contract, and each file of the repository that a page links to: every
+The pages are docs/, the documents in PAGES, those made from the contract and the policy's schema, and each file of the repository that a page links to: every
 link between documents leads somewhere within the site.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.site.contract import contract_page
+from tools.site.policy_schema import schema_page
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "zensical.toml"
@@ -64,7 +65,7 @@ def write(tree: Path) -> None:
     pages = {page_of(path): moved(text, path) for path, text in texts.items()}
     targets = {target for path, text in texts.items() for target in _targets(text, path)}
     pages |= {page: _shown(target) for target in targets if (page := page_of(target)).startswith("source/")}
-    pages["contract.md"] = contract_page(ROOT)
+    pages |= {"contract.md": contract_page(ROOT), "policy-fields.md": schema_page(ROOT)}
     for page, text in pages.items():
         (tree / "docs" / page).parent.mkdir(parents=True, exist_ok=True)
         (tree / "docs" / page).write_text(text)
