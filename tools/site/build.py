@@ -1,7 +1,7 @@
 """Builds the documentation site into a folder, without a network. Exits with 1 for a broken link, anchor or reference.
 
-The pages are docs/, the documents in PAGES, those made from the contract and the policy's schema, and each file of the repository that a page links to: every
-link between documents leads somewhere within the site.
+The pages are docs/, the documents in PAGES, those made from the contract and the policy's schema, and each file of the
+repository that a page links to: every link between documents leads somewhere within the site.
 """
 
 import posixpath

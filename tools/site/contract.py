@@ -61,10 +61,10 @@ class _File:
         return self._text(path).replace("\n\n", "<br>").replace("|", "\\|")
 
     def _service(self, service: descriptor_pb2.ServiceDescriptorProto, path: tuple[int, ...]) -> Iterator[str]:
-        yield f"\n## {service.name}\n\n{self._text(path)}\n\n| method | request | answer | |\n|---|---|---|---|\n"
+        yield f"\n## {service.name}\n\n{self._text(path)}\n\n| method | request, answer | |\n|---|---|---|\n"
         for number, method in enumerate(service.method):
             about = self._cell((*path, _METHOD, number))
-            yield f"| `{method.name}` | {_type(method.input_type)} | {_type(method.output_type)} | {about} |\n"
+            yield f"| `{method.name}` | {_type(method.input_type)}<br>{_type(method.output_type)} | {about} |\n"
 
     def _message(self, message: descriptor_pb2.DescriptorProto, name: str, path: tuple[int, ...]) -> Iterator[str]:
         yield f"\n### {name}\n\n{self._text(path)}\n"

@@ -28,18 +28,20 @@ def _definition(name: str, found: dict[str, Any]) -> Iterator[str]:
 
 
 def _type(about: dict[str, Any]) -> str:
-    if "$ref" in about:
-        name = about["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "oneOf" in about:
-        return " or ".join(_type(one) for one in about["oneOf"])
-    if "const" in about:
-        return f"`{about['const']}`"
-    if "enum" in about:
-        return "one of " + ", ".join(f"`{value}`" for value in about["enum"])
-    if "items" in about:
-        return f"list of {_type(about['items'])}"
-    if "patternProperties" in about:
-        (values,) = about["patternProperties"].values()
-        return f"map of names to {_type(values)}"
-    return f"`{about['type']}`"
+    match about:
+        case {"$ref": ref}:
+            name = ref.rpartition("/")[2]
+            text = f"[{name}](#{name.lower()})"
+        case {"oneOf": choices}:
+            text = " or ".join(map(_type, choices))
+        case {"const": value}:
+            text = f"`{value}`"
+        case {"enum": values}:
+            text = "one of " + ", ".join(f"`{value}`" for value in values)
+        case {"items": items}:
+            text = f"list of {_type(items)}"
+        case {"patternProperties": patterns}:
+            text = "map of names to " + " or ".join(map(_type, patterns.values()))
+        case _:
+            text = f"`{about['type']}`"
+    return text
