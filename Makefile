@@ -119,7 +119,7 @@ deploy-check: setup ## The image's steps, the chart and the systemd unit (needs 
 
 .PHONY: docs
 docs: setup ## Build the documentation site into dist/site; broken links, anchors and references fail
-	@python -m tools.site.build dist/site
+	@python -m tools.website.build dist/site
 	@echo "dist/site/index.html, or with search: python -m http.server --directory dist/site"
 
 # --- checks ---

@@ -36,7 +36,7 @@ ELSEWHERE = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-m", "tools.site.build", str(out)]
+    command = [sys.executable, "-m", "tools.website.build", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return out

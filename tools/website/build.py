@@ -14,8 +14,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.site.contract import contract_page
-from tools.site.policy_schema import schema_page
+from tools.website.contract import contract_page
+from tools.website.policy_schema import schema_page
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "zensical.toml"
