@@ -24,7 +24,7 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.nonblocking_stream import LineStream
 from livekit_auth_server.process.clock import SystemClock
-from support.handlers import AuditWatch
+from support.fakes import AuditWatch
 from support.records import RECORD
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from livekit_auth_server.cli.app import app
 from livekit_auth_server.core.chain import Head, read
 from livekit_auth_server.core.counted_denials import UNLISTED, CountedDenials
 from livekit_auth_server.files.errors import ConfigError
-from support.handlers import FakeClock
+from support.fakes import FakeClock
 from support.records import RECORD
 
 if TYPE_CHECKING:

@@ -34,7 +34,8 @@ from livekit_auth_server.core.grants import (
 )
 from livekit_auth_server.core.mint import claims
 from livekit_auth_server.core.policy import TokenRequest
-from support.handlers import KEY, NOW
+from support.fakes import NOW
+from support.handlers import KEY
 from support.messages import is_map
 from support.policies import granted
 

@@ -28,18 +28,8 @@ from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import (
-    KEY,
-    NOW,
-    SECRET,
-    AuditTrail,
-    CallLog,
-    FakeClock,
-    FakeIdentifier,
-    issuer,
-    key,
-    keys_of,
-)
+from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier
+from support.handlers import KEY, SECRET, issuer, key, keys_of
 from support.jws import sign
 from support.policies import ANY, CALLER, JOIN, policy_of
 

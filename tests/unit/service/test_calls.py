@@ -28,7 +28,8 @@ from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
-from support.handlers import KEY, NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, issuer, keys_of, state_of
+from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier
+from support.handlers import KEY, issuer, keys_of, state_of
 from support.policies import CALLER, EVERYTHING, JOIN, policy_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.validation import Valid
-from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issue_batch, issuer, key, keys_of, listed
+from support.fakes import NOW, AuditTrail
+from support.handlers import KEY, SECRET, URL, issue_batch, issuer, key, keys_of, listed
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 ROLES = {"guest": JOIN, "moderator": Grants(video=VideoGrants(room_join=True, room_admin=True))}

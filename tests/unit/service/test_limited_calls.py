@@ -19,7 +19,8 @@ from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import GET_CALLER, VERIFY_TOKEN
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
-from support.handlers import KEY, NOW, CallLog, FakeClock, FakeIdentifier, keys_of
+from support.fakes import NOW, CallLog, FakeClock, FakeIdentifier
+from support.handlers import KEY, keys_of
 from support.policies import CALLER, EVERYTHING, policy_of
 
 if TYPE_CHECKING:

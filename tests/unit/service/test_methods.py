@@ -22,7 +22,8 @@ from livekit_auth_server.service.methods import (
 )
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import AuditTrail, FakeClock, issuer
+from support.fakes import AuditTrail, FakeClock
+from support.handlers import issuer
 
 BY_NAME = {method.name: method for method in METHODS}
 

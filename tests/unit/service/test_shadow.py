@@ -25,7 +25,8 @@ from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import permitted_to_verify
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
-from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issue_batch, issuer, listed, state_of
+from support.fakes import NOW, AuditTrail, CallLog, FakeClock
+from support.handlers import issue_batch, issuer, listed, state_of
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 if TYPE_CHECKING:

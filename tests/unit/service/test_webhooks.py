@@ -15,7 +15,8 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import NOW, SECRET, URL, AuditTrail, issuer, key, listed
+from support.fakes import NOW, AuditTrail
+from support.handlers import SECRET, URL, issuer, key, listed
 from support.jws import sign
 
 LIMIT = 2048

@@ -26,7 +26,8 @@ from livekit_auth_server.transport.grpc_aio.connections import Connections
 from livekit_auth_server.transport.grpc_aio.gate import Gate
 from livekit_auth_server.transport.grpc_aio.handlers import Edge
 from livekit_auth_server.transport.grpc_aio.health_and_reflection import HEALTH, REFLECTION, Health, Reflection
-from support.handlers import NOW, CallLog, FakeClock, FakeIdentifier, state_of
+from support.fakes import NOW, CallLog, FakeClock, FakeIdentifier
+from support.handlers import state_of
 from support.policies import CALLER, EVERYTHING
 
 GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
