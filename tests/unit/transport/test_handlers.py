@@ -223,23 +223,16 @@ async def test_a_caller_that_is_revoked_while_its_request_comes_gets_nothing() -
 
 
 async def test_a_caller_is_identified_once_for_a_call() -> None:
-    class Counting(FakeIdentifier):
-        count = 0
-
-        def identify(self, *about: Any) -> Identified:
-            self.count += 1
-            return super().identify(*about)
-
-    state = state_of(EVERYTHING)
-    server = Server(State(state.policy, state.keys, Counting()))
+    state, identifier = state_of(EVERYTHING), FakeIdentifier()
+    server = Server(State(state.policy, state.keys, identifier))
     assert (await server.call(FakeContext())).code == "OK"
-    assert server.state.identifier.count == 1
+    assert identifier.asked == 1
 
 
 async def test_a_fault_of_the_edge_says_nothing_of_its_cause() -> None:
     server = Server()
     context = FakeContext()
-    context.peer = lambda: 1 / 0  # type: ignore[method-assign]
+    context.peer = lambda: str(1 / 0)  # type: ignore[method-assign]
     with capture_logs() as logs:
         await server.call(context)
     assert (context.code, context.reason) == ("INTERNAL", "INTERNAL")
