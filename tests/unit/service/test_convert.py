@@ -277,7 +277,7 @@ def test_every_enum_value_is_livekits_and_comes_back(field, value):
 def test_every_field_is_livekits_in_its_order(name):
     """So a claim that is written in our order is in LiveKit's."""
     field = FIELDS[name]
-    theirs = livekit_message(field).DESCRIPTOR
+    theirs: Any = livekit_message(field).DESCRIPTOR
     assert field.name in theirs.fields_by_name
     assert field.containing_type is not None
     ours = [f.name for f in sorted(field.containing_type.fields, key=lambda f: f.number)]

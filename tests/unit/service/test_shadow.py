@@ -288,7 +288,7 @@ def test_so_many_lines_are_logged_and_the_rest_is_counted() -> None:
         clock.advance(SECONDS)
         metrics.failed(RuntimeError("MARKER"))
     assert {**lines[0], "log_level": ""} == {
-        "event": "the candidate policy decides otherwise",
+        "event": "candidate policy decides otherwise",
         "log_level": "",
         "kind": "would_deny",
         "caller": CALLER,
