@@ -6,14 +6,14 @@ import json
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit_auth_server.cli.app import main
 from livekit_auth_server.cli.check import summary
 from livekit_auth_server.config.settings import load_settings
 from livekit_auth_server.files.errors import ConfigError
+from support import command_line
 from support.deployment import POLICY
 from support.ports import free_port
 from support.redis_server import RedisServer
@@ -41,12 +41,8 @@ def mistake(deployment: Deployment) -> str:
     return str(caught.value)
 
 
-def run(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
-    settings = str(deployment.directory / "server.yaml")
-    monkeypatch.setattr(sys, "argv", ["livekit-auth-server", "check", "--config", settings, *options])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
+def run(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *options: str) -> object:
+    return command_line.run(monkeypatch, "check", "--config", deployment.directory / "server.yaml", *options)
 
 
 def test_what_is_fine_has_no_warnings(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

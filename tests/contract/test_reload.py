@@ -115,6 +115,7 @@ def test_a_bad_policy_keeps_the_old_one_and_says_why_until_a_good_one_comes(serv
     assert 'livekit_auth_reload_failed{kind="policy"} 0.0' in metrics(server)
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py
 def test_a_deleted_policy_stays_in_force_until_it_is_back(server: Deployment) -> None:
     stub, path = server.caller(WEB), server.directory / "policy.yaml"
     before = revision(stub)
@@ -125,6 +126,7 @@ def test_a_deleted_policy_stays_in_force_until_it_is_back(server: Deployment) ->
     soon(lambda: revision(stub) != before)
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py
 def test_a_policy_that_is_written_piecemeal_is_read_when_it_is_whole(server: Deployment) -> None:
     stub, text = server.caller(WEB), POLICY + "# whole\n"
     before = revision(stub)
@@ -139,6 +141,7 @@ def test_a_policy_that_is_written_piecemeal_is_read_when_it_is_whole(server: Dep
     assert server.log.count('"event":"reloaded"') == 1
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py
 def test_many_rapid_changes_end_in_the_last_state(server: Deployment) -> None:
     stub = server.caller(WEB)
     for number in range(100):
@@ -148,6 +151,7 @@ def test_many_rapid_changes_end_in_the_last_state(server: Deployment) -> None:
     soon(lambda: stub.GetCaller(WHO).allow[0].rooms[0].prefix == "room-099-")
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py
 def test_sighup_reads_everything_again(server: Deployment) -> None:
     assert server.process is not None
     server.process.send_signal(signal.SIGHUP)
@@ -156,6 +160,7 @@ def test_sighup_reads_everything_again(server: Deployment) -> None:
     assert server.caller(WEB).GetCaller(WHO).known
 
 
+@pytest.mark.slow  # in the fast suite: unit/files/test_watch.py
 def test_a_swap_as_kubernetes_makes_it_counts(tmp_path: Path) -> None:
     server, mount = Deployment(tmp_path), tmp_path / "mount"
     server.write()
@@ -177,7 +182,10 @@ def test_a_swap_as_kubernetes_makes_it_counts(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("name", ["policy.yaml", "alpha.yaml", "deny.yaml", "crls.pem", "example.pem", "server.pem"])
+OTHER_FILES = ("alpha.yaml", "deny.yaml", "crls.pem", "example.pem", "server.pem")
+
+
+@pytest.mark.parametrize("name", ["policy.yaml", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FILES)])
 def test_a_pipe_in_a_files_place_delays_neither_its_successor_nor_the_end(server: Deployment, name: str) -> None:
     """The fixture holds the server to ending on SIGTERM, with the pipe still there."""
     path, kept = server.directory / name, server.directory / f".{name}"
@@ -218,6 +226,7 @@ def test_a_key_is_added_promoted_and_revoked_without_a_failed_call(server: Deplo
     assert load.failed == []
 
 
+@pytest.mark.slow  # in the fast suite: unit/files/test_watch.py
 def test_a_folder_of_keys_is_read_again_when_it_is_swapped(tmp_path: Path) -> None:
     server, mount = Deployment(tmp_path), tmp_path / "keys"
     server.write()
@@ -241,6 +250,7 @@ def test_a_folder_of_keys_is_read_again_when_it_is_swapped(tmp_path: Path) -> No
         assert server.stop() == 0
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/keys/test_keys_file.py
 def test_keys_that_others_can_read_now_are_reported_and_the_old_ones_kept(server: Deployment) -> None:
     (server.directory / "alpha.yaml").chmod(0o644)
     soon(lambda: "alpha.yaml: can be read by others" in server.log)
@@ -308,6 +318,7 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_no_call_is_lost(s
     assert server.stub(credential).GetCaller(WHO).known
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/transport/test_tls.py
 def test_an_expired_certificate_keeps_the_old_one(server: Deployment) -> None:
     credential, old = server.example_ca.issue(uris=[WEB]), server.directory / "server.pem"
     serial = x509.load_pem_x509_certificate(old.read_bytes()).serial_number
@@ -318,6 +329,7 @@ def test_an_expired_certificate_keeps_the_old_one(server: Deployment) -> None:
     assert shown_serial(server, credential) == serial
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/transport/test_tls.py
 def test_a_certificate_without_its_key_keeps_the_old_pair(server: Deployment) -> None:
     credential = server.example_ca.issue(uris=[WEB])
     before = shown_serial(server, credential)
@@ -344,6 +356,7 @@ def test_a_ca_that_leaves_its_bundle_takes_its_callers_along(server: Deployment)
     assert server.stub(server.other_ca.issue(uris=["spiffe://other.org/web"])).GetCaller(WHO).known
 
 
+@pytest.mark.slow  # in the fast suite: unit/trust/test_bundles.py
 def test_a_ca_that_moves_to_another_domains_bundle_signs_for_that_one_alone(server: Deployment) -> None:
     """The handshake takes it as before; the open connection is refused all the same."""
     stub = server.caller(WEB)
@@ -354,6 +367,7 @@ def test_a_ca_that_moves_to_another_domains_bundle_signs_for_that_one_alone(serv
     assert server.stub(server.example_ca.issue(uris=["spiffe://other.org/web"])).GetCaller(WHO).known
 
 
+@pytest.mark.slow  # in the fast suite: unit/trust/test_bundles.py
 def test_a_ca_is_added_beside_the_old_one(server: Deployment) -> None:
     stub, successor = server.caller(WEB), Authority.create("example.org CA 2")
     newcomer = successor.issue(uris=[WEB])
@@ -365,6 +379,7 @@ def test_a_ca_is_added_beside_the_old_one(server: Deployment) -> None:
     assert reason(stub) == ""
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/trust/test_bundles.py
 def test_a_bad_bundle_keeps_the_old_one(server: Deployment) -> None:
     stub = server.caller(WEB)
     (server.directory / "example.pem").write_bytes(server.example_ca.issue(uris=[WEB]).leaf_pem)
@@ -406,6 +421,7 @@ def test_a_serial_on_the_deny_list_stops_that_certificate_alone(server: Deployme
     assert reason(server.caller(WEB)) == ""
 
 
+@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/trust/test_deny_list.py
 def test_a_bad_deny_list_keeps_the_old_one(server: Deployment) -> None:
     stub, path = server.caller(WEB), server.directory / "deny.yaml"
     path.write_text(f"version: 1\ndeny:\n  - {{id: {WEB}}}\n")
@@ -439,6 +455,7 @@ def test_a_crl_is_checked_again_when_the_bundles_change(server: Deployment) -> N
     assert "no bundle holds such a CA" in server.log
 
 
+@pytest.mark.slow  # in the fast suite: unit/service/test_state.py and unit/trust/test_crls.py
 def test_a_crl_that_cant_be_used_doesnt_keep_a_deny_list_from_taking_effect(server: Deployment) -> None:
     lost = server.example_ca.issue(uris=["spiffe://example.org/admin"])
     stub, revoked = server.caller(WEB), server.stub(lost)
@@ -453,6 +470,7 @@ def test_a_crl_that_cant_be_used_doesnt_keep_a_deny_list_from_taking_effect(serv
     assert reason(revoked) == "CERTIFICATE_REVOKED"
 
 
+@pytest.mark.slow  # in the fast suite: unit/service/test_state.py and unit/trust/test_crls.py
 def test_a_deny_list_that_cant_be_used_doesnt_keep_a_crl_from_taking_effect(server: Deployment) -> None:
     lost = server.example_ca.issue(uris=["spiffe://example.org/admin"])
     stub, revoked = server.caller(WEB), server.stub(lost)
@@ -465,6 +483,7 @@ def test_a_deny_list_that_cant_be_used_doesnt_keep_a_crl_from_taking_effect(serv
     assert reason(stub) == "CERTIFICATE_REVOKED"
 
 
+@pytest.mark.slow  # in the fast suite: unit/trust/test_deny_list.py
 def test_a_deny_entry_that_matches_nothing_is_told_in_the_log(server: Deployment) -> None:
     entries = '  - {id: spiffe://example.org/wed}\n  - {serial: "1", issuer: CN=nobody}\n'
     (server.directory / "deny.yaml").write_text(f"version: 1\ndeny:\n{entries}")
@@ -472,6 +491,7 @@ def test_a_deny_entry_that_matches_nothing_is_told_in_the_log(server: Deployment
     assert "deny.yaml:3: deny.0.id: matches no caller of the policy" in server.log
 
 
+@pytest.mark.slow  # in the fast suite: unit/trust/test_crls.py
 def test_crls_are_added_to_their_folder_without_a_restart(tmp_path: Path) -> None:
     server, folder = Deployment(tmp_path), tmp_path / "crls"
     server.write()

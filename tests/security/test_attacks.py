@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -18,15 +17,25 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
+from support.command_line import run
+from support.deployment import Deployment
 from support.refusals import code_of, refusal
 from support.signing import access_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.deployment import Deployment
-
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A server for the attacks that leave it as it was."""
+    deployment = Deployment(tmp_path_factory.mktemp("running"))
+    deployment.write()
+    deployment.start()
+    yield deployment
+    assert deployment.stop() == 0
 
 
 def start_with_stderr_in_a_pipe(deployment: Deployment) -> int:
@@ -86,9 +95,8 @@ def test_a_request_of_empty_messages_takes_little_memory(deployment: Deployment)
     assert grown < 200, f"{grown:.0f} MiB; six requests at 95 MiB each must not add up"
 
 
-def test_a_token_with_a_monstrous_header_or_payload_is_refused_before_it_is_read(deployment: Deployment) -> None:
-    deployment.start()
-    hooks = deployment.caller("spiffe://example.org/hooks")
+def test_a_token_with_a_monstrous_header_or_payload_is_refused_before_it_is_read(running: Deployment) -> None:
+    hooks = running.caller("spiffe://example.org/hooks")
     deep = 400
     for header in ({"alg": "HS256", "typ": json.loads("[" * deep + "]" * deep)}, {"alg": "HS256", "x": "y" * 100_000}):
         got = refusal(partial(hooks.VerifyToken, pb.VerifyTokenRequest(token=unsigned(header, {}))))
@@ -106,7 +114,9 @@ def unsigned(header: object, payload: object) -> str:
     return f"{part(header)}.{part(payload)}.{'A' * 43}"
 
 
-def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Deployment) -> None:
+def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     secret = "c2VjcmV0LU1BUktFUi0wMTIzNDU2Nzg5YWJj"
     path = deployment.directory / "server.yaml"
     original = path.read_text()
@@ -119,10 +129,9 @@ def test_a_secret_in_the_wrong_place_of_the_settings_doesnt_show(deployment: Dep
     for mistake in mistakes:
         assert mistake != original
         path.write_text(mistake)
-        command = [sys.executable, "-m", "livekit_auth_server.cli", "serve", "--config", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 2
-        assert secret not in done.stderr + done.stdout
+        assert run(monkeypatch, "check", "--config", path) == 2
+        written = capfd.readouterr()
+        assert secret not in written.err + written.out
 
 
 def test_calls_that_never_send_a_request_lock_nobody_out(deployment: Deployment) -> None:
@@ -150,19 +159,15 @@ def test_calls_that_never_send_a_request_lock_nobody_out(deployment: Deployment)
         waiting.set()
 
 
-def test_health_is_not_watched(deployment: Deployment) -> None:
-    deployment.start()
-    stub = health_pb2_grpc.HealthStub(
-        deployment.channel(deployment.example_ca.issue(uris=["spiffe://example.org/web"]))
-    )
+def test_health_is_not_watched(running: Deployment) -> None:
+    stub = health_pb2_grpc.HealthStub(running.channel(running.example_ca.issue(uris=["spiffe://example.org/web"])))
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Watch(health_pb2.HealthCheckRequest(), timeout=5))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_call_with_two_requests_or_none_is_malformed(deployment: Deployment) -> None:
-    deployment.start()
-    call = deployment.raw_stream(deployment.example_ca.issue(uris=["spiffe://example.org/web"]), "IssueToken")
+def test_a_call_with_two_requests_or_none_is_malformed(running: Deployment) -> None:
+    call = running.raw_stream(running.example_ca.issue(uris=["spiffe://example.org/web"]), "IssueToken")
     for requests in ([], [ASK.SerializeToString()] * 2):
         assert refusal(partial(call, iter(requests), timeout=5)).reason == "MALFORMED_REQUEST"
 

@@ -122,6 +122,7 @@ def test_every_token_has_its_line_when_it_leaves(audited: Audited) -> None:
     assert len(audited.heads()) == 2  # at start and at stop
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_verify.py
 def test_tampering_before_the_last_head_shows(audited: Audited) -> None:
     for _ in range(5):
         audited.web.IssueToken(ask())
@@ -138,6 +139,7 @@ def test_tampering_before_the_last_head_shows(audited: Audited) -> None:
         assert audited.verify().returncode == 1
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
 def test_a_full_disk_stops_issuance_alone_and_it_recovers_by_itself(deployment: Deployment, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 256 * 1024) as disk:
         audited = Audited(deployment, disk)
@@ -166,6 +168,7 @@ def test_a_full_disk_stops_issuance_alone_and_it_recovers_by_itself(deployment: 
         assert audited.verify().returncode == 0
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
 def test_a_removed_file_fails_the_call_at_hand_and_shows(audited: Audited) -> None:
     audited.web.IssueToken(ask())
     audited.path.unlink()
@@ -176,6 +179,7 @@ def test_a_removed_file_fails_the_call_at_hand_and_shows(audited: Audited) -> No
     assert audited.verify().returncode == 1
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
 def test_rotation_by_rename_fails_no_call(audited: Audited) -> None:
     tokens = set()
     for number in range(4):
@@ -211,6 +215,7 @@ os.fdatasync = fdatasync
     flag.unlink(missing_ok=True)
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_audit_file.py
 def test_a_hung_disk_stops_issuance_within_the_patience(
     deployment: Deployment, tmp_path: Path, hanging: Callable[[bool], None]
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_call_whose_deadline_passes_leaves_no_claim_that_it_got_a_token(
     assert left == [digest(token)]
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_audit_file.py
 def test_floods_of_denials_are_counted_and_stop_nobody(audited: Audited) -> None:
     """Of a listed caller and of strangers, IssueToken and batches, from 8 threads for 3 seconds."""
     deployment = audited.deployment
@@ -332,6 +338,7 @@ def serve(deployment: Deployment) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
 def test_a_second_server_on_the_same_folder_is_refused(audited: Audited) -> None:
     settings = audited.deployment.directory / "server.yaml"
     settings.write_text(settings.read_text().replace(f"metrics: 127.0.0.1:{audited.metrics}", ""))
@@ -361,6 +368,7 @@ def test_an_audit_trail_that_cant_be_is_a_readable_mistake(
     assert expected in done.stderr
 
 
+@pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
 def test_killed_and_started_again_it_goes_on_with_the_chain(audited: Audited) -> None:
     deployment = audited.deployment
     first = audited.web.IssueToken(ask()).token

@@ -6,8 +6,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 from livekit_auth.v1 import auth_service_pb2
 
 if TYPE_CHECKING:
@@ -20,16 +18,16 @@ def connect(deployment: Deployment) -> socket.socket:
     return socket.create_connection(("127.0.0.1", deployment.port), timeout=10)
 
 
-@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"])
-def test_a_connection_without_a_handshake_is_closed_in_time(deployment: Deployment, first: bytes) -> None:
+def test_a_connection_without_a_handshake_is_closed_in_time(deployment: Deployment) -> None:
     deployment.write("limits: {handshake: 0.5}")
     deployment.start()
-    started = time.monotonic()
-    with connect(deployment) as silent:
-        silent.sendall(first)
-        while silent.recv(4096):
-            pass
-    assert time.monotonic() - started < 2.5
+    for first in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"):
+        started = time.monotonic()
+        with connect(deployment) as silent:
+            silent.sendall(first)
+            while silent.recv(4096):
+                pass
+        assert time.monotonic() - started < 2.5, first
 
 
 def test_silent_connections_keep_a_caller_out_no_longer_than_a_handshake_may_take(deployment: Deployment) -> None:

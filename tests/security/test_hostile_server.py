@@ -45,7 +45,7 @@ CALLS = {
 
 async def outcome(answer, call, authority, files, tmp_path):
     """What each of the two clients raises or returns."""
-    outcomes = []
+    outcomes: list[Any] = []
     async with raw_server(answer, authority, tmp_path) as address:
         async with livekit_auth.AuthClient(address, **files, timeout=2) as client:
             outcomes += await asyncio.gather(CALLS[call](client), return_exceptions=True)

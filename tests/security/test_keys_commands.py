@@ -263,6 +263,7 @@ print(seen["old"], seen["new"], sorted(file.name for file in folder.iterdir()))
 """
 
 
+@pytest.mark.slow  # in the fast suite: unit/files/test_private_file.py
 def test_whoever_is_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     private(tmp_path, STATES)
     done = subprocess.run(
@@ -280,6 +281,7 @@ def test_whoever_is_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_p
     assert left == ["['keys.yaml']\n"]  # the last one cleared away what those before it had left
 
 
+@pytest.mark.slow  # in the fast suite: unit/files/test_private_file.py
 def test_concurrent_commands_lose_no_change_and_no_reader_sees_half_a_file(tmp_path: Path) -> None:
     path = private(tmp_path, STATES)
     stopping, read = threading.Event(), []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from livekit_auth_server.cli.app import main
+from support.command_line import run
 from support.deployment import SECRETS
 from support.fake_agent import FakeAgent, response
 from support.pki import Authority
@@ -19,7 +20,6 @@ from support.probes import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from support.deployment import Deployment
 
@@ -162,6 +162,7 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(deployment: Deployme
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.slow  # in the fast suite: unit/serve/test_wiring.py
 def test_a_second_server_on_the_port_fails_loudly(deployment: Deployment) -> None:
     deployment.start()
     edit("server.yaml", "listen: 127.0.0.1:0", f"listen: 127.0.0.1:{deployment.port}")(deployment)
@@ -178,36 +179,46 @@ def test_the_environment_overrides_the_file(deployment: Deployment, monkeypatch:
     assert "LIVEKIT_AUTH_SERVER_LOG__LEVEL" in done.stderr
 
 
-def test_check_says_what_would_be_served(deployment: Deployment) -> None:
+def checked(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
+    """What `check` says of a deployment that it finds fine."""
+    assert run(monkeypatch, "check", "--config", deployment.directory / "server.yaml") == 0
+    return capfd.readouterr().out
+
+
+def test_check_says_what_would_be_served(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     denying("deny: [{id: spiffe://example.org/web}]")(deployment)
-    command = deployment.command("check")
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    text = checked(deployment, monkeypatch, capfd)
     assert "server.yaml: fine." in text
     assert "6 callers" in text
     assert "project alpha: 2 keys verify\n" in text
     assert "denied: 1 workloads, 0 certificates" in text
-    found = json.loads(subprocess.run([*command, "--json"], capture_output=True, timeout=60, check=True).stdout)
+    command = [*deployment.command("check"), "--json"]
+    found = json.loads(subprocess.run(command, capture_output=True, timeout=60, check=True).stdout)
     assert found["projects"] == {"alpha": {"sign": 1, "verify": 2}, "beta": {"sign": 1, "verify": 1}}
     assert found["authorities"] == {"example.org": 1, "other.org": 1, "DNS names": 1}
     assert not any(secret in text + str(found) for secret in SECRETS.values())
 
 
-def test_check_warns_of_a_project_that_cant_sign(deployment: Deployment) -> None:
+def test_check_warns_of_a_project_that_cant_sign(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = deployment.directory / "alpha.yaml"
     path.write_text(
         path.read_text().replace(f"{SECRETS['APIalpha']}}}", f"{SECRETS['APIalpha']}, state: verify-only}}")
     )
-    command = deployment.command("check")
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert "project alpha: 2 keys verify; none can sign now" in text
+    assert "project alpha: 2 keys verify; none can sign now" in checked(deployment, monkeypatch, capfd)
 
 
-def test_misuse_of_the_command_line_exits_with_2(tmp_path: Path) -> None:
-    for arguments in (["serve"], ["no-such-command"], ["dev", "--dir", tmp_path.parent], ["policy", "check", "/none"]):
-        command = [sys.executable, "-m", "livekit_auth_server.cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 2, arguments
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "arguments", [["serve"], ["no-such-command"], ["dev", "--dir", "/"], ["policy", "check", "/none"]]
+)
+def test_misuse_of_the_command_line_exits_with_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_signals_that_come_while_it_loads_dont_end_it(deployment: Deployment) -> None:

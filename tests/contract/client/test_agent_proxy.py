@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 import zlib
+from typing import Any
 
 import aiohttp
 import jwt
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.slow
 LIST = "livekit.RoomService/ListParticipants"
 RULES = Rules(role="agent-worker", api_role="agent-api", allowed_api=frozenset({LIST}))
 PATIENCE = 10  # seconds
+UNUSED: Any = None
 
 
 class LiveKit:
@@ -38,12 +40,13 @@ class LiveKit:
 
     def __init__(self):
         self.seen = []
-        self.frames = asyncio.Queue()
+        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.to_say = []
         self.answer = None
         self.elsewhere = None
         self.ending = None
-        self.ended = asyncio.Queue()
+        self.ended: asyncio.Queue[int | None] = asyncio.Queue()
+        self.address = ""
 
     async def handle(self, request):
         self.seen.append((request.method, request.raw_path, request.headers.get("Authorization")))
@@ -395,7 +398,7 @@ async def test_no_secret_is_logged_or_shown(http, proxy, livekit, service, caplo
 @pytest.mark.parametrize("url", ["", "livekit.example.org", "file:///etc/passwd", "ws://"])
 def test_url_that_is_not_a_livekit_servers_is_refused(url):
     with pytest.raises(ConfigError, match="isn't the URL of a LiveKit server"):
-        Proxy(None, Rules(role="w"), url, None)
+        Proxy(UNUSED, Rules(role="w"), url, UNUSED)
 
 
 def child(code):
@@ -698,6 +701,7 @@ async def test_ctrl_c_at_a_terminal_reaches_the_worker_once(environment, tmp_pat
     async with asyncio.timeout(3 * PATIENCE):
         while not ready.exists():  # noqa: ASYNC110 - another process's file
             await asyncio.sleep(0.02)
+        assert process.stdin is not None
         process.stdin.write(b"\x03")
         await process.stdin.drain()
         assert await process.wait() == 0
@@ -776,7 +780,7 @@ async def test_livekit_is_reached_through_the_environments_proxy(http, client, l
 
 
 async def test_livekit_over_tls_is_reached_through_a_tunnel(http, client, no_proxies, monkeypatch):
-    asked = asyncio.Queue()
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def tunnel(reader, writer):
         asked.put_nowait(await reader.readline())
@@ -808,7 +812,7 @@ async def test_livekit_on_loopback_is_never_reached_through_a_proxy(http, client
 async def test_unusable_proxy_is_refused_without_showing_its_password(client, no_proxies, monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://user:hush@proxy.example.org")
     with pytest.raises(ConfigError, match="a 'socks5' proxy") as refused:
-        Proxy(client, RULES, "wss://livekit.example.org", None)
+        Proxy(client, RULES, "wss://livekit.example.org", UNUSED)
     assert "hush" not in str(refused.value)
 
 

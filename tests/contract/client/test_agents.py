@@ -10,6 +10,7 @@ import pickle
 import socket
 import time
 from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -276,7 +277,9 @@ async def calling(client, url, role="agent-api"):
     """LiveKitAPI as in `ctx.api`."""
     source = TokenSource(client, TokenRequest(role=role, room="lobby"))
     async with aiohttp.ClientSession() as session:
-        yield api.LiveKitAPI.with_token(_http.STAND_IN, url, session=_http.ApiSession(session, source))
+        yield api.LiveKitAPI.with_token(
+            _http.STAND_IN, url, session=cast("aiohttp.ClientSession", _http.ApiSession(session, source))
+        )
 
 
 async def test_jobs_calls_have_a_token_of_its_role(client, service, livekit):
@@ -304,16 +307,14 @@ async def test_redirect_to_another_server_gets_no_token(client, livekit):
 
 
 async def test_job_without_an_api_role_has_no_api():
-    class Context:
-        pass
-
+    context: Any = SimpleNamespace()
     seen = []
 
     async def job(ctx):
         seen.append(ctx.api)
 
     settings = Settings(role="w", api_role=None, project="", address=None, ca=None, cert=None, key=None)
-    await Entrypoint(job, settings)(Context())
+    await Entrypoint(job, settings)(context)
     with pytest.raises(ConfigError, match="pass AgentServer an api_role"):
         seen[0].room  # noqa: B018 - it raises
 

@@ -6,6 +6,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def start(environment):
 
 async def results(process):
     stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
-    said = {"parent": [], "child": []}
+    said: dict[str, list[Any]] = {"parent": [], "child": []}
     for line in stdout.splitlines():
         report = json.loads(line)
         said[report["process"]].append(report["result"])

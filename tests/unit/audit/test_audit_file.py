@@ -24,7 +24,7 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.nonblocking_stream import LineStream
 from livekit_auth_server.process.clock import SystemClock
-from support.handlers import AuditWatch
+from support.fakes import AuditWatch
 from support.records import RECORD
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ async def test_a_disk_that_fails_stops_issuance_until_it_works(tmp_path: Path, n
         assert [(line["why"], line["path"]) for line in log] == [(why, str(path))]  # said once, loudly
         assert log[0]["log_level"] == "error"
         assert sink.audit.ready() == [f"the audit trail can't be written: {why} ({path})"]
-        assert sink.watch.ups[-1] is False
+        assert sink.watch.ups == [True, False]
         sink.disk.failure = None
         await sink.audit.record([record("kept")])
         assert sink.audit.ready() == []
-        assert sink.watch.ups[-1] is True
+        assert sink.watch.ups == [True, False, True]
         assert sink.decisions() == ["kept"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from livekit_auth_server.audit.audit_log import AuditLog
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.logs.nonblocking_stream import LineStream
-from support.handlers import AuditWatch
+from support.fakes import AuditWatch
 from support.records import RECORD
 
 if TYPE_CHECKING:

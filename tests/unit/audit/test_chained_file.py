@@ -16,7 +16,7 @@ import pytest
 from livekit_auth_server.audit import verify as audit_tools
 from livekit_auth_server.audit.chained_file import ChainedFile, SinkError, reason
 from livekit_auth_server.core.chain import MAX_LINE
-from support.handlers import FakeClock
+from support.fakes import FakeClock
 from support.mounts import small_disk
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,12 +26,12 @@ from livekit_auth_server.cli.app import app
 from livekit_auth_server.core.chain import Head, read
 from livekit_auth_server.core.counted_denials import UNLISTED, CountedDenials
 from livekit_auth_server.files.errors import ConfigError
-from support.handlers import FakeClock
+from support.examples import examples
+from support.fakes import FakeClock
 from support.records import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from livekit_auth_server.audit.reading import Finding
 
@@ -84,13 +85,13 @@ def test_a_compressed_file_counts(trail: tuple[list[Path], Head]) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_harm_to_the_files_shows_with_the_head(
     trail: tuple[list[Path], Head], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     files, head = trail
     folder = tmp_path_factory.mktemp("harmed")
-    copies = [shutil.copy(path, folder / path.name) for path in files]
+    copies = [Path(shutil.copy(path, folder / path.name)) for path in files]
     victim = data.draw(st.sampled_from(copies))
     lines = victim.read_bytes().splitlines(keepends=True)
     index = data.draw(st.integers(0, len(lines) - 1))
@@ -227,6 +228,15 @@ def test_query_finds_what_is_looked_for_by_time(decisions: Path, wanted: Wanted,
 # Following
 
 
+def taking(steps: list[Callable[[], object]]) -> Callable[[float], None]:
+    """A sleep during which the next step is taken."""
+
+    def sleep(_: float) -> None:
+        steps.pop(0)()
+
+    return sleep
+
+
 def test_follow_goes_on_through_rotation(tmp_path: Path) -> None:
     path = tmp_path / "audit.0.jsonl"
     sink = ChainedFile(path, FakeClock())
@@ -240,7 +250,7 @@ def test_follow_goes_on_through_rotation(tmp_path: Path) -> None:
         lambda: None,
     ]
     left: list[object] = []
-    lines = list(audit_files.follow([path], 1, left.append, lambda _: steps.pop(0)(), turns=5))
+    lines = list(audit_files.follow([path], 1, left.append, taking(steps), turns=5))
     assert [json.loads(line).get("decision_id", "segment") for line in lines] == ["old", "new", "segment", "rotated"]
 
 
@@ -541,12 +551,12 @@ def test_tail_and_follow_leave_out_what_does_not_follow(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     assert sink.head is not None
     forged, _ = Head(sink.head.chain).append(decision(decision_id="forged"))
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: path.write_bytes(whole + b"text\n" + forged),
         lambda: path.write_bytes(whole + b"text\n" + forged + lines[2]),
     ]
     left.clear()
-    assert ids(audit_files.follow([path], 2, left.append, lambda _: steps.pop(0)() and None, turns=2)) == ["d4", "d5"]
+    assert ids(audit_files.follow([path], 2, left.append, taking(steps), turns=2)) == ["d4", "d5"]
 
 
 def ids(lines: Iterable[bytes]) -> list[str]:

@@ -7,18 +7,23 @@ import re
 import stat
 from pathlib import Path
 from textwrap import indent
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from livekit_auth_server.cli import devkit
+from livekit_auth_server.cli.devkit_pki import Authority, new_authority
 from livekit_auth_server.config.settings import load_settings
 from livekit_auth_server.core.identity import Identifier
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.explain import run_expectations
 from livekit_auth_server.reload.load import load_state
 from livekit_auth_server.transport.tls import ServerIdentity
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 URL = "ws://127.0.0.1:7880"
@@ -166,11 +171,10 @@ def test_a_planted_link_isnt_written_through(tmp_path: Path, monkeypatch: pytest
     """Between the look at the folder and the writing, somebody puts a link where a key will be."""
     target, folder = tmp_path / "target", tmp_path / "dev"
     folder.mkdir()
-    real = devkit.new_authority
 
-    def plant(now: object) -> object:
+    def plant(now: dt.datetime) -> Authority:
         (folder / "keys.yaml").symlink_to(target)
-        return real(now)  # type: ignore[arg-type]
+        return new_authority(now)
 
     monkeypatch.setattr(devkit, "new_authority", plant)
     with pytest.raises(FileExistsError):

@@ -5,6 +5,7 @@ import datetime as dt
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import jwt
 import pytest
@@ -184,7 +185,8 @@ def test_model_with_the_users_own_key_signs_with_it(as_before, no_keys):
 def test_setup_is_idempotent(as_before):
     for role in (None, "a", None, "a"):
         _cloud.set_up(settings(inference_role=role, observability_role=role))
-    own = inference.LLM.__init__.replaced
+    changed: Any = inference.LLM.__init__
+    own = changed.replaced
     assert not hasattr(own, "replaced")
     assert _livekit_internals.REPLACED
 

@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from livekit_auth._cli.options import attributes, duration, read_line
-from livekit_auth._cli.output import _text, printable
+from livekit_auth._cli.output import _text
+from livekit_auth._messages.errors import printable
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_packages_of_an_extra_are_named(extras, command):
 
 
 def test_each_extra_is_known():
-    for extra in metadata.metadata("livekit-auth").get_all("Provides-Extra"):
+    for extra in metadata.metadata("livekit-auth").get_all("Provides-Extra", []):
         assert how_to_install(extra).startswith("pip install '")
 
 

@@ -73,6 +73,7 @@ def test_verified_token_has_the_fields_that_are_set():
     assert verified.attributes == {"a": "b"}
     assert verified.other_claims == ("x",)
     assert verified.issue_time == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert verified.room_config is not None
     assert verified.room_config.max_participants == 2
 
 

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,7 @@ async def test_cancelled_caller_cancels_no_other(source, client, cancelled):
     calls[cancelled].cancel()
     await settle()
     client.gate.set()
-    results = await asyncio.gather(*calls, return_exceptions=True)
+    results: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results.pop(cancelled), asyncio.CancelledError)
     assert len({token.token for token in results}) == 1
 
@@ -224,6 +225,7 @@ async def test_without_a_token_retry_after_is_respected(source, client, clock):
         for _ in range(10):
             with pytest.raises(RateLimited) as caught:
                 await source.token()
+            assert caught.value.retry_after is not None
             assert timedelta(0) <= caught.value.retry_after <= timedelta(seconds=2)
 
     await asyncio.gather(*(calls() for _ in range(50)))

@@ -41,7 +41,8 @@ class Broken:
 
 @pytest.mark.parametrize("where", ["stream", "cancel", "close"])
 def test_any_library_error_reopens_the_stream_and_is_reported(monkeypatch, where):
-    library, told = Broken(where), []
+    library = Broken(where)
+    told: list[str] = []
     monkeypatch.setattr(spiffe, "WorkloadApiClient", library)
     api = WorkloadApi("unix:///run/spire/agent.sock", warn=told.append)
     try:

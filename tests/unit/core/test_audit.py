@@ -7,10 +7,11 @@ import json
 from dataclasses import asdict, fields, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.audit import AuditRecord, token_digest
+from support.examples import examples
 from support.records import RECORD
 
 
@@ -36,7 +37,7 @@ def test_no_text_can_forge_a_line_or_a_field(text: str) -> None:
 
 
 @given(st.text(), st.text(), st.text())
-@settings(deadline=None, max_examples=80)
+@examples(80)
 def test_any_text_is_recorded_in_one_printable_line(room: str, identity: str, access: str) -> None:
     record = replace(RECORD, room=room, identity=identity, access=access)
     line = record.to_json()

@@ -6,10 +6,11 @@ import json
 from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core.chain import NOTHING, Checked, Head, Problem, check, read
+from support.examples import examples
 
 CHAIN = "0123456789abcdef"
 
@@ -72,7 +73,7 @@ def test_a_head_reads_back_what_it_writes() -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_any_altered_byte_shows(data: st.DataObject) -> None:
     """In the last line it shows by the head, in any other by the next line as well."""
     lines, head = chain(6)
@@ -85,7 +86,7 @@ def test_any_altered_byte_shows(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_removed_added_and_swapped_lines_show(data: st.DataObject) -> None:
     lines, head = chain(8)
     kind = data.draw(st.sampled_from(["remove", "add", "swap", "repeat", "foreign"]))

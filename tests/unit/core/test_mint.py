@@ -24,7 +24,8 @@ from livekit_auth_server.core.mint import claims, mint, token_size
 from livekit_auth_server.core.policy import TokenRequest
 from livekit_auth_server.service.convert import room_config
 from support.examples import examples
-from support.handlers import KEY, NOW, SECRET
+from support.fakes import NOW
+from support.handlers import KEY, SECRET
 from support.messages import livekit_twin, room_configs
 from support.policies import JOIN, YEAR, awkward_text, granted, token_requests
 

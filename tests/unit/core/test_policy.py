@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth_server.core import policy as policy_module
@@ -40,6 +40,7 @@ from livekit_auth_server.core.policy import (
     decide,
 )
 from livekit_auth_server.core.refusal import Reason
+from support.examples import examples
 from support.policies import ANY, EVERYTHING, JOIN, YEAR, decided, policy_of
 
 QUIET = VideoGrants(can_publish=False, can_subscribe=False, can_publish_data=False)
@@ -97,7 +98,7 @@ def test_an_entry_without_anything_permits_nothing():
     ],
 )
 def test_an_empty_list_permits_nothing(field, denied):
-    empty = Matcher() if field in ("rooms", "identities") else frozenset()
+    empty: Any = Matcher() if field in ("rooms", "identities") else frozenset()
     assert reason(ASKED, GUEST) is None
     assert reason(ASKED, replace(GUEST, **{field: empty})) is denied
 
@@ -141,9 +142,15 @@ def test_powers_of_two_entries_never_add_up():
 
 def test_the_first_entry_that_permits_it_decides():
     second = replace(GUEST, name="second", default_ttl=60)
-    assert decided(ASKED, GUEST, second, roles=ROLES).entry == "guests"
-    assert decided(ASKED, second, GUEST, roles=ROLES).entry == "second"
-    assert decided(ASKED, replace(GUEST, name="no", rooms=Matcher()), second, roles=ROLES).entry == "second"
+
+    def first(*entries: AllowEntry) -> str:
+        decision = decided(ASKED, *entries, roles=ROLES)
+        assert isinstance(decision, Grant)
+        return decision.entry
+
+    assert first(GUEST, second) == "guests"
+    assert first(second, GUEST) == "second"
+    assert first(replace(GUEST, name="no", rooms=Matcher()), second) == "second"
 
 
 # Powers
@@ -153,9 +160,13 @@ def room_config(*powers: str) -> RoomConfig:
     return RoomConfig("{}", frozenset({"room_config", *powers}))
 
 
+def with_grant(video: VideoGrants, name: str, value: Any = True) -> VideoGrants:  # noqa: FBT002 - a grant's value
+    return replace(video, **{name: value})
+
+
 NEEDS_POWER: dict[str, TokenRequest] = {
     **{
-        name: TokenRequest(access=Grants(video=replace(QUIET, **{name: True})), room="r")
+        name: TokenRequest(access=Grants(video=with_grant(QUIET, name)), room="r")
         for name in (f.name for f in dataclasses.fields(VideoGrants))
         if name not in ORDINARY_GRANTS and name != "destination_room"
     },
@@ -196,6 +207,7 @@ def test_a_power_alone_is_enough_for_what_needs_only_that(power):
 def test_a_role_gives_no_power_that_the_entry_doesnt_list(power):
     request = NEEDS_POWER[power]
     entry = replace(EVERYTHING, roles=frozenset({"strong"}), grants=frozenset(), powers=POWERS - {power})
+    assert isinstance(request.access, Grants)
     roles = {"strong": request.access}
     decision = decided(replace(request, access="strong"), entry, roles=roles)
     assert isinstance(decision, Denial)
@@ -224,7 +236,7 @@ def test_the_standard_kind_needs_no_power():
 @pytest.mark.parametrize("name", sorted(ORDINARY_GRANTS))
 def test_an_ordinary_grant_must_be_listed_to_be_spelled_out(name):
     value = ("camera",) if name == "can_publish_sources" else True
-    request = TokenRequest(access=Grants(video=replace(QUIET, **{name: value})), room="r", identity="i")
+    request = TokenRequest(access=Grants(video=with_grant(QUIET, name, value)), room="r", identity="i")
     decision = decided(request, replace(EVERYTHING, grants=ORDINARY_GRANTS - {name}))
     assert isinstance(decision, Denial)
     assert (decision.reason, decision.metadata) == (Reason.GRANTS_NOT_PERMITTED, {"grants": name})
@@ -234,8 +246,8 @@ def test_an_ordinary_grant_must_be_listed_to_be_spelled_out(name):
 @pytest.mark.parametrize("name", ["can_publish", "can_subscribe", "can_publish_data"])
 def test_an_unset_can_grant_counts_as_true(name):
     """The claim would say true, and LiveKit takes silence for true."""
-    loud = VideoGrants(**{**dict.fromkeys(("can_publish", "can_subscribe", "can_publish_data"), False), name: True})
-    for video in (loud, replace(loud, **{name: None})):
+    loud = with_grant(VideoGrants(can_publish=False, can_subscribe=False, can_publish_data=False), name)
+    for video in (loud, with_grant(loud, name, None)):
         decision = decided(
             TokenRequest(access=Grants(video=video)), replace(EVERYTHING, grants=frozenset({"room_join"}))
         )
@@ -304,6 +316,7 @@ def test_a_join_token_without_a_room_or_an_identity_is_refused(change, field):
     decision = decided(replace(ASKED, **change), replace(GUEST, rooms=ANY, identities=ANY), roles=ROLES)
     assert isinstance(decision, Denial)
     assert decision.reason is Reason.INVALID_REQUEST
+    assert decision.violation is not None
     assert decision.violation.field == field
 
 
@@ -317,6 +330,7 @@ def test_a_room_without_video_grants_to_carry_it_is_refused():
     request = TokenRequest(access=Grants(sip=SipGrants(call=True)), room="r")
     decision = decided(request, EVERYTHING)
     assert isinstance(decision, Denial)
+    assert decision.violation is not None
     assert (decision.reason, decision.violation.field) == (Reason.INVALID_REQUEST, "room")
     assert reason(replace(request, room=""), EVERYTHING) is None
 
@@ -617,7 +631,7 @@ def matches(matcher: Matcher, value: str) -> bool:
     return matcher.any or value in matcher.exact or any(value[: len(p)] == p for p in matcher.prefixes)
 
 
-@settings(deadline=None, max_examples=1500)
+@examples(1500)
 @given(
     roles=st.fixed_dictionaries({"guest": st.just(JOIN), "host": grants}),
     entries=st.lists(entries, max_size=3),
@@ -639,7 +653,7 @@ def test_decide_permits_exactly_what_the_rules_permit(roles, entries, request):
 # A decision's cost
 
 
-class CountedRoles(UserDict):
+class CountedRoles(UserDict[str, Any]):
     """Roles that count look-ups and, once the policy is made, can't be gone through."""
 
     looked_up, made = 0, False
@@ -658,8 +672,9 @@ def test_a_decision_looks_its_role_up_and_goes_through_no_list_of_roles_or_calle
     roles = CountedRoles()
     roles.data = {"guest": JOIN, **{f"role-{n}": JOIN for n in range(100)}}
     caller = CallerPolicy("spiffe://example.org/web", (GUEST,))
-    policy = Policy("r", roles, CountedRoles())
-    roles.made = policy.callers.made = True
+    callers = CountedRoles()
+    policy = Policy("r", roles, callers)
+    roles.made = callers.made = True
     assert isinstance(decide(policy, caller, ASKED), Grant)
     assert roles.looked_up == 1
 
@@ -695,8 +710,8 @@ def test_a_decision_does_as_much_among_10000_callers_as_among_ten():
 
 # A Grant is leave that can't be forged
 
-GRANT = decided(ASKED, GUEST, roles=ROLES)
-FIELDS = {f.name: getattr(GRANT, f.name) for f in dataclasses.fields(GRANT)}
+GRANT: Any = decided(ASKED, GUEST, roles=ROLES)
+FIELDS: dict[str, Any] = {f.name: getattr(GRANT, f.name) for f in dataclasses.fields(GRANT)}
 
 
 @pytest.mark.parametrize("seal", [None, object(), True, "seal"])

@@ -8,9 +8,10 @@ import random
 import runpy
 from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Grant, Mat
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.diff import CallerDiff, diff
 from livekit_auth_server.policy.policy_file import compile_policy, load_policies
+from support.examples import examples
 from support.policies import JOIN
 
 WEB = "spiffe://example.org/web"
@@ -143,7 +145,7 @@ def test_an_entry_put_before_unnamed_ones_doesnt_make_them_other_ones() -> None:
 
 # No field is left out
 
-OTHERWISE = {
+OTHERWISE: dict[str, Any] = {
     "name": "visitors",
     "projects": frozenset({"second"}),
     "roles": frozenset({"hook"}),
@@ -168,13 +170,13 @@ def test_another_value_of_any_field_of_an_entry_is_a_difference(name: str) -> No
     caller = old.callers[WEB]
     entry = replace(caller.entries[0], **{name: OTHERWISE[name]})
     caller = replace(caller, entries=(entry, *caller.entries[1:]))
-    assert diff(old, replace(old, callers=old.callers | {WEB: caller}))
+    assert diff(old, replace(old, callers={**old.callers, WEB: caller}))
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(CallerPolicy) if field.init])
 def test_another_value_of_any_field_of_a_caller_is_a_difference(name: str) -> None:
     old = load(BASE)
-    assert diff(old, replace(old, callers=old.callers | {WEB: replace(old.callers[WEB], **{name: OTHERWISE[name]})}))
+    assert diff(old, replace(old, callers={**old.callers, WEB: replace(old.callers[WEB], **{name: OTHERWISE[name]})}))
 
 
 @pytest.mark.parametrize("of", [AllowEntry, CallerPolicy])
@@ -227,7 +229,7 @@ def decisions(policy: Policy) -> list[tuple[object, ...]]:
 
 
 @given(callers(), st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_policies_without_a_difference_decide_alike(caller: CallerPolicy, data: st.DataObject) -> None:
     other = data.draw(callers() | st.permutations(caller.entries).map(lambda order: CallerPolicy(WEB, tuple(order))))
     old, new = (Policy("r", ROLES, {WEB: one}) for one in (caller, other))

@@ -9,7 +9,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -19,6 +19,7 @@ from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.models import seconds
 from livekit_auth_server.policy.policy_file import compile_policy, load_policy
+from support.examples import examples
 from support.policies import ANY, JOIN
 
 if TYPE_CHECKING:
@@ -559,7 +560,7 @@ AT = [
 ]
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(st.sampled_from(AT), trees, st.booleans(), st.none() | st.just(frozenset({"default"})))
 def test_whatever_stands_in_a_file_is_a_policy_or_a_config_error(place, tree, with_version, projects):
     data = place(tree)
@@ -582,7 +583,7 @@ def test_whatever_stands_in_a_file_is_a_policy_or_a_config_error(place, tree, wi
         assert isinstance(policy, Policy)
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(st.lists(st.sampled_from(DESIGN.splitlines() + list("{}[]:,-&*!|>'\"%@`#?\t~ \n\x00\u2028")), max_size=30))
 def test_broken_text_is_a_config_error_and_nothing_else(pieces):
     try:
@@ -680,7 +681,7 @@ def test_equal_parts_of_callers_are_one_object(tmp_path):
 
 
 @given(st.lists(st.sampled_from(many(3).splitlines(keepends=True)), max_size=20).map("".join))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_however_its_lines_are_mixed_both_ways_agree(tmp_path_factory, text):
     path = written(tmp_path_factory.mktemp("mixed"), text)
 

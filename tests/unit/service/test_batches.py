@@ -23,23 +23,14 @@ from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service import batches as batches_module
 from livekit_auth_server.service.admission import CallContext
 from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.decoding import decoded
 from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import (
-    KEY,
-    NOW,
-    SECRET,
-    AuditTrail,
-    CallLog,
-    FakeClock,
-    FakeIdentifier,
-    issuer,
-    key,
-    keys_of,
-)
+from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, LimitLog
+from support.handlers import KEY, SECRET, issuer, key, keys_of
 from support.jws import sign
 from support.policies import ANY, CALLER, JOIN, policy_of
 
@@ -116,18 +107,15 @@ class SlowAcks:
         return 0
 
 
-class Deaf:
-    def limited(self, _method: str) -> None:
-        """Hears nothing."""
-
-
 class World:
-    """The service with everything replaced that it waits for."""
+    """The service with everything replaced that it waits for. `first` is a batch that others wait behind."""
+
+    first: asyncio.Task[pb.BatchIssueTokensResponse]
 
     def __init__(self, *gates: Gate, limits: tuple[Limit, ...] = ()) -> None:
         self.clock, self.audit, self.store = FakeClock(step=0.5), SlowTrail(gates=list(gates)), SlowStore()
         self.in_force = InForce(State(self.policy(GUESTS, limits=limits), keys_of(KEY), FakeIdentifier()))
-        rates = RateLimits(self.store, self.store, Deaf())
+        rates = RateLimits(self.store, self.store, LimitLog())
         made = issuer(self.audit)
         self.calls = Calls(self.in_force, self.clock, CallLog(), rates, made.deny_unlisted)
         self.turns = Turns(self.clock)
@@ -169,7 +157,7 @@ class World:
 
     def expire(self) -> None:
         self.clock.time += 1
-        self.in_force.state.identifier.refusal = Refusal(Reason.CERTIFICATE_EXPIRED, "expired")
+        self.in_force.replace_identifier(FakeIdentifier(refusal=Refusal(Reason.CERTIFICATE_EXPIRED, "expired")))
 
     def unlist(self) -> None:
         self.in_force.replace_policy(replace(self.in_force.state.policy, callers={}))
@@ -356,17 +344,22 @@ async def test_a_batch_is_decided_with_what_is_in_force_when_its_turn_comes():
 
 
 async def test_a_batch_that_waits_is_not_decoded(monkeypatch):
-    decoded, real = [], batches_module.decoded
-    monkeypatch.setattr(batches_module, "decoded", lambda *given: decoded.append(given[0]) or real(*given))
+    kinds: list[object] = []
+
+    def counted(kind: type[Any], *given: Any) -> Any:
+        kinds.append(kind)
+        return decoded(kind, *given)
+
+    monkeypatch.setattr(batches_module, "decoded", counted)
     world = World()
     gate, task = await queued(world, ASKED)
-    before = len(decoded)
+    before = len(kinds)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert len(decoded) == before == 3, "the first batch's list, and its entry for the charge and for the decision"
+    assert len(kinds) == before == 3, "the first batch's list, and its entry for the charge and for the decision"
     gate.open()
     await asyncio.wait_for(task, 5)
-    assert len(decoded) == 6
+    assert len(kinds) == 6
 
 
 async def test_another_callers_batch_does_not_wait_for_it():

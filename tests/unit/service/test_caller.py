@@ -11,7 +11,8 @@ from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, P
 from livekit_auth_server.service.admission import Caller
 from livekit_auth_server.service.caller import get_caller
 from livekit_auth_server.service.validation import Valid
-from support.handlers import IDENTIFIED, KEY, NOW, keys_of
+from support.fakes import IDENTIFIED, NOW
+from support.handlers import KEY, keys_of
 from support.policies import ANY, CALLER
 
 ENTRY = AllowEntry(

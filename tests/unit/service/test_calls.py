@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.rpc.error_details_pb2 import BadRequest
@@ -28,7 +28,8 @@ from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
-from support.handlers import KEY, NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, issuer, keys_of, state_of
+from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier
+from support.handlers import KEY, issuer, keys_of, state_of
 from support.policies import CALLER, EVERYTHING, JOIN, policy_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from livekit_auth_server.service.limits import RateLimits
     from livekit_auth_server.service.method import Served
     from livekit_auth_server.service.ports import FinishedCall
 
@@ -133,7 +135,7 @@ async def test_a_call_sees_one_state_even_if_it_is_replaced_meanwhile():
     assert set(handler.callers[0].keys.projects) == {"default"}
 
 
-class LookedUp(dict):
+class LookedUp(dict[str, Any]):
     """Callers that can be looked up and not gone through."""
 
     def __iter__(self):
@@ -196,7 +198,7 @@ async def test_a_request_is_decoded_when_there_is_room_for_it():
     handler, room = Handler(), Budget(100_000, 100_000)
     in_force = InForce(state_of(EVERYTHING))
     runner = Calls(in_force, FakeClock(), CallLog(), room=room)
-    batch = replace(BATCH_ISSUE_TOKENS, queued=False).served_by(handler)
+    batch = replace(BATCH_ISSUE_TOKENS, queued=False).served_by(cast("Any", handler))
     await room.take("another", 100_000)
     large = pb.BatchIssueTokensRequest(requests=[pb.IssueTokenRequest()] * 500).SerializeToString()
     waiting = asyncio.create_task(runner.run(batch, CONTEXT, large))
@@ -280,7 +282,7 @@ async def test_a_request_that_breaks_a_rule_never_reaches_its_handler():
 async def test_a_caller_that_isnt_listed_any_more_hears_nothing_of_its_request():
     """Authorised before validated, as AIP-211 has it: the policy was replaced while the call was charged."""
     in_force = InForce(state_of(EVERYTHING))
-    runner = Calls(in_force, FakeClock(), CallLog(), Delisting(in_force))
+    runner = Calls(in_force, FakeClock(), CallLog(), cast("RateLimits", Delisting(in_force)))
     with pytest.raises(Refusal) as caught:
         await runner.run(Handler().method, CONTEXT, pb.VerifyTokenRequest().SerializeToString())
     assert caught.value.reason is Reason.CALLER_NOT_LISTED
@@ -394,7 +396,7 @@ def test_deeply_nested_bytes_are_malformed_and_no_fault():
 
 def test_a_message_that_breaks_rules_is_refused_with_each():
     with pytest.raises(Refusal) as caught:
-        Valid(pb.IssueTokenRequest(room="\n", kind=9))
+        Valid(pb.IssueTokenRequest(room="\n", kind=cast("Any", 9)))
     assert caught.value.reason is Reason.INVALID_REQUEST
     assert [violation.field for violation in caught.value.violations] == ["access", "room", "kind"]
     Valid(pb.IssueTokenRequest(role="guest"))
@@ -403,7 +405,7 @@ def test_a_message_that_breaks_rules_is_refused_with_each():
 def test_an_answer_doesnt_grow_with_the_number_of_mistakes():
     """The status travels in trailers, of which clients take 8 KiB."""
     request = pb.IssueTokenRequest()
-    request.grants.video.can_publish_sources.extend(range(100, 50_000))
+    request.grants.video.can_publish_sources.extend(cast("Any", range(100, 50_000)))
     for _ in range(16):
         request.room_config.agents.add(agent_name="\n" * 300, deployment="\n" * 300, restart_policy=99)
     egress = request.room_config.egress.participant.segment_outputs.add()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
@@ -39,13 +39,12 @@ from livekit_auth_server.service.convert import (
     token_request,
 )
 from support.examples import examples
-from support.messages import enum_prefix, is_map, livekit_twin, room_configs
+from support.messages import enum_prefix, field_name, fields_of, is_map, livekit_twin, room_configs
 from support.policies import JOIN, all_grants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 # Requests
@@ -114,6 +113,7 @@ def test_the_kinds_are_the_cores():
 def test_the_track_sources_are_the_cores():
     sources = [number for number in grants_pb2.TrackSource.values() if number]
     grants = grants_from_bytes(GrantsMessage(video={"can_publish_sources": sources}).SerializeToString())
+    assert grants.video is not None
     assert grants.video.can_publish_sources == TRACK_SOURCES
 
 
@@ -126,16 +126,21 @@ def test_grants_come_back_as_they_went(grants):
     assert grants_from_bytes(grants_message(grants).SerializeToString()) == grants
 
 
+def video_with(**changes: Any) -> VideoGrants:
+    return VideoGrants(**changes)
+
+
 def test_an_unset_boolean_with_a_livekit_default_is_true():
     grants = grants_from_bytes(GrantsMessage(video={"room_join": True}).SerializeToString())
     assert grants == JOIN
+    assert grants.video is not None
     assert (grants.video.can_publish, grants.video.can_subscribe, grants.video.can_publish_data) == (True, True, True)
 
 
 @pytest.mark.parametrize("name", ["can_publish", "can_subscribe", "can_publish_data"])
 def test_a_boolean_that_is_set_to_false_is_false(name):
     grants = grants_from_bytes(GrantsMessage(video={name: False}).SerializeToString())
-    assert grants == Grants(video=replace(VideoGrants(), **{name: False}))
+    assert grants == Grants(video=video_with(**{name: False}))
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -187,7 +192,7 @@ def test_no_text_is_kept_among_the_many_flags(grants):
 def test_the_grants_of_a_thousand_roles_are_made_once():
     flags = [f.name for f in fields(VideoGrants) if f.type == "bool"]
     roles = [
-        Grants(video=VideoGrants(**{name: bool(number >> bit & 1) for bit, name in enumerate(flags)}))
+        Grants(video=video_with(**{name: bool(number >> bit & 1) for bit, name in enumerate(flags)}))
         for number in range(1000)
     ]
     for _ in range(2):
@@ -216,7 +221,7 @@ def test_a_room_config_is_livekits_to_the_byte(message):
     assert room_config(message).claim == json.dumps(livekit_claim(message), separators=(",", ":"))
 
 
-def members(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
+def members(message: Any, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
     for field in message.fields:
         yield field
         if field.message_type is not None and not is_map(field) and field.message_type.full_name not in seen:
@@ -227,7 +232,7 @@ def way_to(wanted: FieldDescriptor, message: Message) -> Message | None:
     """The message within `message`, made on the way, that holds the field."""
     if wanted.containing_type is message.DESCRIPTOR:
         return message
-    for field in message.DESCRIPTOR.fields:
+    for field in fields_of(message):
         if field.message_type is None or is_map(field):
             continue
         if (
@@ -240,7 +245,7 @@ def way_to(wanted: FieldDescriptor, message: Message) -> Message | None:
     return None
 
 
-FIELDS = {f"{f.containing_type.name}.{f.name}": f for f in members(RoomConfigMessage.DESCRIPTOR)}
+FIELDS = {field_name(f): f for f in members(RoomConfigMessage.DESCRIPTOR)}
 ENUM_VALUES = [
     pytest.param(field, value, id=f"{name}={value.name}")
     for name, field in FIELDS.items()
@@ -272,8 +277,9 @@ def test_every_enum_value_is_livekits_and_comes_back(field, value):
 def test_every_field_is_livekits_in_its_order(name):
     """So a claim that is written in our order is in LiveKit's."""
     field = FIELDS[name]
-    theirs = livekit_message(field).DESCRIPTOR
+    theirs: Any = livekit_message(field).DESCRIPTOR
     assert field.name in theirs.fields_by_name
+    assert field.containing_type is not None
     ours = [f.name for f in sorted(field.containing_type.fields, key=lambda f: f.number)]
     order = [f.name for f in sorted(theirs.fields, key=lambda f: f.number) if f.name in ours]
     assert ours == order
@@ -283,9 +289,9 @@ def test_every_field_is_livekits_in_its_order(name):
 
 def livekit_message(field: FieldDescriptor) -> Message:
     """LiveKit's message that stands where ours that holds this field does."""
-    message = RoomConfigMessage()
+    message: Any = RoomConfigMessage()
     way_to(field, message)
-    twin: Message = livekit_twin(message, RoomConfiguration())
+    twin: Any = livekit_twin(message, RoomConfiguration())
     while message.DESCRIPTOR is not field.containing_type:
         step, value = message.ListFields()[0]
         inner = getattr(twin, step.name)
@@ -298,6 +304,7 @@ def test_what_livekit_has_beyond_ours_is_known():
     beyond = set()
     for field in FIELDS.values():
         theirs = livekit_message(field).DESCRIPTOR
+        assert field.containing_type is not None
         names = {f.name for f in theirs.fields} - {f.name for f in field.containing_type.fields}
         beyond |= {f"{theirs.name}.{name}" for name in names}
     storage = {"s3", "gcp", "azure", "aliOSS"}

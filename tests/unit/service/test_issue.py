@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import asdict, replace
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -18,7 +19,8 @@ from livekit_auth_server.core.policy import AllowEntry, Matcher
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.validation import Valid
-from support.handlers import KEY, NOW, SECRET, URL, AuditTrail, issue_batch, issuer, key, keys_of, listed
+from support.fakes import NOW, AuditTrail
+from support.handlers import KEY, SECRET, URL, issue_batch, issuer, key, keys_of, listed
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 ROLES = {"guest": JOIN, "moderator": Grants(video=VideoGrants(room_join=True, room_admin=True))}
@@ -446,7 +448,7 @@ async def test_entries_that_would_take_the_response_past_3_mib_fail_before_they_
 async def test_a_response_stays_under_3_mib_whatever_its_entries_ask_for(audit):
     """Errors count as well: one entry nearly fills the response, the others have as much to say as they can."""
     wrong = pb.IssueTokenRequest()
-    wrong.grants.video.can_publish_sources.extend(range(100, 140))
+    wrong.grants.video.can_publish_sources.extend(cast("Any", range(100, 140)))
     wrong.room_config.agents.add(agent_name="\n", deployment="\n")
     heavy = changed(metadata="\x01" * 375_000)
     response = await batch(audit, heavy, *[wrong] * 499)
@@ -459,7 +461,7 @@ async def test_a_response_stays_under_3_mib_whatever_its_entries_ask_for(audit):
 
 async def test_500_entries_that_all_fail_stay_within_the_response_too(audit):
     wrong = pb.IssueTokenRequest()
-    wrong.grants.video.can_publish_sources.extend(range(100, 140))
+    wrong.grants.video.can_publish_sources.extend(cast("Any", range(100, 140)))
     response = await batch(audit, *[wrong] * 500)
     assert {outcome(result) for result in response.results} == {"INVALID_REQUEST"}
     assert response.ByteSize() <= 3 * 1024 * 1024

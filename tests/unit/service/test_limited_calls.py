@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -19,7 +19,8 @@ from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import GET_CALLER, VERIFY_TOKEN
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
-from support.handlers import KEY, NOW, CallLog, FakeClock, FakeIdentifier, keys_of
+from support.fakes import NOW, CallLog, FakeClock, FakeIdentifier, LimitLog
+from support.handlers import KEY, keys_of
 from support.policies import CALLER, EVERYTHING, policy_of
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ class Unread:
         raise AssertionError("the request was read")
 
 
-class Deaf:
-    def limited(self, _method: str) -> None:
-        """Hears nothing."""
-
-
 def calls(*, identified: Identified | None = None, log: CallLog | None = None) -> Calls:
     """Calls of which the listed caller has one an hour, and all unlisted ones together one an hour as well."""
     policy, caller = policy_of(EVERYTHING)
@@ -65,7 +61,9 @@ def calls(*, identified: Identified | None = None, log: CallLog | None = None) -
     state = State(policy, keys_of(KEY), FakeIdentifier(identified) if identified else FakeIdentifier())
     clock = FakeClock()
     store = MemoryLimits(clock)
-    return Calls(InForce(state), clock, log or CallLog(), RateLimits(store, MemoryLimits(clock), Deaf(), (), (ONCE,)))
+    return Calls(
+        InForce(state), clock, log or CallLog(), RateLimits(store, MemoryLimits(clock), LimitLog(), (), (ONCE,))
+    )
 
 
 async def reason(calls: Calls, method: Served, data: bytes) -> str:
@@ -109,7 +107,10 @@ async def test_unlisted_callers_share_a_budget_over_all_methods():
 async def test_the_request_of_an_unlisted_caller_over_the_limit_is_not_read():
     served = calls(identified=STRANGER)
     assert await reason(served, OPEN, b"") == "OK"
-    assert await reason(served, replace(GET_CALLER, request=Unread).served_by(get_caller), b"") == "RATE_LIMITED"
+    assert (
+        await reason(served, replace(GET_CALLER, request=cast("Any", Unread)).served_by(get_caller), b"")
+        == "RATE_LIMITED"
+    )
 
 
 async def test_who_can_not_be_identified_costs_nobody_anything():

@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.core.limits import GRAINS, Charge, Limit, MovingWindow
+from livekit_auth_server.core.limits import GRAINS, Charge, Excess, Limit, MovingWindow
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.batches import Batch
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.methods import GET_CALLER, METHODS
-from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.service.ports import LimitStore, StoreUnavailable
 from livekit_auth_server.service.validation import MAX_BATCH
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
+from support.fakes import FakeClock, LimitLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BY_NAME = {method.name: method for method in METHODS}
 ONE, TWO = frozenset({"alpha"}), frozenset({"alpha", "beta"})
 ASK = pb.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
 
 
-@dataclass
-class Stopwatch:
-    """Two clocks that tests set, each by itself."""
-
-    stopwatch: float = 1000.0
-    wall: float = 1_800_000_000.0
-
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.stopwatch
-
-
-@dataclass
-class Refusals:
-    """Counts refused calls by method."""
-
-    counted: Counter[str] = field(default_factory=Counter)
-
-    def limited(self, method: str) -> None:
-        self.counted[method] += 1
-
-
-class NoStore:
+class NoStore(LimitStore):
     """Can't be asked."""
 
-    async def take(self, *_: object) -> None:
+    async def take(self, _caller: str, _charges: Sequence[Charge]) -> Excess | None:
         raise StoreUnavailable
 
 
@@ -62,8 +42,8 @@ class Limiter:
 
     default: tuple[Limit, ...] = ()
     unlisted: tuple[Limit, ...] = ()
-    clock: Stopwatch = field(default_factory=Stopwatch)
-    refusals: Refusals = field(default_factory=Refusals)
+    clock: FakeClock = field(default_factory=FakeClock)
+    refusals: LimitLog = field(default_factory=LimitLog)
 
     def __post_init__(self) -> None:
         self.store = MemoryLimits(self.clock)
@@ -75,6 +55,12 @@ class Limiter:
         except Refusal as refusal:
             return refusal
         return None
+
+    async def refusal(self, caller: CallerPolicy, method: str = "IssueToken", request=ASK) -> Refusal:
+        """How such a call is refused."""
+        refusal = await self.refuses(caller, method, request)
+        assert refusal is not None
+        return refusal
 
     async def passes(self, caller: CallerPolicy, method: str = "IssueToken", request=ASK, at_most: int = 50) -> int:
         """How many such calls pass before one is refused."""
@@ -181,8 +167,7 @@ async def test_a_caller_is_refused_over_its_limit_and_told_when_to_come_back():
     limiter, web = Limiter(), caller(per_second(3))
     assert await limiter.passes(web) == 3
     limiter.clock.stopwatch += 0.3754
-    refusal = await limiter.refuses(web)
-    assert refusal is not None
+    refusal = await limiter.refusal(web)
     assert (refusal.reason, refusal.metadata) == (Reason.RATE_LIMITED, {"limit": "3/s", "limit_methods": "any"})
     assert refusal.retry_after == 0.625  # 0.6246, rounded up
     assert "3/s" in refusal.message
@@ -204,11 +189,10 @@ async def test_what_is_refused_is_not_counted():
 async def test_of_several_limits_the_longest_wait_is_named():
     limiter, web = Limiter(), caller(per_second(2), Limit(2, 60))
     assert await limiter.passes(web) == 2
-    refusal = await limiter.refuses(web)
-    assert refusal is not None
+    refusal = await limiter.refusal(web)
     assert (refusal.metadata["limit"], refusal.retry_after) == ("2/m", 60)
     limiter.clock.stopwatch += 1.5
-    assert (await limiter.refuses(web)).retry_after == 58.5
+    assert (await limiter.refusal(web)).retry_after == 58.5
 
 
 async def test_callers_have_budgets_of_their_own():
@@ -233,8 +217,8 @@ async def test_an_unchanged_limit_keeps_its_count_over_a_new_policy():
 async def test_a_wall_clock_that_is_set_changes_nothing(step):
     limiter, web = Limiter(), caller(per_second(3))
     assert await limiter.passes(web) == 3
-    limiter.clock.wall += step
-    assert (await limiter.refuses(web)).retry_after == 1
+    limiter.clock.time += step
+    assert (await limiter.refusal(web)).retry_after == 1
     limiter.clock.stopwatch += 1
     assert await limiter.passes(web) == 3
 
@@ -256,7 +240,7 @@ async def test_a_limit_counts_the_methods_that_it_names_together_and_no_other():
     assert await limiter.passes(web, "GetCaller", pb.GetCallerRequest()) == 50
     assert await limiter.refuses(web, "VerifyToken", pb.VerifyTokenRequest()) is None
     assert await limiter.passes(web) == 2
-    assert (await limiter.refuses(web)).metadata["limit_methods"] == "IssueToken,VerifyToken"
+    assert (await limiter.refusal(web)).metadata["limit_methods"] == "IssueToken,VerifyToken"
     assert await limiter.refuses(web, "VerifyToken", pb.VerifyTokenRequest())
 
 
@@ -266,7 +250,7 @@ async def test_a_limit_of_a_project_counts_calls_in_it():
     alpha = pb.IssueTokenRequest(project="alpha")
     assert await limiter.passes(web, request=beta) == 50
     assert await limiter.passes(web, request=alpha) == 3
-    assert (await limiter.refuses(web, request=alpha)).metadata["limit_project"] == "alpha"
+    assert (await limiter.refusal(web, request=alpha)).metadata["limit_project"] == "alpha"
 
 
 async def test_the_only_project_of_a_caller_needs_no_name():
@@ -308,14 +292,14 @@ async def test_a_batch_that_waits_is_told_when_all_of_it_fits():
     for _ in range(4):
         assert await limiter.refuses(web) is None
         limiter.clock.stopwatch += 0.125
-    refusal = await limiter.refuses(web, "BatchIssueTokens", batch("", "", ""))
+    refusal = await limiter.refusal(web, "BatchIssueTokens", batch("", "", ""))
     assert refusal.retry_after == 0.75
-    assert (await limiter.refuses(web)).retry_after == 0.5
+    assert (await limiter.refusal(web)).retry_after == 0.5
 
 
 async def test_a_batch_over_the_whole_limit_is_told_to_be_smaller_and_not_to_wait():
     limiter, web = Limiter(), caller(per_second(4))
-    refusal = await limiter.refuses(web, "BatchIssueTokens", batch(*[""] * 5))
+    refusal = await limiter.refusal(web, "BatchIssueTokens", batch(*[""] * 5))
     assert (refusal.reason, refusal.retry_after) == (Reason.RATE_LIMITED, None)
     assert "5 calls" in refusal.message
     assert await limiter.passes(web) == 4
@@ -391,14 +375,16 @@ async def test_refused_calls_are_counted_by_method():
 async def test_a_store_that_is_away_refuses_callers_with_limits_and_no_others():
     limiter = Limiter()
     limiter.limits = RateLimits(NoStore(), limiter.store, limiter.refusals)
-    refusal = await limiter.refuses(caller(per_second(3)))
+    refusal = await limiter.refusal(caller(per_second(3)))
     assert (refusal.reason, refusal.retry_after) == (Reason.LIMITS_UNAVAILABLE, None)
     assert await limiter.refuses(caller()) is None
 
 
 async def test_charges_are_taken_together_or_not_at_all():
-    store = MemoryLimits(Stopwatch())
+    store = MemoryLimits(FakeClock())
     wide, narrow = Limit(100, 60), Limit(1, 1)
     assert await store.take("a", [Charge(wide, 60), Charge(narrow, 1)]) is None
-    assert (await store.take("a", [Charge(wide, 30), Charge(narrow, 1)])).limit is narrow
+    excess = await store.take("a", [Charge(wide, 30), Charge(narrow, 1)])
+    assert excess is not None
+    assert excess.limit is narrow
     assert await store.take("a", [Charge(wide, 40)]) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -22,7 +22,8 @@ from livekit_auth_server.service.methods import (
 )
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import AuditTrail, FakeClock, issuer
+from support.fakes import AuditTrail, FakeAckStore, FakeClock
+from support.handlers import issuer
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -41,7 +42,7 @@ def _place(rpc):
 
 
 def test_every_method_has_a_handler():
-    served = handlers(issuer(AuditTrail()), Webhooks(None, 1), Turns(FakeClock()))
+    served = handlers(issuer(AuditTrail()), Webhooks(FakeAckStore(), 1), Turns(FakeClock()))
     assert tuple(one.method for one in served) == METHODS
 
 
@@ -78,8 +79,11 @@ def test_every_field_of_a_caller_that_holds_projects_is_a_permission():
     assert {method.permission for method in METHODS} - {None} == projects
 
 
+NO_HANDLER: Any = None
+
+
 def test_a_handler_of_another_kind_than_declared_is_refused_at_once():
     with pytest.raises(TypeError, match="IssueToken is declared with queued=False"):
-        ISSUE_TOKEN.queued_for(None)
+        ISSUE_TOKEN.queued_for(NO_HANDLER)
     with pytest.raises(TypeError, match="BatchIssueTokens is declared with queued=True"):
-        BATCH_ISSUE_TOKENS.served_by(None)
+        BATCH_ISSUE_TOKENS.served_by(NO_HANDLER)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -20,12 +20,14 @@ from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
 from livekit_auth_server.service.admission import CallContext
 from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.methods import ISSUE_TOKEN, VERIFY_TOKEN, VERIFY_WEBHOOK
-from livekit_auth_server.service.shadow import Difference, Shadow
+from livekit_auth_server.service.shadow import Difference, Shadow, ShadowObserver
 from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import permitted_to_verify
 from livekit_auth_server.telemetry.shadow_metrics import ShadowMetrics
-from support.handlers import NOW, AuditTrail, CallLog, FakeClock, issue_batch, issuer, listed, state_of
+from support.examples import examples
+from support.fakes import AuditTrail, CallLog, FakeClock
+from support.handlers import issue_batch, issuer, listed, state_of
 from support.policies import ANY, CALLER, EVERYTHING, JOIN
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ GUESTS = AllowEntry("guests", frozenset({"default"}), frozenset({"guest"}), room
 
 
 @dataclass
-class Heard:
+class Heard(ShadowObserver):
     """An observer that remembers."""
 
     alike: int = 0
@@ -200,7 +202,7 @@ asked = st.builds(
 
 
 @given(st.lists(entries, max_size=2), st.lists(entries, max_size=2), st.lists(asked, min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 async def test_no_candidate_changes_an_answer_or_a_record(
     live: list[AllowEntry], other: list[AllowEntry], requests: list[pb.IssueTokenRequest]
 ) -> None:
@@ -216,7 +218,8 @@ class Broken(dict):  # type: ignore[type-arg]
     def get(self, *_: object) -> object:
         raise RuntimeError("a fault in the candidate")
 
-    __contains__ = get
+    def __contains__(self, _: object) -> bool:
+        raise RuntimeError("a fault in the candidate")
 
 
 @pytest.mark.parametrize("observer", [Heard, Deaf])
@@ -275,25 +278,17 @@ def test_differences_are_counted_by_kind_and_nothing_else() -> None:
     assert labels == {("kind",)}
 
 
-@dataclass
-class Stopwatch(FakeClock):
-    at: float = NOW
-
-    def monotonic(self) -> float:
-        return self.at
-
-
 def test_so_many_lines_are_logged_and_the_rest_is_counted() -> None:
-    clock = Stopwatch()
+    clock = FakeClock()
     metrics = ShadowMetrics(CollectorRegistry(), clock)
     with structlog.testing.capture_logs() as lines:
         for _ in range(1000):
             metrics.different(difference())
         assert len(lines) == LINES
-        clock.at += SECONDS
+        clock.advance(SECONDS)
         metrics.failed(RuntimeError("MARKER"))
-    assert lines[0] | {"log_level": ""} == {
-        "event": "the candidate policy decides otherwise",
+    assert {**lines[0], "log_level": ""} == {
+        "event": "candidate policy decides otherwise",
         "log_level": "",
         "kind": "would_deny",
         "caller": CALLER,

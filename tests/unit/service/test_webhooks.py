@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
@@ -13,29 +13,17 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.keys import KeySet, Project
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.handlers import handlers
+from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.validation import Valid
 from livekit_auth_server.service.webhooks import Webhooks
-from support.handlers import NOW, SECRET, URL, AuditTrail, issuer, key, listed
+from support.fakes import NOW, AuditTrail, FakeAckStore, FakeClock
+from support.handlers import SECRET, URL, issuer, key, listed
 from support.jws import sign
 
 LIMIT = 2048
 KEYS = KeySet([Project(name, URL, (key(f"API{name}"),)) for name in ("alpha", "beta")])
 HOOKS = listed(keys=KEYS)
 HOOKS = replace(HOOKS, policy=replace(HOOKS.policy, verify_webhooks=frozenset({"alpha"})))
-
-
-@dataclass
-class Acknowledged:
-    """Remembers what was acknowledged."""
-
-    stored: list[tuple[str, str, str, bytes]] = field(default_factory=list)
-
-    async def is_acknowledged(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> bool:
-        return (caller, project, event_id, body_sha256) in self.stored
-
-    async def acknowledge(self, caller: str, project: str, event_id: str, body_sha256: bytes) -> int:
-        self.stored.append((caller, project, event_id, body_sha256))
-        return NOW + 60
 
 
 def signed(body: bytes, project: str = "alpha") -> pb.VerifyWebhookRequest:
@@ -49,8 +37,10 @@ def body_of(size: int) -> bytes:
     return empty.replace(b'""}', b'"' + b"x" * (size - len(empty)) + b'"}')
 
 
-async def refused(request: pb.VerifyWebhookRequest | pb.AckWebhookRequest, store: Acknowledged) -> Refusal:
-    served = {one.method.request: one for one in handlers(issuer(AuditTrail()), Webhooks(store, LIMIT), None)}
+async def refused(request: pb.VerifyWebhookRequest | pb.AckWebhookRequest, store: FakeAckStore) -> Refusal:
+    served = {
+        one.method.request: one for one in handlers(issuer(AuditTrail()), Webhooks(store, LIMIT), Turns(FakeClock()))
+    }
     one = served[type(request)]
     with pytest.raises(Refusal) as caught:
         await one.handle(HOOKS, one.ready(request))
@@ -60,14 +50,14 @@ async def refused(request: pb.VerifyWebhookRequest | pb.AckWebhookRequest, store
 async def test_a_body_of_exactly_the_limit_is_verified_and_a_longer_one_is_not():
     body = body_of(LIMIT)
     assert len(body) == LIMIT
-    answer = await Webhooks(Acknowledged(), LIMIT).verify(HOOKS, Valid(signed(body)))
+    answer = await Webhooks(FakeAckStore(), LIMIT).verify(HOOKS, Valid(signed(body)))
     assert (answer.event.id, answer.duplicate, answer.duplicate_checked) == ("EV_1", False, True)
-    refusal = await refused(signed(body + b" "), Acknowledged())
+    refusal = await refused(signed(body + b" "), FakeAckStore())
     assert (refusal.reason, refusal.metadata) == (Reason.BODY_TOO_LARGE, {"max_body_bytes": "2048"})
 
 
 async def test_what_was_acknowledged_is_a_duplicate():
-    store, request = Acknowledged(), signed(body_of(200))
+    store, request = FakeAckStore(), signed(body_of(200))
     webhooks = Webhooks(store, LIMIT)
     digest = hashlib.sha256(request.body).digest()
     ack = pb.AckWebhookRequest(project="alpha", event_id="EV_1", body_sha256=digest)
@@ -77,17 +67,17 @@ async def test_what_was_acknowledged_is_a_duplicate():
 
 
 async def test_a_body_over_the_limit_is_told_before_what_else_is_wrong():
-    refusal = await refused(pb.VerifyWebhookRequest(body=b"x" * (LIMIT + 1)), Acknowledged())
+    refusal = await refused(pb.VerifyWebhookRequest(body=b"x" * (LIMIT + 1)), FakeAckStore())
     assert refusal.reason is Reason.BODY_TOO_LARGE
 
 
 @pytest.mark.parametrize("project", ["beta", "never"])
 async def test_nothing_is_acknowledged_for_a_project_that_is_not_the_callers(project):
-    store = Acknowledged()
+    store = FakeAckStore()
     ack = pb.AckWebhookRequest(project=project, event_id="EV_1", body_sha256=b"x" * 32)
     assert (await refused(ack, store)).reason is Reason.PROJECT_NOT_PERMITTED
     assert store.stored == []
 
 
 async def test_a_webhook_of_another_project_is_of_an_unknown_key():
-    assert (await refused(signed(body_of(200), "beta"), Acknowledged())).reason is Reason.KEY_UNKNOWN
+    assert (await refused(signed(body_of(200), "beta"), FakeAckStore())).reason is Reason.KEY_UNKNOWN

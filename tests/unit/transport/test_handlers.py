@@ -26,7 +26,8 @@ from livekit_auth_server.transport.grpc_aio.connections import Connections
 from livekit_auth_server.transport.grpc_aio.gate import Gate
 from livekit_auth_server.transport.grpc_aio.handlers import Edge
 from livekit_auth_server.transport.grpc_aio.health_and_reflection import HEALTH, REFLECTION, Health, Reflection
-from support.handlers import NOW, CallLog, FakeClock, FakeIdentifier, state_of
+from support.fakes import NOW, CallLog, FakeClock, FakeIdentifier
+from support.handlers import state_of
 from support.policies import CALLER, EVERYTHING
 
 GOOD = pb.VerifyTokenRequest(token="a.b.c").SerializeToString()
@@ -222,23 +223,16 @@ async def test_a_caller_that_is_revoked_while_its_request_comes_gets_nothing() -
 
 
 async def test_a_caller_is_identified_once_for_a_call() -> None:
-    class Counting(FakeIdentifier):
-        count = 0
-
-        def identify(self, *about: Any) -> Identified:
-            self.count += 1
-            return super().identify(*about)
-
-    state = state_of(EVERYTHING)
-    server = Server(State(state.policy, state.keys, Counting()))
+    state, identifier = state_of(EVERYTHING), FakeIdentifier()
+    server = Server(State(state.policy, state.keys, identifier))
     assert (await server.call(FakeContext())).code == "OK"
-    assert server.state.identifier.count == 1
+    assert identifier.asked == 1
 
 
 async def test_a_fault_of_the_edge_says_nothing_of_its_cause() -> None:
     server = Server()
     context = FakeContext()
-    context.peer = lambda: 1 / 0  # type: ignore[method-assign]
+    context.peer = lambda: str(1 / 0)  # type: ignore[method-assign]
     with capture_logs() as logs:
         await server.call(context)
     assert (context.code, context.reason) == ("INTERNAL", "INTERNAL")
