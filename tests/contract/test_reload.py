@@ -318,7 +318,6 @@ def test_a_renewed_certificate_is_shown_to_new_connections_and_no_call_is_lost(s
     assert server.stub(credential).GetCaller(WHO).known
 
 
-@pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py and unit/transport/test_tls.py
 def test_an_expired_certificate_keeps_the_old_one(server: Deployment) -> None:
     credential, old = server.example_ca.issue(uris=[WEB]), server.directory / "server.pem"
     serial = x509.load_pem_x509_certificate(old.read_bytes()).serial_number
