@@ -33,42 +33,45 @@ if TYPE_CHECKING:
 SMALL, LARGE = (10, 10), (10_000, 1_000)  # callers, roles
 PROJECTS = frozenset({"default"})
 PATIENCE = 120.0
+_TRUST_DOMAIN = "dev.example.org"
 _FLAGS = (
     *("room_join", "can_publish", "can_subscribe", "can_publish_data", "can_update_own_metadata", "hidden"),
     *("recorder", "can_subscribe_metrics", "room_admin", "can_manage_agent_session"),
 )
-_POWERS = ", ".join(flag for flag in _FLAGS[5:])
 
 
 def policy_text(callers: int, roles: int) -> str:
-    """A policy in which no two callers and no two roles are alike; with what the dev folder's web backend needs."""
-    lines = ["version: 1", "roles:", "  guest: {video: {room_join: true, can_publish_data: false}}"]
-    for number in range(roles):
-        flags = ", ".join(f"{flag}: {'true' if number >> bit & 1 else 'false'}" for bit, flag in enumerate(_FLAGS))
-        lines.append(f"  role-{number}: {{video: {{{flags}}}}}")
-    lines.append("callers:")
-    for number in range(callers):
-        lines += [
-            f"  - id: {caller_id(number)}",
-            "    allow:",
-            "      - projects: [default]",
-            f"        roles: [role-{number % roles}, role-{number * 7 % roles}]",
-            f"        powers: [{_POWERS}]",
-            f"        rooms: [{{prefix: team-{number}-}}, {{exact: lobby}}]",
-            "        identities: [{prefix: user-}]",
-            "        ttl: {default: 10m, max: 1h}",
-            "    verify: {webhooks: [default]}",
-            "    limits: [{rate: 1000/s}]",
-        ]
-    lines += [
-        f"  - id: spiffe://{_TRUST_DOMAIN}/web",
-        "    allow:",
-        "      - {projects: [default], roles: [guest], rooms: [{prefix: consult-}], identities: [{prefix: user-}]}",
-    ]
-    return "\n".join(lines) + "\n"
+    """A policy, as JSON, in which no two callers or roles are alike and the dev folder's web backend can call."""
+    web = {"roles": ["guest"], "rooms": [{"prefix": "consult-"}], "identities": [{"prefix": "user-"}]}
+    policy = {
+        "version": 1,
+        "roles": {
+            "guest": {"video": {"room_join": True, "can_publish_data": False}},
+            **{f"role-{number}": _role(number) for number in range(roles)},
+        },
+        "callers": [
+            *(_caller(number, roles) for number in range(callers)),
+            {"id": f"spiffe://{_TRUST_DOMAIN}/web", "allow": [{"projects": ["default"], **web}]},
+        ],
+    }
+    return json.dumps(policy, indent=1) + "\n"
 
 
-_TRUST_DOMAIN = "dev.example.org"
+def _role(number: int) -> dict[str, Any]:
+    return {"video": {flag: bool(number >> bit & 1) for bit, flag in enumerate(_FLAGS)}}
+
+
+def _caller(number: int, roles: int) -> dict[str, Any]:
+    entry = {
+        "projects": ["default"],
+        "roles": [f"role-{number % roles}", f"role-{number * 7 % roles}"],
+        "powers": _FLAGS[5:],
+        "rooms": [{"prefix": f"team-{number}-"}, {"exact": "lobby"}],
+        "identities": [{"prefix": "user-"}],
+        "ttl": {"default": "10m", "max": "1h"},
+    }
+    limits = [{"rate": "1000/s"}]
+    return {"id": caller_id(number), "allow": [entry], "verify": {"webhooks": ["default"]}, "limits": limits}
 
 
 def caller_id(number: int) -> str:

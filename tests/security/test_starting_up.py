@@ -119,7 +119,7 @@ MISTAKES = {
     "unknown project": (edit("policy.yaml", "projects: [alpha]", "projects: [alfa]"), 'no project "alfa"'),
     "two callers": (
         edit("policy.yaml", "spiffe://example.org/hooks2", "spiffe://example.org/hooks"),
-        "spiffe://example.org/hooks stands twice",
+        "duplicate caller spiffe://example.org/hooks",
     ),
     "bad deny-list": (
         denying("deny: [{serial: 4711, issuer: CN=x}]"),

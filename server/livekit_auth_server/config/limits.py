@@ -85,7 +85,7 @@ class CallerLimit(DefaultLimit):
 def caller_limits(
     file: Document, place: Location, written: Sequence[CallerLimit], projects: frozenset[str]
 ) -> tuple[Limit, ...]:
-    """A caller's limits. Raises ConfigError for a project that isn't configured, and for a limit that stands twice."""
+    """A caller's limits. Raises ConfigError for a project that isn't configured, and for a duplicate limit."""
     for index, entry in enumerate(written):
         if entry.project is not None and entry.project not in projects:
             known = ", ".join(sorted(projects)) or "none"
@@ -93,7 +93,7 @@ def caller_limits(
             raise file.error((*place, index, "project"), message)
     limits = tuple(entry.limit() for entry in written)
     if (twice := repeated(limits)) is not None:
-        raise file.error((*place, twice), "this limit stands twice; remove one")
+        raise file.error((*place, twice), "duplicate limit; remove one")
     return limits
 
 

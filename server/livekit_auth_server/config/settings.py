@@ -90,7 +90,7 @@ L = TypeVar("L", bound=UnlistedLimit)
 
 def _different(limits: list[L]) -> list[L]:
     if repeated(entry.limit() for entry in limits) is not None:
-        raise ValueError("a limit stands twice; remove one")
+        raise ValueError("duplicate limit; remove one")
     return limits
 
 

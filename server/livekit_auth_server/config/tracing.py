@@ -66,7 +66,7 @@ def read_headers(path: Path) -> dict[str, str]:
             raise ConfigError(path, "isn't a header: write `Name: value`, one a line", number)
         name = match["name"].lower()
         if name in headers or name in _RESERVED:
-            raise ConfigError(path, "this header stands twice, or is one that the exporter sets itself", number)
+            raise ConfigError(path, "duplicate header, or one that the exporter sets itself", number)
         headers[name] = match["value"]
     if not headers:
         raise ConfigError(path, "holds no headers; write `Name: value`, one a line")

@@ -1,18 +1,16 @@
-"""A file of data, with errors that have lines."""
+"""A file of data: JSON where its name ends in .json, YAML everywhere else. Errors name the place and the line."""
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from livekit_auth_server.files import json_text, yaml_text
 from livekit_auth_server.files.errors import UNKNOWN_FIELD, ConfigError, Location, first_mistake, placed
 from livekit_auth_server.files.read import read_bytes
-from livekit_auth_server.files.yaml_fast import Unsure, find_line, parse_plain
-from livekit_auth_server.files.yaml_text import MOST_REPEATED, parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,11 +18,15 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 _FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
+_ENCODING = "utf-8-sig"  # a byte order mark may come first
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: its path, its bytes and its data. `secret` hides text in errors."""
+    """A parsed file: its path, its bytes and its data.
+
+    `secret` hides text in errors. A secret file is YAML whatever its name: the commands that change it edit YAML.
+    """
 
     path: Path
     content: bytes
@@ -41,13 +43,12 @@ class Document:
     def parse(cls, path: Path, content: bytes, *, secret: bool = False) -> Document:
         """Parses content that came from `path`. Raises ConfigError."""
         try:
-            text = content.decode("utf-8")
+            text = content.decode(_ENCODING)
         except UnicodeDecodeError:
             raise ConfigError(path, "isn't UTF-8 text") from None
-        with suppress(Unsure):
-            return cls(path, content, parse_plain(text, MOST_REPEATED), secret)
-        data = parse_yaml(path, text, secret=secret)
-        return cls(path, content, data, secret)
+        if _is_json(path, secret=secret):
+            return cls(path, content, json_text.parse_json(path, text), secret)
+        return cls(path, content, yaml_text.parse_yaml(path, text, secret=secret), secret)
 
     def error(self, location: Location, message: str) -> ConfigError:
         """An error at a place in the data."""
@@ -57,30 +58,34 @@ class Document:
         """The line of a place in the data, or of the nearest thing around it that has one."""
         if self.data is None:
             return None
-        if not hasattr(self.data, "lc"):
-            return find_line(self.content.decode(), location)
-        node, line = self.data, None
-        for part in location:
-            try:
-                position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
-                line, node = position[0] + 1, node[part]
-            except (AttributeError, KeyError, IndexError, TypeError):
-                break
-        return line
+        if _is_json(self.path, secret=self.secret):
+            return json_text.find_line(self.content.decode(_ENCODING), location)
+        return yaml_text.find_line(self.data, location)
 
-    def validated(self, model: type[M]) -> M:
-        """The data as this model. Raises ConfigError with the first mistake and the number of further ones."""
+    def validated(self, model: type[M], place: Location = ()) -> M:
+        """The data, or the part of it at a place, as this model.
+
+        Raises ConfigError with the first mistake and the number of further ones.
+        """
         if self.data is None:
             raise ConfigError(self.path, "is empty")
+        part = self.data
+        for step in place:
+            part = part[step]
         try:
-            return model.model_validate(self.data)
+            return model.model_validate(part)
         except ValidationError as error:
-            raise self.first_error(error) from None
+            raise self.first_error(error, place) from None
 
-    def first_error(self, error: ValidationError) -> ConfigError:
-        """A validation error as a ConfigError; the input stays out of it."""
-        kind, location, message = first_mistake(error)
+    def first_error(self, error: ValidationError, place: Location = ()) -> ConfigError:
+        """A validation error, of the part at a place, as a ConfigError; the input stays out of it."""
+        kind, within, message = first_mistake(error)
+        location = (*place, *within)
         line = self.line(location)
         if kind == UNKNOWN_FIELD and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
             location = location[:-1]  # the name may be a secret in the wrong place
         return ConfigError(self.path, placed(location, message), line)
+
+
+def _is_json(path: Path, *, secret: bool) -> bool:
+    return path.suffix == ".json" and not secret

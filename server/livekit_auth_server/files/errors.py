@@ -18,6 +18,10 @@ _LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
 UNKNOWN_FIELD = "extra_forbidden"
 """pydantic's name for a field that the model doesn't have."""
 
+MAX_DEPTH = 200
+"""How deep a document may nest: deeper than anything that is meant."""
+TOO_DEEP = "it nests too deeply"
+
 # pydantic's kinds of mistakes whose own words speak of Python.
 _WORDS = {
     UNKNOWN_FIELD: "there is no such field; check its spelling",
@@ -41,6 +45,12 @@ class ConfigError(Exception):
         self.where, self.line, self.message = printable(str(where)), line, printable(message)
         place = f"{self.where}:{line}" if line else self.where
         super().__init__(f"{place}: {self.message}")
+
+
+def duplicate_key(path: Path, first: int | None, again: int | None) -> ConfigError:
+    """The error for a key that a mapping has twice: the line of the first, where known, and of the second."""
+    also = f", in line {first} too" if first else ""
+    return ConfigError(path, f"duplicate key{also}; remove one", again)
 
 
 def placed(location: Location, message: str) -> str:

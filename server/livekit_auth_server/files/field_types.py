@@ -46,9 +46,10 @@ def patterned(pattern: str) -> WithJsonSchema:
 
 def matching(pattern: str, what: str) -> AfterValidator:
     """Checks a name's form."""
+    form = re.compile(pattern)
 
     def check(name: str) -> str:
-        if not re.fullmatch(pattern, name):
+        if not form.fullmatch(name):
             raise ValueError(f"isn't {what}, at most 63 characters, with a letter or digit at both ends")
         return name
 

@@ -12,15 +12,18 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.scanner import RoundTripScanner
 
-from livekit_auth_server.files.errors import ConfigError
-from livekit_auth_server.files.yaml_fast import is_too_deep
+from livekit_auth_server.files.errors import MAX_DEPTH, TOO_DEEP, ConfigError, duplicate_key
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from livekit_auth_server.files.errors import Location
 
 _QUOTED = re.compile(r"'[A-Za-z0-9+/=_-]{9,}'")  # a word that is long enough to be a part of a secret
 MOST_REPEATED = 1_000_000  # values that aliases may repeat: a few lines of them could make any number
@@ -28,16 +31,14 @@ MOST_REPEATED = 1_000_000  # values that aliases may repeat: a few lines of them
 
 def parse_yaml(path: Path, text: str, *, secret: bool) -> Any:  # noqa: ANN401 - YAML
     """The data, which remembers its lines. Raises ConfigError."""
-    if is_too_deep(text):
-        raise ConfigError(path, "isn't valid YAML for this service: it nests too deeply")
     try:
         with warnings.catch_warnings():  # a warning would print the text that it is about
             warnings.simplefilter("error", YAMLWarning)
-            data = YAML(typ="rt").load(StringIO(text))
+            data = _parser().load(StringIO(text))
     except DuplicateKeyError as error:
-        first = _first_line(text, error)
-        also = f", in line {first} too" if first else ""
-        raise ConfigError(path, f"duplicate key{also}; remove one", _line(error)) from None
+        raise duplicate_key(path, _first_line(text, error), _line(error)) from None
+    except MaxDepthExceededError:
+        raise ConfigError(path, f"isn't valid YAML for this service: {TOO_DEEP}") from None
     except MarkedYAMLError as error:
         problem = "" if secret else f" ({_QUOTED.sub('…', str(error.problem))})"
         message = f"isn't valid YAML{problem}; check the indentation, and put text with special characters in quotes"
@@ -50,6 +51,34 @@ def parse_yaml(path: Path, text: str, *, secret: bool) -> Any:  # noqa: ANN401 -
     if "*" in text and _repeats(data) > MOST_REPEATED:
         raise ConfigError(path, f"aliases repeat more than {MOST_REPEATED} values; write less by aliases")
     return data
+
+
+def find_line(data: Any, location: Location) -> int | None:  # noqa: ANN401 - YAML
+    """The line of a place in data of `parse_yaml`, or of the nearest place around it; None for the whole."""
+    node, line = data, None
+    for part in location:
+        try:
+            position = node.lc.item(part) if isinstance(part, int) else node.lc.key(part)
+            line, node = position[0] + 1, node[part]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+class _Scanner(RoundTripScanner):
+    """Stops at deep brackets while it looks ahead: its time grows with the square of their depth."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:  # noqa: ANN401, N803 - ruamel's
+        if self.flow_level >= MAX_DEPTH:
+            raise MaxDepthExceededError(None, None, TOO_DEEP, self.reader.get_mark())
+        super().fetch_flow_collection_start(TokenClass, to_push)
+
+
+def _parser() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.max_depth = MAX_DEPTH
+    yaml.Scanner = _Scanner
+    return yaml
 
 
 def _first_line(text: str, error: DuplicateKeyError) -> int | None:
@@ -66,7 +95,7 @@ def _first_line(text: str, error: DuplicateKeyError) -> int | None:
         return next((line for child in below if (line := look(child)) is not None), None)
 
     try:
-        return look(YAML(typ="rt").compose(StringIO(text)))
+        return look(_parser().compose(StringIO(text)))
     except Exception:  # noqa: BLE001 - such as of a mapping that holds itself; the duplicate's own line is known
         return None
 

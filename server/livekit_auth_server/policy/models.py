@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SkipValidation,
     StrictBool,
     StrictStr,
     WithJsonSchema,
@@ -218,4 +219,5 @@ class PolicyFile(Model):
 
     version: Version = Field(description="The form of the file: 1.")
     roles: dict[RoleName, Role] = Field(default_factory=dict, description="Sets of grants, by name.")
-    callers: list[CallerEntry] = Field(description="Every workload that may call, each once.")
+    # policy.policy_file validates callers one by one.
+    callers: list[SkipValidation[CallerEntry]] = Field(description="Every workload that may call, each once.")

@@ -1,10 +1,7 @@
-"""The policy file: YAML, checked by pydantic, compiled into core.policy. docs/policy.md describes it.
+"""The policy file: YAML or JSON, checked by pydantic, compiled into core.policy. docs/policy.md describes it.
 
 Guarantees: an unknown field, a duplicate key or caller, a role or project that doesn't exist, a power without its
 conditions and text that no request could hold are errors with a line; a file that loads is complete.
-
-A large file is compiled caller by caller while it is read, so that neither its data nor its models stand in memory as a
-whole, and equal parts of callers are one object. Whatever is wrong is found again, and reported, by the plain way.
 """
 
 from __future__ import annotations
@@ -13,23 +10,19 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import ValidationError
-
 from livekit_auth_server.config.limits import caller_limits
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, UNSCOPED_POWERS, Grants, needs
 from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT, AllowEntry, CallerPolicy, Matcher, Policy
 from livekit_auth_server.files.document import Document
-from livekit_auth_server.files.errors import ConfigError, Location
-from livekit_auth_server.files.read import read_bytes
-from livekit_auth_server.files.yaml_fast import Unsure, parse_plain
-from livekit_auth_server.files.yaml_text import MOST_REPEATED
 from livekit_auth_server.policy.models import Allow, CallerEntry, Matching, PolicyFile
 from livekit_auth_server.service.convert import grants_message
 from livekit_auth_server.service.validation import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from livekit_auth_server.files.errors import Location
 
 T = TypeVar("T", bound="Hashable")
 DEFAULT_PROJECTS = frozenset({"default"})
@@ -41,91 +34,53 @@ def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
 
     None, where they aren't known, takes any name; then `any` stands for those that the file names, or "default".
     """
-    return _load(path, read_bytes(path), projects)
+    return compile_policy(Document.read(path), projects)
 
 
 def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> list[Policy]:
     """Several policies to compare: where `projects` is None, `any` stands for those that any of them names."""
-    contents = [(path, read_bytes(path)) for path in paths]
+    files = [Document.read(path) for path in paths]
     if projects is None:
-        projects = frozenset().union(*(_named(path, content) for path, content in contents)) or DEFAULT_PROJECTS
-    return [_load(path, content, projects) for path, content in contents]
-
-
-def _load(path: Path, content: bytes, projects: frozenset[str] | None) -> Policy:
-    known = projects if projects is not None else (_named(path, content) or DEFAULT_PROJECTS)
-    policy = _compile_while_reading(path, content, known)
-    return policy or compile_policy(Document.parse(path, content), projects)
+        projects = frozenset().union(*map(_named_projects, files)) or DEFAULT_PROJECTS
+    return [compile_policy(file, projects) for file in files]
 
 
 def compile_policy(file: Document, projects: frozenset[str] | None) -> Policy:
     """Compiles a parsed policy. Raises ConfigError with a line."""
-    document = file.validated(PolicyFile)
-    roles = {name: _role(file, name, role) for name, role in document.roles.items()}
+    form = file.validated(PolicyFile)
+    roles = {name: _role(file, name, role) for name, role in form.roles.items()}
     if projects is None:
-        projects = _projects_of(document.callers) or DEFAULT_PROJECTS
-    compiler = _Compiler(file, projects)
+        projects = _named_projects(file) or DEFAULT_PROJECTS
+    compiler = _Compiler(file, projects, roles, {name: needs(grants).powers for name, grants in roles.items()})
     callers: dict[str, CallerPolicy] = {}
-    for index, caller in enumerate(document.callers):
-        place: Location = ("callers", index)
-        if caller.id in callers:
-            raise file.error((*place, "id"), f"{caller.id} stands twice; put its entries under one caller")
-        callers[caller.id] = compiler.caller(place, caller)
-        compiler.check_roles(place, caller, roles)
+    for place, entry in _callers(file):
+        if entry.id in callers:
+            raise file.error((*place, "id"), f"duplicate caller {entry.id}; put its entries under one caller")
+        caller = compiler.caller(place, entry)
+        callers[caller.id] = caller
     return Policy(_revision(file.content), roles, callers)
 
 
-def _compile_while_reading(path: Path, content: bytes, projects: frozenset[str]) -> Policy | None:
-    """The same policy as `compile_policy` makes of this content; None where that has something to say about it."""
-    compiler = _Compiler(Document(path, content, None), projects)
+def _callers(file: Document) -> Iterator[tuple[Location, CallerEntry]]:
+    """Each caller of a file that is a PolicyFile, and its place. Raises ConfigError.
 
-    def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
-        return compiler.caller((), CallerEntry.model_validate(item)) if name == "callers" else item
-
-    try:
-        data = parse_plain(content.decode(), MOST_REPEATED, take)
-        read = data.get("callers") if isinstance(data, dict) else None
-        if not isinstance(read, list) or not all(isinstance(caller, CallerPolicy) for caller in read):
-            return None
-        document = PolicyFile.model_validate({**data, "callers": []})
-        roles = {name: _role(compiler.file, name, role) for name, role in document.roles.items()}
-    except (Unsure, UnicodeDecodeError, ValidationError, ConfigError):
-        return None
-    # The roles may stand below the callers, so callers are held against them at the end.
-    asked = {(e.roles, e.powers, e.default_ttl) for caller in read for e in caller.entries}
-    if any(_role_problem(name, powers, ttl, roles) for names, powers, ttl in asked for name in names):
-        return None
-    callers = {caller.id: caller for caller in read}
-    return Policy(_revision(content), roles, callers) if len(callers) == len(read) else None
+    One at a time: the models of thousands would take more memory than all else.
+    """
+    for index in range(len(file.data["callers"])):
+        place: Location = ("callers", index)
+        yield place, file.validated(CallerEntry, place)
 
 
 def _revision(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _named(path: Path, content: bytes) -> frozenset[str]:
+def _named_projects(file: Document) -> frozenset[str]:
     """The projects that a policy names. Raises ConfigError."""
-    named: set[str] = set()
-
-    def take(name: str, item: Any) -> Any:  # noqa: ANN401 - YAML
-        if name == "callers":
-            named.update(_projects_of([CallerEntry.model_validate(item)]))
-            return {}
-        return item
-
-    try:
-        data = parse_plain(content.decode(), MOST_REPEATED, take)
-        if all(item == {} for item in data["callers"]):
-            return frozenset(named)
-    except (Unsure, UnicodeDecodeError, ValidationError, KeyError, TypeError):
-        pass  # to be read as a whole, below
-    return _projects_of(Document.parse(path, content).validated(PolicyFile).callers)
-
-
-def _projects_of(callers: Iterable[CallerEntry]) -> frozenset[str]:
+    file.validated(PolicyFile)
     lists = [
         projects
-        for caller in callers
+        for _, caller in _callers(file)
         for projects in (*(a.projects for a in caller.allow), caller.verify.webhooks, caller.verify.tokens)
     ]
     return frozenset(name for names in lists if names != "any" for name in names)
@@ -155,6 +110,8 @@ class _Compiler:
 
     file: Document
     projects: frozenset[str]
+    roles: Mapping[str, Grants]
+    role_powers: Mapping[str, frozenset[str]]
     pool: dict[Hashable, Any] = field(default_factory=dict)
 
     def one(self, value: T) -> T:
@@ -163,14 +120,16 @@ class _Compiler:
         return known
 
     def caller(self, place: Location, caller: CallerEntry) -> CallerPolicy:
-        """A caller's policy, but for what `check_roles` finds. Raises ConfigError."""
+        """A caller's policy. Raises ConfigError."""
         entries = tuple(self._entry((*place, "allow", number), allow) for number, allow in enumerate(caller.allow))
         names = {entry.name for entry in entries}
         if len(names) != len(entries):
             raise self.file.error((*place, "allow"), "two entries have one name; decisions couldn't tell them apart")
+        for number, allow in enumerate(caller.allow):
+            self._check_roles((*place, "allow", number), allow)
         verify = caller.verify
         return CallerPolicy(
-            caller.id,
+            _copied(caller.id),
             self.one(entries),
             self._projects((*place, "verify", "webhooks"), verify.webhooks),
             self._projects((*place, "verify", "tokens"), verify.tokens),
@@ -200,15 +159,20 @@ class _Compiler:
             raise self.file.error((*place, "ttl", "max"), "over 1h needs the power long_ttl")
         return self.one(entry)
 
-    def check_roles(self, place: Location, caller: CallerEntry, roles: Mapping[str, Grants]) -> None:
-        """Every role that an entry names exists and could be permitted by it. Raises ConfigError."""
-        for number, allow in enumerate(caller.allow):
-            powers = frozenset(allow.powers)
-            for index, name in enumerate(allow.roles):
-                if problem := _role_problem(name, powers, allow.ttl.default, roles):
-                    what, message = problem
-                    here: Location = ("roles", index) if what == "roles" else (what,)
-                    raise self.file.error((*place, "allow", number, *here), message)
+    def _check_roles(self, place: Location, allow: Allow) -> None:
+        """Every role that the entry names exists, and the entry could permit it. Raises ConfigError."""
+        powers = frozenset(allow.powers)
+        for index, name in enumerate(allow.roles):
+            here = (*place, "roles", index)
+            if name not in self.roles:
+                raise self.file.error(here, f'there is no role "{name}"; define it under roles')
+            if missing := self.role_powers[name] - powers:
+                names = ", ".join(sorted(missing))
+                raise self.file.error(here, f'role "{name}" needs powers that the entry doesn\'t list: {names}')
+            video = self.roles[name].video
+            if video and video.agent and allow.ttl.default > AGENT_TTL_LIMIT and "long_ttl" not in powers:
+                message = f'role "{name}" has agent: a ttl over 10m needs the power long_ttl'
+                raise self.file.error((*place, "ttl"), message)
 
     def _projects(self, place: Location, named: Literal["any"] | list[str]) -> frozenset[str]:
         if named == "any":
@@ -222,20 +186,11 @@ class _Compiler:
     def _matcher(self, rules: Literal["any"] | list[Matching]) -> Matcher:
         if rules == "any":
             return self.one(Matcher(any=True))
-        exact = self.one(frozenset(rule.exact for rule in rules if rule.exact is not None))
-        prefixes = self.one(tuple(rule.prefix for rule in rules if rule.prefix is not None))
+        exact = self.one(frozenset(_copied(rule.exact) for rule in rules if rule.exact is not None))
+        prefixes = self.one(tuple(_copied(rule.prefix) for rule in rules if rule.prefix is not None))
         return self.one(Matcher(exact=exact, prefixes=prefixes))
 
 
-def _role_problem(
-    name: str, powers: frozenset[str], default_ttl: int, roles: Mapping[str, Grants]
-) -> tuple[str, str] | None:
-    """The field at fault and why an entry couldn't permit this role."""
-    if name not in roles:
-        return "roles", f'there is no role "{name}"; define it under roles'
-    if missing := needs(roles[name]).powers - powers:
-        return "roles", f'role "{name}" needs powers that the entry doesn\'t list: {", ".join(sorted(missing))}'
-    video = roles[name].video
-    if video and video.agent and default_ttl > AGENT_TTL_LIMIT and "long_ttl" not in powers:
-        return "ttl", f'role "{name}" has agent: a ttl over 10m needs the power long_ttl'
-    return None
+def _copied(text: str) -> str:
+    """A copy, so that nothing of the policy lies among the data of the file, and the memory of that is given back."""
+    return text.encode().decode()

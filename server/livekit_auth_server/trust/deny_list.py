@@ -133,7 +133,7 @@ def load_deny_file(path: Path, callers: Container[str], authorities: Iterable[x5
             if key[0] not in issuers:
                 idle.append((("deny", index, "issuer"), _NO_ISSUER))
         if twice:
-            raise file.error(("deny", index), "stands twice; keep the one that is meant")
+            raise file.error(("deny", index), "duplicate entry; remove one")
     shown = [str(file.error(*one)) for one in idle[:_IDLE_SHOWN]]  # finding a line takes a reading of the file
     more = [f"{path}: {len(idle) - len(shown)} more entries match nothing"] if len(idle) > len(shown) else []
     return DenyList(workloads, certificates, idle=(*shown, *more))

@@ -97,7 +97,7 @@ def test_a_mistake_is_told_with_its_line(text, message):
 
 
 def test_a_limit_that_stands_twice_is_refused_at_its_second_place():
-    with pytest.raises(ConfigError, match=r"policy.yaml:7: callers.0.limits.2: this limit stands twice") as caught:
+    with pytest.raises(ConfigError, match=r"policy.yaml:7: callers.0.limits.2: duplicate limit") as caught:
         limits("""\
       - {rate: 5/s, methods: [IssueToken, VerifyToken]}
       - {rate: 5/s}

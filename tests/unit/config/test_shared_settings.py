@@ -122,7 +122,7 @@ def test_a_password_has_no_place_in_a_url(tmp_path, url):
         ("default_limits: [{rate: 20}]", 'default_limits.0.rate: should be a rate such as "20/s"'),
         ("default_limits: [{rate: 5/s, project: default}]", "default_limits.0.project: there is no such field"),
         ("unlisted_limits: [{rate: 5/s, methods: any}]", "unlisted_limits.0.methods: there is no such field"),
-        ("default_limits: [{rate: 5/s}, {rate: 5/s, methods: any}]", "default_limits: a limit stands twice"),
+        ("default_limits: [{rate: 5/s}, {rate: 5/s, methods: any}]", "default_limits: duplicate limit"),
         ("redis: {}", "redis.url: is required"),
         ("redis: {url: redis://localhost, timeout: 0}", "redis.timeout: should be at least 0.001"),
         ("redis: {url: redis://localhost, when_unavailable: allow}", "redis.when_unavailable: should be 'local' or"),

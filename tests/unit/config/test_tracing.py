@@ -79,7 +79,7 @@ def test_headers_are_lines_of_a_name_and_a_value(tmp_path: Path) -> None:
         ("a: MARKER\x07", "isn't a header"),
         ("a:", "isn't a header"),
         ("a: MARKER é", "isn't ASCII"),
-        ("a: MARKER\nA: MARKER", "headers:2: this header stands twice"),
+        ("a: MARKER\nA: MARKER", "headers:2: duplicate header"),
         ("Host: MARKER", "the exporter sets itself"),
         ("content-length: 5", "the exporter sets itself"),
     ],

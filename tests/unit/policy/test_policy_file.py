@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNSCOPED_POWERS, Grants, VideoGrants
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.policy.explain import expectations_path, run_expectations
 from livekit_auth_server.policy.models import seconds
-from livekit_auth_server.policy.policy_file import compile_policy, load_policy
+from livekit_auth_server.policy.policy_file import compile_policy, load_policies, load_policy
 from support.examples import examples
 from support.policies import ANY, JOIN
 
@@ -28,8 +31,20 @@ if TYPE_CHECKING:
 WEB = "spiffe://example.org/web"
 
 
-def load(text: str, projects: frozenset[str] | None = frozenset({"default", "other"})) -> Policy:
-    return compile_policy(Document.parse(Path("policy.yaml"), text.encode()), projects)
+CONFIGURED = frozenset({"default", "other"})
+
+
+def load(text: str, projects: frozenset[str] | None = CONFIGURED, name: str = "policy.yaml") -> Policy:
+    return compile_policy(Document.parse(Path(name), text.encode()), projects)
+
+
+def as_json(text: str) -> str:
+    """The YAML text as JSON; empty where it isn't YAML, or holds nothing."""
+    try:
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        return ""
+    return "" if data is None else json.dumps(data, indent=1)
 
 
 def entry(text: str) -> AllowEntry:
@@ -332,7 +347,7 @@ MISTAKES: dict[str, tuple[str, int | None, str]] = {
     "two callers with one id": (
         f"version: 1\ncallers:\n  - id: {WEB}\n    allow: []\n  - id: {WEB}\n",
         5,
-        f"callers.1.id: {WEB} stands twice; put its entries under one caller",
+        f"callers.1.id: duplicate caller {WEB}; put its entries under one caller",
     ),
     "an unknown field of a caller": (
         f"version: 1\ncallers:\n  - id: {WEB}\n    deny: []\n",
@@ -490,6 +505,24 @@ def test_a_mistake_is_one_line_that_says_where_it_is_and_what_is_wrong(text, lin
     assert "pydantic" not in shown
 
 
+# What JSON can't say, or what its reader refuses before the policy is looked at.
+YAML_ALONE = {"a field that isn't text", "half a character", "half a character in a role"}
+
+
+@pytest.mark.parametrize("name", [name for name in MISTAKES if name not in YAML_ALONE and as_json(MISTAKES[name][0])])
+def test_a_mistake_is_the_same_in_json(name):
+    """JSON is YAML too, so the same text goes to both readers."""
+    text, line, message = MISTAKES[name]
+    caught = []
+    for file in ("policy.json", "policy.yaml"):
+        with pytest.raises(ConfigError) as error:
+            load(as_json(text), name=file)
+        caught.append((error.value.line, error.value.message))
+    assert caught[0] == caught[1]
+    assert message in f"policy.json:{caught[0][0]}: {caught[0][1]}"
+    assert (caught[0][0] is None) == (line is None)
+
+
 @pytest.mark.parametrize("power", sorted(UNSCOPED_POWERS))
 @pytest.mark.parametrize("rooms", ["", "rooms: []", "rooms: [{prefix: a}]"])
 def test_a_power_that_livekit_doesnt_scope_to_a_room_needs_any_room(power, rooms):
@@ -612,32 +645,6 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-CONFIGURED = frozenset({"default", "other"})
-
-
-def test_what_is_compiled_while_it_is_read_is_what_is_compiled_from_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("livekit_auth_server.policy.policy_file.compile_policy", lambda *_: pytest.fail("as a whole"))
-    for text in (DESIGN, many(300), many(0, "# none\n").replace("callers:\n", "callers: []\n")):
-        assert load_policy(written(tmp_path, text), CONFIGURED) == load(text, CONFIGURED)
-        assert load_policy(written(tmp_path, text), None) == load(text, None)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        *("extra: 1\n", "callers: []\n", "roles: {}\n", "x: !y\n", "\tx", "  - id: dns:a\n", "---\n", "x: [\n"),
-        *("? [a]\n: b\n", "x: *none\n"),
-    ],
-)
-def test_a_mistake_anywhere_in_a_large_policy_is_reported_as_in_a_small_one(tmp_path, more):
-    text = many(50, more)
-    with pytest.raises(ConfigError) as expected:
-        load(text, CONFIGURED)
-    with pytest.raises(ConfigError) as caught:
-        load_policy(written(tmp_path, text), CONFIGURED)
-    assert (caught.value.line, caught.value.message) == (expected.value.line, expected.value.message)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
@@ -645,7 +652,7 @@ def test_a_mistake_anywhere_in_a_large_policy_is_reported_as_in_a_small_one(tmp_
             "s-40\n",
             "s-3\n",
             203,
-            "callers.40.id: spiffe://example.org/s-3 stands twice; put its entries under one caller",
+            "callers.40.id: duplicate caller spiffe://example.org/s-3; put its entries under one caller",
         ),
         (
             "r-5-}], identities: any, ttl: {default: 17m",
@@ -654,7 +661,7 @@ def test_a_mistake_anywhere_in_a_large_policy_is_reported_as_in_a_small_one(tmp_
             "callers.5.allow.0.ttl: the default",
         ),
         ("guest: {video", "gust: {video", 5, 'callers.0.allow.0.roles.0: there is no role "guest"'),
-        ("{rate: 17/s}", "{rate: 17/s}, {rate: 17/s}", 7, "callers.0.limits.1: this limit stands twice"),
+        ("{rate: 17/s}", "{rate: 17/s}, {rate: 17/s}", 7, "callers.0.limits.1: duplicate limit"),
         ("[default, other]", "[default, third]", 6, 'callers.0.verify.tokens.1: there is no project "third"'),
         ("room_join: true", "room_list: true", 5, 'callers.0.allow.0.roles.0: role "guest" needs powers'),
         ("roles: [guest]", "role: [guest]", 5, "callers.0.allow.0.role: there is no such field; check its spelling"),
@@ -680,15 +687,83 @@ def test_equal_parts_of_callers_are_one_object(tmp_path):
     assert len({id(entry) for caller in callers for entry in caller.entries}) == 7
 
 
-@given(st.lists(st.sampled_from(many(3).splitlines(keepends=True)), max_size=20).map("".join))
+# JSON
+
+
+plain_text = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C"], exclude_characters="\u2028\u2029"), max_size=4
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | plain_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
+    max_leaves=6,
+)
+rooms = st.just("any") | st.lists(
+    st.builds(lambda kind, text: {kind: text}, st.sampled_from(["exact", "prefix"]), plain_text.filter(bool)),
+    max_size=3,
+)
+entries = st.fixed_dictionaries(
+    {"projects": st.sampled_from(["any", ["default"], ["default", "other"]])},
+    optional={
+        "roles": st.lists(st.sampled_from(["guest", "admin"]), max_size=2),
+        "grants": st.sampled_from(["any", [], sorted(ORDINARY_GRANTS)[:2]]),
+        "powers": st.lists(st.sampled_from(["room_admin", "hidden"]), max_size=2),
+        "rooms": rooms,
+        "identities": rooms,
+        "ttl": st.fixed_dictionaries({}, optional={"default": st.just("5m"), "max": st.sampled_from(["1h", "2h"])}),
+        "": json_values,
+    },
+)
+callers = st.fixed_dictionaries(
+    {"id": st.sampled_from([WEB, f"{WEB}-2", "dns:a.example"])},
+    optional={
+        "allow": st.lists(entries, max_size=2),
+        "verify": st.fixed_dictionaries({}, optional={"webhooks": st.just("any"), "tokens": st.just(["other"])}),
+        "limits": st.just([{"rate": "5/s", "methods": ["GetCaller"]}]),
+    },
+)
+policies = st.fixed_dictionaries(
+    {"version": st.just(1), "callers": st.lists(callers, max_size=3)},
+    optional={"roles": st.just({"guest": {"video": {"room_join": True}}, "admin": {"video": {"room_admin": True}}})},
+)
+
+
+def outcome(text: str, name: str) -> object:
+    try:
+        return load(text, name=name)
+    except ConfigError as error:
+        return error.line, error.message
+
+
+@given(policies | json_values, st.sampled_from([None, 1]))
 @examples(200)
-def test_however_its_lines_are_mixed_both_ways_agree(tmp_path_factory, text):
-    path = written(tmp_path_factory.mktemp("mixed"), text)
+def test_json_text_means_the_same_to_both_readers(policy, indent):
+    text = json.dumps(policy, ensure_ascii=False, indent=indent)
+    assert outcome(text, "policy.json") == outcome(text, "policy.yaml")
 
-    def outcome(make: Callable[[], Policy]) -> object:
-        try:
-            return make()
-        except ConfigError as error:
-            return error.line, error.message
 
-    assert outcome(lambda: load_policy(path, CONFIGURED)) == outcome(lambda: load(text, CONFIGURED))
+def test_a_policy_written_as_json_is_the_same_policy(tmp_path):
+    path = tmp_path / "policy.json"
+    path.write_text(as_json(many(200)))
+    policy = load_policy(path, CONFIGURED)
+    same = load(many(200))
+    assert (policy.callers, policy.roles) == (same.callers, same.roles)
+
+
+def test_a_policy_as_json_can_be_compared_with_one_as_yaml(tmp_path):
+    (tmp_path / "old.yaml").write_text(DESIGN)
+    (tmp_path / "new.json").write_text(as_json(DESIGN))
+    old, new = load_policies([tmp_path / "old.yaml", tmp_path / "new.json"], None)
+    assert (old.callers, old.roles) == (new.callers, new.roles)
+
+
+def test_expectations_beside_a_json_policy_are_json(tmp_path):
+    policy = tmp_path / "policy.json"
+    policy.write_text(as_json(DESIGN))
+    assert expectations_path(policy) == tmp_path / "policy.test.json"
+    request = {"role": "guest", "room": "consult-1", "identity": "user-1", "ttl": "5m"}
+    expectation = {"name": "a guest", "caller": "spiffe://example.org/ns/web/sa/consult-api", "request": request}
+    form = {"version": 1, "expect": [{**expectation, "outcome": "permit"}, {**expectation, "outcome": "deny"}]}
+    expectations_path(policy).write_text(json.dumps(form))
+    results = run_expectations(load_policy(policy, CONFIGURED), expectations_path(policy))
+    assert [bool(result.problem) for result in results] == [False, True]

@@ -108,7 +108,7 @@ def test_an_entry_that_could_never_match_is_an_error(tmp_path: Path, entry: str,
 )
 def test_what_stands_twice_is_an_error(tmp_path: Path, first: str, second: str) -> None:
     error = mistake(tmp_path, first, second)
-    assert (error.line, error.message) == (4, "deny.1: stands twice; keep the one that is meant")
+    assert (error.line, error.message) == (4, "deny.1: duplicate entry; remove one")
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -148,3 +148,12 @@ def test_of_many_entries_that_match_nothing_some_are_shown_and_all_counted(tmp_p
 def test_a_typo_in_many_digits_is_an_error_at_once(tmp_path: Path) -> None:
     """A pattern with several ways to match them once took a month for this one."""
     assert mistake(tmp_path, f'{{serial: "{"a" * 64}g", issuer: "CN=example.org CA"}}').line == 3
+
+
+def test_a_deny_list_can_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "deny.json"
+    path.write_text('{"version": 1, "deny": [{"id": "spiffe://example.org/web", "expires": "2027-01-01T00:00:00Z"}]}')
+    assert load_deny_file(path, CALLERS, ()).workloads == {"spiffe://example.org/web": 1798761600}
+    path.write_text('{"version": 1, "deny": [\n{"serial": 4711,\n"issuer": "CN=x"}]}')
+    with pytest.raises(ConfigError, match=r"deny\.json:2: deny\.0\.serial: should be text"):
+        load_deny_file(path, CALLERS, ())
