@@ -220,4 +220,6 @@ class PolicyFile(Model):
     version: Version = Field(description="The form of the file: 1.")
     roles: dict[RoleName, Role] = Field(default_factory=dict, description="Sets of grants, by name.")
     # policy.policy_file validates callers one by one.
-    callers: list[SkipValidation[CallerEntry]] = Field(description="Every workload that may call, each once.")
+    callers: list[SkipValidation[CallerEntry]] = Field(
+        strict=True, description="Every workload that may call, each once."
+    )
