@@ -165,7 +165,7 @@ async def _eventually_false(ask) -> bool:
     return False
 
 
-async def test_a_redis_without_memory_is_as_good_as_away(link: RedisLink, database: Redis) -> None:
+async def test_redis_out_of_memory_counts_as_unavailable(link: RedisLink, database: Redis) -> None:
     database.config_set("maxmemory", 1)
     try:
         with pytest.raises(StoreUnavailable):
@@ -197,7 +197,7 @@ async def test_a_cancelled_call_disturbs_no_other(link: RedisLink) -> None:
     assert await link.run("ECHO", "still") == b"still"
 
 
-async def test_nothing_is_asked_of_a_redis_that_is_away() -> None:
+async def test_unavailable_redis_is_asked_nothing() -> None:
     seen: list[bool] = []
     link = RedisLink(new_client(f"redis://127.0.0.1:{free_port()}", None, TlsFiles()), "t:", 0.05, seen.append)
     await link.open()
