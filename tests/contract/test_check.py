@@ -45,7 +45,7 @@ def run(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *options: str) 
     return command_line.run(monkeypatch, "check", "--config", deployment.directory / "server.yaml", *options)
 
 
-def test_what_is_fine_has_no_warnings(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_deployment_has_no_warnings(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert warnings(deployment) == []
     assert run(deployment, monkeypatch, "--strict") == 0
 
@@ -72,7 +72,7 @@ def test_warnings_are_shown_and_exit_with_1_when_it_is_strict(
         ("spiffe", "spiffe", "workload_api: {socket: unix:///none}"),
     ],
 )
-def test_an_extra_that_isnt_installed_is_an_error(
+def test_missing_extra_is_an_error(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, extra: str, module: str, setting: str
 ) -> None:
     add(deployment, setting)
@@ -84,7 +84,7 @@ def test_an_extra_that_isnt_installed_is_an_error(
 
 
 @pytest.mark.parametrize("place", ["policy.yaml", "policy.yaml/trail", "a-device"])
-def test_an_audit_folder_that_cant_be_one_is_an_error(deployment: Deployment, place: str) -> None:
+def test_audit_path_that_cannot_be_a_folder_is_an_error(deployment: Deployment, place: str) -> None:
     (deployment.directory / "a-device").symlink_to("/dev/null")
     add(deployment, f"audit: {{path: {place}}}")
     assert "the audit trail can't be kept here" in mistake(deployment)
@@ -92,7 +92,7 @@ def test_an_audit_folder_that_cant_be_one_is_an_error(deployment: Deployment, pl
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_an_audit_folder_that_cant_be_written_is_an_error(deployment: Deployment, what: str) -> None:
+def test_unwritable_audit_folder_is_an_error(deployment: Deployment, what: str) -> None:
     trail = deployment.directory / "trail"
     trail.mkdir()
     (trail / "audit.0.jsonl").touch()
@@ -101,7 +101,7 @@ def test_an_audit_folder_that_cant_be_written_is_an_error(deployment: Deployment
     assert "can't be written" in mistake(deployment)
 
 
-def test_an_audit_folder_that_may_not_be_written_is_an_error(
+def test_audit_folder_without_write_permission_is_an_error(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(deployment, "audit: {path: trail}")
@@ -109,7 +109,7 @@ def test_an_audit_folder_that_may_not_be_written_is_an_error(
     assert mistake(deployment).endswith(f"{deployment.directory} can't be written")
 
 
-def test_an_audit_file_that_isnt_one_is_an_error(deployment: Deployment) -> None:
+def test_audit_file_that_is_not_a_file_is_an_error(deployment: Deployment) -> None:
     (deployment.directory / "trail").mkdir()
     os.mkfifo(deployment.directory / "trail" / "audit.0.jsonl")
     add(deployment, "audit: {path: trail}")
@@ -123,7 +123,7 @@ def test_nothing_is_left_behind(deployment: Deployment) -> None:
     assert sorted(deployment.directory.rglob("*")) == before
 
 
-def test_an_address_that_is_taken_is_a_warning(deployment: Deployment) -> None:
+def test_address_in_use_is_a_warning(deployment: Deployment) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -139,9 +139,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def test_a_redis_that_is_away_is_a_warning_and_one_that_refuses_an_error(
-    deployment: Deployment, redis: RedisServer
-) -> None:
+def test_unavailable_redis_is_a_warning_and_a_refusing_one_an_error(deployment: Deployment, redis: RedisServer) -> None:
     deployment.private("password", "right-password\n")
     add(deployment, f"redis: {{url: redis://127.0.0.1:{redis.port}, password_file: password}}")
     assert warnings(deployment) == []

@@ -133,7 +133,7 @@ async def test_a_connection_that_sends_nothing_is_closed_after_two_seconds(port:
     assert 1.5 < time.monotonic() - began < 4
 
 
-async def test_one_that_sends_a_byte_now_and_then_gets_no_more_time(port: int) -> None:
+async def test_slow_client_gets_no_more_time(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
     closed = asyncio.create_task(reader.read())
@@ -159,7 +159,7 @@ async def test_silent_connections_keep_no_probe_out(port: int) -> None:
         await let_go(*(writer for _, writer in silent))
 
 
-async def test_answers_that_arent_taken_keep_no_probe_out(port: int) -> None:
+async def test_unread_answers_keep_no_probe_out(port: int) -> None:
     """Every place is held, again and again, by somebody who asks for a large page and doesn't read it."""
     slow = []
     try:
@@ -175,7 +175,7 @@ async def test_answers_that_arent_taken_keep_no_probe_out(port: int) -> None:
         await let_go(*(writer for _, writer in slow))
 
 
-async def test_an_answer_that_isnt_taken_is_dropped_after_two_seconds(port: int) -> None:
+async def test_unread_answer_is_dropped_after_two_seconds(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /large HTTP/1.1\r\n\r\n")
     await asyncio.sleep(2.5)
@@ -187,13 +187,13 @@ async def test_an_answer_that_isnt_taken_is_dropped_after_two_seconds(port: int)
     await let_go(writer)
 
 
-async def test_a_page_that_fails_is_said_to_and_leaves_the_others(port: int) -> None:
+async def test_failed_page_is_reported_and_leaves_the_others(port: int) -> None:
     with capture_logs() as lines:
         assert await status(port, b"GET /broken HTTP/1.1\r\n\r\n") == 500
     assert [line["event"] for line in lines] == ["page failed"]
     assert await status(port, b"GET /livez HTTP/1.1\r\n\r\n") == 200
 
 
-async def test_an_address_that_is_taken_is_a_mistake_in_the_settings(port: int) -> None:
+async def test_address_in_use_is_a_configuration_error(port: int) -> None:
     with pytest.raises(ConfigError, match=rf"^metrics: can't listen on 127\.0\.0\.1:{port}: "):
         await ProbeListener({}).start(f"127.0.0.1:{port}")

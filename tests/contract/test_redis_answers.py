@@ -99,7 +99,7 @@ async def test_an_odd_answer_counts_as_none_and_concerns_its_caller_alone(answer
 
 
 @pytest.mark.parametrize("answer", USELESS_REDIS)
-async def test_a_redis_that_is_of_no_use_is_as_good_as_away(answer: str) -> None:
+async def test_unusable_redis_counts_as_unavailable(answer: str) -> None:
     async with fake_redis(EVALSHA=USELESS_REDIS[answer]) as redis, linked(redis.port, 1.0) as (link, seen):
         with pytest.raises(StoreUnavailable):
             await RedisLimits(link, None).take(WEB, CHARGES)
@@ -121,7 +121,7 @@ async def test_an_odd_answer_is_no_acknowledgement(answer: bytes) -> None:
         assert seen == [True]
 
 
-async def test_a_redis_that_answers_writes_oddly_is_not_there() -> None:
+async def test_redis_with_odd_answers_to_writes_is_unavailable() -> None:
     async with fake_redis(SET=b"$-1\r\n") as redis, linked(redis.port) as (link, seen):
         assert (link.up, seen) == (False, [False])
         redis.answers.clear()

@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, NoScriptError
 
 from livekit_auth_server.core.limits import Charge, Limit
 from livekit_auth_server.process.clock import SystemClock
-from livekit_auth_server.service.ports import StoreUnavailable
+from livekit_auth_server.service.ports import Clock, StoreUnavailable
 from livekit_auth_server.stores.acknowledgements_in_redis import RedisAckStore
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
 from livekit_auth_server.stores.limits_in_redis import SCRIPT, RedisLimits
@@ -56,7 +56,7 @@ async def link(redis: RedisServer, database: Redis) -> AsyncIterator[RedisLink]:
     await link.close()
 
 
-class Ticking:
+class Ticking(Clock):
     """A clock in microseconds, which both stores go by."""
 
     def __init__(self, database: Redis) -> None:
@@ -71,7 +71,8 @@ class Ticking:
     def now(self) -> float:
         return self.microseconds / 1_000_000
 
-    monotonic = now
+    def monotonic(self) -> float:
+        return self.now()
 
 
 @given(
@@ -164,7 +165,7 @@ async def _eventually_false(ask) -> bool:
     return False
 
 
-async def test_a_redis_without_memory_is_as_good_as_away(link: RedisLink, database: Redis) -> None:
+async def test_redis_out_of_memory_counts_as_unavailable(link: RedisLink, database: Redis) -> None:
     database.config_set("maxmemory", 1)
     try:
         with pytest.raises(StoreUnavailable):
@@ -196,7 +197,7 @@ async def test_a_cancelled_call_disturbs_no_other(link: RedisLink) -> None:
     assert await link.run("ECHO", "still") == b"still"
 
 
-async def test_nothing_is_asked_of_a_redis_that_is_away() -> None:
+async def test_unavailable_redis_is_asked_nothing() -> None:
     seen: list[bool] = []
     link = RedisLink(new_client(f"redis://127.0.0.1:{free_port()}", None, TlsFiles()), "t:", 0.05, seen.append)
     await link.open()

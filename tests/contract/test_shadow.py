@@ -96,7 +96,7 @@ def test_a_candidate_that_cant_be_used_doesnt_stop_the_start_and_is_reported(ser
 
 
 @pytest.mark.slow  # in the fast suite: unit/reload/test_reloader.py
-def test_one_that_goes_bad_keeps_the_last_good_one(server: Deployment) -> None:
+def test_broken_candidate_keeps_the_last_good_one(server: Deployment) -> None:
     path = server.directory / "candidate.yaml"
     path.write_text(STRICTER)
     server.start()

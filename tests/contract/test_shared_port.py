@@ -30,7 +30,7 @@ def test_port_0_becomes_one_port_that_every_worker_can_have() -> None:
         held.close()
 
 
-def test_whoever_holds_it_gets_no_connection() -> None:
+def test_port_holder_gets_no_connection() -> None:
     held = hold("127.0.0.1:0")
     port = int(held.address.rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError):
@@ -62,7 +62,7 @@ def test_a_port_that_another_supervisor_holds_is_refused_too() -> None:
     hold(held.address).close()
 
 
-def test_workers_that_are_just_going_are_waited_for() -> None:
+def test_stopping_workers_are_waited_for() -> None:
     other = listener(0)
     leaving = threading.Timer(0.3, other.close)
     leaving.start()

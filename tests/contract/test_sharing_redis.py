@@ -197,7 +197,7 @@ class Load:
 
 @pytest.mark.parametrize(("when_unavailable", "meanwhile"), [("local", "OK"), ("refuse", "LIMITS_UNAVAILABLE")])
 @pytest.mark.parametrize("fault", ["paused", "killed"])
-def test_a_redis_that_goes_under_load_holds_nobody_up_and_is_found_again(
+def test_redis_lost_under_load_delays_no_call_and_is_found_again(
     deploy: Callable[..., Deployment], redis: RedisServer, when_unavailable: str, meanwhile: str, fault: str
 ) -> None:
     metrics = free_port()

@@ -215,7 +215,7 @@ def logged(deployment: Deployment, text: str, seconds: float = 20) -> dict[str, 
     raise AssertionError(deployment.log[-2000:])
 
 
-def test_a_collector_that_is_away_is_reported_once_until_it_is_back(deployment: Deployment) -> None:
+def test_unavailable_collector_is_reported_once(deployment: Deployment) -> None:
     port, metrics = free_port(), free_port()
     web = start(deployment, f"http://127.0.0.1:{port}/v1/traces", f"metrics: 127.0.0.1:{metrics}")
     started = time.monotonic()

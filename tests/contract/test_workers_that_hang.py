@@ -73,7 +73,7 @@ def test_a_spinning_worker_is_killed_counted_and_replaced(fleet: Fleet, tmp_path
     replaced(fleet, worker)
 
 
-def test_a_worker_that_stops_while_it_starts_keeps_the_others_from_nothing(fleet: Fleet, tmp_path: Path) -> None:
+def test_worker_that_stops_during_startup_does_not_block_the_others(fleet: Fleet, tmp_path: Path) -> None:
     code = at_import(tmp_path / "code", "grpc", "os.kill(os.getpid(), signal.SIGSTOP)", command="worker")
     fleet.deployment.start(code)
     within(STARTED, fleet.probes.ready, "readiness")
@@ -95,7 +95,7 @@ def test_a_worker_that_is_busy_for_long_isnt_taken_for_one_that_hangs(fleet: Fle
     assert {worker.pid for worker in fleet.workers()} == before
 
 
-def test_workers_arent_ended_for_the_time_in_which_the_supervisor_itself_was_stopped(fleet: Fleet) -> None:
+def test_workers_survive_a_pause_of_the_supervisor(fleet: Fleet) -> None:
     fleet.start()
     before = {worker.pid for worker in fleet.workers()}
     fleet.supervisor.suspend()

@@ -228,7 +228,7 @@ def test_a_bundle_that_holds_a_leaf_is_refused_and_the_last_good_stays(world: Wo
 
 
 @pytest.mark.parametrize("what", ["garbage", "nothing"])
-def test_what_the_agent_sends_amiss_changes_nothing_and_the_next_right_one_counts(world: World, what: str) -> None:
+def test_bad_update_from_the_agent_changes_nothing_and_the_next_good_one_counts(world: World, what: str) -> None:
     world.send(other_org=world.other)
     world.start()
     before = world.serial()

@@ -151,7 +151,7 @@ def test_a_network_rule_never_has_an_empty_list_of_peers(rendered: Rendered) -> 
     assert all(peer for peers in rules for peer in peers)
 
 
-def test_the_server_calls_nobody_but_redis_and_the_collector_and_looks_up_names_only_for_them() -> None:
+def test_egress_is_limited_to_redis_the_collector_and_dns() -> None:
     assert Rendered.variant("default").one("NetworkPolicy")["spec"]["egress"] == []
     redis = Rendered.variant("redis").one("NetworkPolicy")["spec"]["egress"]
     assert [[port["port"] for port in rule["ports"]] for rule in redis] == [[53, 53], [6379]]
@@ -183,7 +183,7 @@ def test_spires_socket_is_mounted_and_no_key_is() -> None:
     assert rendered.settings["workload_api"] == {"socket": "unix:///spiffe-workload-api/spire-agent.sock"}
 
 
-def test_a_change_of_the_settings_restarts_the_pods_and_one_of_policy_or_deny_list_does_not() -> None:
+def test_settings_restart_the_pods_and_a_policy_or_deny_list_does_not() -> None:
     def checksum(**values: object) -> str:
         metadata = Rendered.variant("default", **values).workload["spec"]["template"]["metadata"]
         return metadata["annotations"]["checksum/settings"]

@@ -65,7 +65,7 @@ async def test_tokens_that_were_issued_together_are_as_good(callers, room):
             assert (join.room.name, join.participant.identity) == (room, identity)
 
 
-async def test_whoever_asks_for_another_room_ends_in_the_room_of_the_token(callers, room):
+async def test_asking_for_another_room_ends_in_the_room_of_the_token(callers, room):
     token = await callers.web.issue_token(room=room, identity="user-1", role="guest")
     async with signalling(token, room="consult-somewhere-else") as signals:
         assert (await signals.receive("join")).join.room.name == room

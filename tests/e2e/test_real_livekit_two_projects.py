@@ -110,7 +110,7 @@ class _Elsewhere:
         return "<a token of another project>"
 
 
-async def test_who_is_of_two_projects_has_to_name_one(projects, room):
+async def test_caller_of_two_projects_must_name_one(projects, room):
     with pytest.raises(InvalidRequest) as refused:
         await projects.both.issue_token(role="guest", room=room, identity="user-1")
     assert refused.value.reason == "PROJECT_REQUIRED"

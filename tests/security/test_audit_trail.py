@@ -243,7 +243,7 @@ def test_a_hung_disk_stops_issuance_within_the_patience(
     assert audited.verify().returncode == 0
 
 
-def test_a_server_whose_disk_hangs_ends_all_the_same(
+def test_server_with_a_hung_disk_still_stops(
     deployment: Deployment, tmp_path: Path, hanging: Callable[[bool], None]
 ) -> None:
     audited = Audited(deployment, tmp_path / "audit", patience=0.5)
@@ -359,9 +359,7 @@ def test_a_second_server_on_the_same_folder_is_refused(audited: Audited) -> None
         ("audit: {path: /proc/audit}", "the audit trail can't be kept here: "),
     ],
 )
-def test_an_audit_trail_that_cant_be_is_a_readable_mistake(
-    deployment: Deployment, settings: str, expected: str
-) -> None:
+def test_unusable_audit_settings_are_a_readable_error(deployment: Deployment, settings: str, expected: str) -> None:
     deployment.write(settings)
     done = serve(deployment)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
@@ -369,7 +367,7 @@ def test_an_audit_trail_that_cant_be_is_a_readable_mistake(
 
 
 @pytest.mark.slow  # in the fast suite: unit/audit/test_chained_file.py
-def test_killed_and_started_again_it_goes_on_with_the_chain(audited: Audited) -> None:
+def test_chain_continues_after_a_kill_and_restart(audited: Audited) -> None:
     deployment = audited.deployment
     first = audited.web.IssueToken(ask()).token
     assert deployment.process is not None

@@ -264,7 +264,7 @@ print(seen["old"], seen["new"], sorted(file.name for file in folder.iterdir()))
 
 
 @pytest.mark.slow  # in the fast suite: unit/files/test_private_file.py
-def test_whoever_is_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_killed_command_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     private(tmp_path, STATES)
     done = subprocess.run(
         [sys.executable, "-c", KILLING, tmp_path],

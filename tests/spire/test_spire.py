@@ -126,7 +126,7 @@ def shown_root(world: World) -> x509.Certificate:
     )
 
 
-def test_certificates_and_cas_are_renewed_under_load_while_the_agent_crashes_and_no_call_is_lost(world: World) -> None:
+def test_renewals_under_load_and_an_agent_crash_lose_no_call(world: World) -> None:
     servers: dict[int, bytes | None] = {}
     began = time.monotonic()
 

@@ -27,7 +27,7 @@ class FakeClock(Clock):
     """Stands still until a test moves it; `step` seconds pass on the stopwatch after each look at it."""
 
     time: float = NOW + 0.75
-    stopwatch: float = 1000.0
+    stopwatch: float = 100.0
     step: float = 0.0
 
     def now(self) -> float:

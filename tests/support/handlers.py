@@ -12,7 +12,7 @@ from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.method import Undecoded
 from livekit_auth_server.service.state import State
 from livekit_auth_server.service.turns import Turns
-from support.fakes import IDENTIFIED, NOW, AuditTrail, AuditWatch, CallLog, FakeClock, FakeIdentifier  # noqa: F401
+from support.fakes import IDENTIFIED, NOW, AuditTrail, FakeClock, FakeIdentifier
 from support.policies import EVERYTHING, policy_of
 
 if TYPE_CHECKING:

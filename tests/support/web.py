@@ -11,7 +11,9 @@ import httpx
 
 from livekit_auth import IssuedToken, VerifiedWebhook
 from livekit_auth._messages.status import to_error
+from livekit_auth.fastapi import Issuer
 from livekit_auth.v1.grants_pb2 import Grants
+from livekit_auth.webhooks import Verifier
 from support.fake_auth_server import TOKEN, refusal
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def error(code: str, reason: str = "", message: str = "an internal reason", **de
 
 
 @dataclass
-class FakeClient:
+class FakeClient(Issuer, Verifier):
     """Raises `failure` when there is one, else answers well. Every webhook is genuine."""
 
     failure: Exception | None = None

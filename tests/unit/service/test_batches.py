@@ -26,6 +26,7 @@ from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.decoding import decoded
 from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.limits import RateLimits
+from livekit_auth_server.service.ports import AckStore, LimitStore
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -79,7 +80,7 @@ class SlowTrail(AuditTrail):
 
 
 @dataclass
-class SlowStore:
+class SlowStore(LimitStore):
     """Counts what is charged, once its gate is open."""
 
     gate: Gate | None = None
@@ -93,7 +94,7 @@ class SlowStore:
 
 
 @dataclass
-class SlowAcks:
+class SlowAcks(AckStore):
     """Knows no acknowledgement, once its gate is open."""
 
     gate: Gate | None = None

@@ -5,33 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 
 import pytest
 
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service import turns as turns_module
 from livekit_auth_server.service.turns import OPEN, PLACES, SLICE, Turns
-
-
-@dataclass
-class Stopwatch:
-    """Stands still until something takes time."""
-
-    time: float = 100.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
+from support.fakes import FakeClock
 
 
 class Pieces:
     """Pieces of work that are begun in the order of their turns, and end when the test says so."""
 
     def __init__(self) -> None:
-        self.turns = Turns(Stopwatch())
+        self.turns = Turns(FakeClock())
         self.begun: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._ends: dict[str, asyncio.Event] = {}
@@ -149,11 +136,11 @@ async def test_a_piece_of_work_that_fails_ends_its_turn(pieces: Pieces):
 
 
 async def test_pieces_of_work_go_on_slice_by_slice():
-    clock = Stopwatch()
+    clock = FakeClock()
     turns, done = Turns(clock), []
 
     def work(item: str) -> None:
-        clock.time += SLICE / 2
+        clock.stopwatch += SLICE / 2
         done.append(item)
 
     await asyncio.gather(turns.each(["a1", "a2", "a3", "a4", "a5"], work), turns.each(["b1", "b2", "b3"], work))
@@ -161,16 +148,16 @@ async def test_pieces_of_work_go_on_slice_by_slice():
 
 
 async def test_everything_else_gets_as_much_time_as_a_slice_took():
-    clock, order = Stopwatch(), []
+    clock, order = FakeClock(), []
     turns, going = Turns(clock), True
 
     def work(item: str) -> None:
-        clock.time += SLICE
+        clock.stopwatch += SLICE
         order.append(item)
 
     async def others() -> None:
         while going:
-            clock.time += SLICE / 4
+            clock.stopwatch += SLICE / 4
             order.append(".")
             await asyncio.sleep(0)
 
@@ -183,17 +170,17 @@ async def test_everything_else_gets_as_much_time_as_a_slice_took():
 
 
 async def test_a_slice_is_followed_by_the_next_when_there_is_nothing_else_to_do():
-    clock, rounds = Stopwatch(), 0
+    clock, rounds = FakeClock(), 0
     turns, going = Turns(clock), True
 
     def work(_item: int) -> None:
-        clock.time += 10 * SLICE
+        clock.stopwatch += 10 * SLICE
 
     async def counting() -> None:
         nonlocal rounds
         while going:
             rounds += 1
-            clock.time += 0.000_001
+            clock.stopwatch += 0.000_001
             await asyncio.sleep(0)
 
     idle = asyncio.create_task(counting())
@@ -204,7 +191,7 @@ async def test_a_slice_is_followed_by_the_next_when_there_is_nothing_else_to_do(
 
 
 async def test_work_that_fails_lets_go_of_the_worker():
-    turns = Turns(Stopwatch())
+    turns = Turns(FakeClock())
     with pytest.raises(ZeroDivisionError):
         await turns.each([1, 0], lambda item: 1 // item)
     done: list[int] = []

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from livekit_auth_server.service.ports import StoreUnavailable
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
+from support.fakes import NOW, FakeClock
 
 A, B = "spiffe://example.org/a", "spiffe://example.org/b"
 BODY, OTHER_BODY = b"\1" * 32, b"\2" * 32
 
 
-@dataclass
-class FakeClock:
-    time: float = 1_800_000_000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(NOW)
 
 
 @pytest.fixture
