@@ -80,8 +80,9 @@ class Sink:
         assert verdict.problems == []
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of this kind that are in the file."""
-        return [line for line in map(json.loads, self.path.read_text().splitlines()) if line["kind"] == kind]
+        """The lines of this kind that are in the file; the last one may be half written."""
+        written, _, _ = self.path.read_text().rpartition("\n")
+        return [line for line in map(json.loads, written.splitlines()) if line["kind"] == kind]
 
     def decisions(self) -> list[str]:
         return [line["decision_id"] for line in self.lines("decision")]
