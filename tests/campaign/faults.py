@@ -32,7 +32,8 @@ import pytest
 
 from campaign.reload import replace
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.audit import verify as audit_tools
+from livekit_auth_server.audit.query import Wanted, search
+from livekit_auth_server.audit.verify import verify_files
 from support.deployment import POLICY, Deployment
 from support.mounts import small_disk
 from support.ports import free_port
@@ -261,10 +262,10 @@ class Campaign:
                 thread.join(20)
 
     def check(self) -> None:
-        verdict = audit_tools.verify([self.trail])
+        verdict = verify_files([self.trail])
         self.wrong += [f"{problem.file}:{problem.line}: {problem.what}" for problem in verdict.problems]
         withheld, recorded = set(), {}
-        for fields in audit_tools.query([self.trail], audit_tools.Wanted()):
+        for fields in search([self.trail], Wanted()):
             if fields["kind"] == "withheld":
                 withheld.add(fields["decision_id"])
             elif fields["kind"] == "decision" and fields["token_sha256"]:

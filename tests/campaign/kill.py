@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.audit import verify as audit_tools
+from livekit_auth_server.audit.query import Wanted, search
+from livekit_auth_server.audit.verify import verify_files
 from livekit_auth_server.core.chain import Head
 from support.deployment import Deployment
 
@@ -86,10 +87,10 @@ class Campaign:
 
     def check(self) -> list[str]:
         """What is wrong; nothing should be."""
-        verdict = audit_tools.verify([self.folder], self.heads)
+        verdict = verify_files([self.folder], self.heads)
         wrong = [f"{problem.file}:{problem.line}: {problem.what}" for problem in verdict.problems]
         recorded, withheld, by_hash = set(), set(), {}
-        for fields in audit_tools.query([self.folder], audit_tools.Wanted()):
+        for fields in search([self.folder], Wanted()):
             if fields["kind"] == "withheld":
                 withheld.add(fields["decision_id"])
             elif fields["kind"] == "decision" and fields["token_sha256"]:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livekit_auth import AuthClient, AuthError
-from livekit_auth_server.audit import verify as audit_tools
+from livekit_auth_server.audit.query import Wanted, search
+from livekit_auth_server.audit.verify import verify_files
 from livekit_auth_server.core.chain import Head
 from support.deployment import Deployment
 from support.ports import free_port
@@ -148,9 +149,9 @@ class Campaign:
         """Holds every token against the files; returns how many chains there are."""
         folder = self.server.directory / "audit"
         lines = [line for line in self.server.log.splitlines() if '"event":"audit head"' in line]
-        verdict = audit_tools.verify([folder], [Head.parse(json.loads(line)["head"]) for line in lines])
+        verdict = verify_files([folder], [Head.parse(json.loads(line)["head"]) for line in lines])
         self.figures.wrong += [f"{one.file}:{one.line}: {one.what}" for one in verdict.problems]
-        recorded = {fields.get("token_sha256") for fields in audit_tools.query([folder], audit_tools.Wanted())}
+        recorded = {fields.get("token_sha256") for fields in search([folder], Wanted())}
         without = {hashlib.sha256(token.encode()).hexdigest() for token in self.figures.tokens} - recorded
         self.figures.wrong += [f"a token without a record: sha256 {digest}" for digest in without]
         return len(verdict.chains)

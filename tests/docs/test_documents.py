@@ -77,7 +77,7 @@ def metrics_of_a_server(directory: Path) -> dict[str, set[str]]:
     server.write(
         f"metrics: 127.0.0.1:{port}\nmetrics_callers: 1\nunlisted_limits: [{{rate: 1/d}}]\n"
         f"redis: {{url: 'redis://{nowhere}/0'}}\ntracing: {{endpoint: 'http://{nowhere}/v1/traces'}}\n"
-        "shadow_policy: policy.yaml\n"
+        f"audit: {{otlp: {{endpoint: 'http://{nowhere}/v1/logs'}}}}\nshadow_policy: policy.yaml\n"
     )
     server.start()
     try:

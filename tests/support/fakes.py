@@ -90,7 +90,6 @@ class AuditTrail(AuditSink):
 class AuditWatch(AuditObserver):
     """Remembers what it hears of the audit trail."""
 
-    ups: list[bool] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     lost: int = 0
     shared: int = 0
@@ -98,10 +97,6 @@ class AuditWatch(AuditObserver):
     refused: list[AuditRecord] = field(default_factory=list)
     withdrawn: list[tuple[str, str]] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-
-    def up(self, *, up: bool) -> None:
-        if not self.ups or self.ups[-1] is not up:
-            self.ups.append(up)
 
     def head(self, sequence: int) -> None:
         self.heads.append(sequence)

@@ -1,6 +1,9 @@
-"""A record of the audit trail, as a permit leaves it."""
+"""A record of the audit trail, as a permit leaves it, and lines of any members."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 from livekit_auth_server.core.audit import AuditRecord
 
@@ -24,3 +27,13 @@ RECORD = AuditRecord(
     policy_revision="a" * 16,
     trace_id="",
 )
+
+
+@dataclass(frozen=True)
+class Line:
+    """A decision of any members."""
+
+    fields: dict[str, Any]
+
+    def members(self) -> dict[str, Any]:
+        return {"kind": "decision", **self.fields}

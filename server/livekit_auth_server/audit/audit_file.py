@@ -1,15 +1,15 @@
-"""The audit trail in a chained file: on the disk before a token leaves.
+"""The audit trail in a chained file: a line is on the disk before its token leaves.
 
 Guarantees:
-- `record` returns only after its lines were written and synced; calls that come together share one sync;
-- when the disk fails, or takes longer than `patience`, `record` raises AUDIT_UNAVAILABLE; the next call tries again,
-  and without a call `tick` does, so that the sink recovers by itself;
-- a line whose call gave up before it was handed to the disk isn't written; one that was written nevertheless is
-  followed by a *withheld* line that names its decision: its token didn't leave;
-- notes (denials) are chained in order and not waited for, bounded in memory, and dropped with a count, which goes into
-  the trail too, when the disk doesn't follow.
+- `record` returns only after its lines were written and synced; concurrent calls share one sync;
+- if the disk fails, or takes longer than `patience`, `record` raises AUDIT_UNAVAILABLE; the next call tries again, and
+  without a call `tick` does, so that the sink recovers by itself;
+- a line whose call gave up before the line was handed to the disk isn't written; if it was written nevertheless, a
+  *withheld* line follows that names its decision: its token didn't leave;
+- notes (denials) are chained in order and not waited for. Their memory is bounded; if the disk is too slow they are
+  dropped, and the trail says how many.
 
-The file is touched by one thread, so that a disk that hangs doesn't stop anything else.
+One thread touches the file, so that a disk that hangs stops nothing else.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from livekit_auth_server.audit.chained_file import ChainedFile, SinkError, reason
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.audit.chained_file import ChainedFile, reason
+from livekit_auth_server.audit.sink import SinkError, unavailable
+from livekit_auth_server.core.audit import Dropped, Withheld
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from livekit_auth_server.core.audit import AuditRecord
+    from livekit_auth_server.core.audit import AuditLine, AuditRecord
     from livekit_auth_server.core.chain import Head
     from livekit_auth_server.service.ports import AuditObserver, Clock
 
-MAX_NOTES = 2_000  # lines that wait for the disk without anybody waiting for them
+MAX_NOTES = 2_000  # notes in memory
 HEAD_SECONDS, HEAD_LINES = 10.0, 1_000  # how often the head goes to the log
-_GAP = 0.002  # seconds from one sync to the next: under load calls share one, and a call by itself waits for nothing
-_NOTE_DELAY = 0.1  # seconds that a note waits for others to share a sync with
+_GAP = 0.002  # seconds between syncs: under load calls share one, and a single call doesn't wait
+_NOTE_DELAY = 0.1  # seconds that a note waits for others, to share a sync
 _log = structlog.get_logger("livekit_auth_server")
 
 
 @dataclass(slots=True, eq=False)
-class _Lines:
-    """Lines to be written together and who waits for them: nobody, for notes. `issues` are decisions with tokens.
+class _Entry:
+    """Lines that are written together. `done` is what their call waits for; notes have none.
 
-    Those that are `kept` are tried again when the disk fails, since a missing "withheld" line says that a token left.
+    `issues` are the decisions with tokens. Lines that are `kept` are written again after a failure, since a missing
+    "withheld" line says that a token left.
     """
 
-    members: list[str]
+    lines: Sequence[AuditLine]
     done: asyncio.Future[None] | None = None
     issues: tuple[str, ...] = ()
     kept: bool = False
@@ -57,31 +59,31 @@ class _Lines:
 
 
 class AuditFile:
-    """The sink for asyncio. `patience` is how long a decision waits for the disk, in seconds."""
+    """audit.sink.Sink on a ChainedFile. `patience` is how long a decision waits for the disk, in seconds."""
 
     def __init__(self, file: ChainedFile, clock: Clock, observer: AuditObserver, patience: float) -> None:
         self._file, self._clock, self._observer, self._patience = file, clock, observer, patience
-        self._pending: list[_Lines] = []
-        self._writing: list[_Lines] | None = None
+        self._pending: list[_Entry] = []
+        self._writing: list[_Entry] | None = None
         self._scheduled = False
         self._notes = self._dropped = 0
-        self._failure = ""  # why nothing can be written; empty while all is well
+        self._failure = ""  # why nothing can be written; empty if all is well
         self._stuck = False  # whether the batch being written takes longer than the patience
-        self._oldest = 0.0  # when the first of the pending lines came
+        self._oldest = 0.0  # when the first pending entry was added
         self._submitted_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._note_timer: asyncio.TimerHandle | None = None
         self._exported, self._exported_at = 0, 0.0
         self._loop: asyncio.AbstractEventLoop
         self._opened = False
-        self._queue: SimpleQueue[list[str] | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[AuditLine] | None] = SimpleQueue()
 
     async def open(self) -> None:
-        """Opens the file and begins a segment. Raises SinkError, within the patience."""
+        """Opens the file and begins a segment. Raises SinkError, after `patience` at the latest."""
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._write, name="audit", daemon=True).start()
-        self._submit([_Lines([], opened)])
+        self._submit([_Entry((), opened)])
         try:
             await opened
         except SinkError:
@@ -90,50 +92,49 @@ class AuditFile:
         self._opened = True
         self._export()
 
+    def stopped(self) -> bool:
+        """Whether the disk is known to hang."""
+        return self._stuck
+
     async def record(self, records: Sequence[AuditRecord]) -> None:
-        """Returns when a line for each is on the disk. Raises AUDIT_UNAVAILABLE."""
+        """Returns when a line per record is on the disk. Raises AUDIT_UNAVAILABLE."""
         if self._stuck:
-            raise _unavailable()
-        lines = _Lines(
-            [f'"kind":"decision",{record.to_json()[1:-1]}' for record in records],
-            self._loop.create_future(),
-            tuple(record.decision_id for record in records if record.token_sha256),
-        )
-        self._add(lines)
+            raise unavailable()
+        done: asyncio.Future[None] = self._loop.create_future()
+        issues = tuple(record.decision_id for record in records if record.token_sha256)
+        self._add(_Entry(records, done, issues))
         self._schedule()
-        assert lines.done is not None  # noqa: S101 - set above
         try:
-            await lines.done
+            await done
         except SinkError:
-            raise _unavailable() from None
+            raise unavailable() from None
         except asyncio.CancelledError:
-            written = lines.done.done() and not lines.done.cancelled() and lines.done.exception() is None
-            if written:  # and the call ended before it heard of it
-                self.withhold(lines.issues, "the call had ended")
+            written = done.done() and not done.cancelled() and done.exception() is None
+            if written:  # and the call ended before it was told
+                self.withhold(issues, "the call had ended")
             raise
 
-    def note(self, members: str) -> None:
+    def note(self, line: AuditLine) -> None:
         """Adds a line that nobody waits for."""
         if self._notes >= MAX_NOTES:
             self._drop(1)
             return
         self._notes += 1
-        self._add(_Lines([members]))
+        self._add(_Entry((line,)))
         if self._note_timer is None and self._writing is None:
             self._note_timer = self._loop.call_later(_NOTE_DELAY, self._schedule)
 
     def withhold(self, decisions: Sequence[str], why: str) -> None:
-        """Says in the trail that the tokens of these decisions didn't leave."""
+        """Adds a line per decision: its token didn't leave."""
         if decisions:
-            end = f'"time":{int(self._clock.now())},"why":"{why}"'
-            lines = [f'"kind":"withheld","decision_id":"{decision}",{end}' for decision in decisions]
-            self._add(_Lines(lines, kept=True))
+            now = int(self._clock.now())
+            self._add(_Entry([Withheld(decision, now, why) for decision in decisions], kept=True))
             self._schedule()
 
     def tick(self) -> None:
-        """To be called about every second: exports the head when it is due, and asks whether the file can be written.
+        """Exports the head when it is due, and checks whether the file can be written.
 
-        So readiness doesn't wait for a call to fail, and a failure is over without one.
+        So readiness reports a failure, and its end, without a call.
         """
         if self._writing is None and (self._failure or not self._pending):
             self._submit(self._take())
@@ -141,36 +142,34 @@ class AuditFile:
             self._export()
 
     def ready(self) -> list[str]:
-        """Why nothing can be issued now; empty when it can."""
+        """Why nothing can be issued now; empty if it can."""
         return [f"the audit trail can't be written: {self._failure} ({self._file.path})"] if self._failure else []
 
     async def close(self) -> None:
-        """Writes what is pending, exports the head and lets go of the file; takes the patience at most."""
+        """Writes what is pending, exports the head and closes the file. Takes `patience` at most."""
         with contextlib.suppress(SinkError, TimeoutError):
             async with asyncio.timeout(self._patience):
                 while self._pending or self._writing is not None:
                     await self._flushed()
-        if lost := sum(len(lines.members) for lines in self._pending if lines.kept):
-            _log.error(
-                "tokens that didn't leave couldn't be recorded as withheld", path=str(self._file.path), count=lost
-            )
+        if lost := sum(len(entry.lines) for entry in self._pending if entry.kept):
+            _log.error("withheld tokens couldn't be recorded as withheld", path=str(self._file.path), count=lost)
         self._export()
         self._queue.put(None)
 
     async def _flushed(self) -> None:
-        """Returns when all that is pending now is on the disk. Raises SinkError."""
+        """Returns when everything that is pending now is on the disk. Raises SinkError."""
         done: asyncio.Future[None] = self._loop.create_future()
-        self._add(_Lines([], done))
+        self._add(_Entry((), done))
         self._schedule()
         await done
 
-    def _add(self, lines: _Lines) -> None:
+    def _add(self, entry: _Entry) -> None:
         if not self._pending:
             self._oldest = self._loop.time()
-        self._pending.append(lines)
+        self._pending.append(entry)
 
     def _schedule(self) -> None:
-        """Hands over what is pending, together with what else this turn of the loop or the gap brings."""
+        """Submits what is pending, with what else comes in this turn of the loop or before the gap ends."""
         if self._writing is not None or self._scheduled:
             return
         self._scheduled = True
@@ -185,11 +184,11 @@ class AuditFile:
         if self._writing is None and (batch := self._take()):
             self._submit(batch)
 
-    def _take(self) -> list[_Lines]:
+    def _take(self) -> list[_Entry]:
         batch, self._pending, self._notes = self._pending, [], 0
-        return [lines for lines in batch if not lines.given_up()]
+        return [entry for entry in batch if not entry.given_up()]
 
-    def _submit(self, batch: list[_Lines]) -> None:
+    def _submit(self, batch: list[_Entry]) -> None:
         if self._note_timer is not None:
             self._note_timer.cancel()
             self._note_timer = None
@@ -198,22 +197,22 @@ class AuditFile:
         waits = self._patience - (now - self._oldest if self._oldest else 0.0)
         self._timer = self._loop.call_later(max(0.0, waits), self._expire)
         self._oldest = 0.0
-        self._queue.put([members for lines in batch for members in lines.members])
+        self._queue.put([line for entry in batch for line in entry.lines])
 
     def _write(self) -> None:
         """The thread: writes batch after batch."""
-        while (members := self._queue.get()) is not None:
+        while (lines := self._queue.get()) is not None:
             error: BaseException | None = None
             try:
-                self._file.append(members)
-            except BaseException as caught:  # noqa: BLE001 - whatever it is, nobody may wait in vain
+                self._file.append(lines)
+            except BaseException as caught:  # noqa: BLE001 - no call may wait forever, whatever it is
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 self._loop.call_soon_threadsafe(self._written, error)
         self._file.close()
 
     def _written(self, error: BaseException | None) -> None:
-        """A batch came to its end."""
+        """A batch was written, or failed."""
         batch, self._writing, self._stuck = self._writing or [], None, False
         if self._timer is not None:
             self._timer.cancel()
@@ -221,55 +220,53 @@ class AuditFile:
             self._succeeded(batch)
         else:
             self._failed(batch, reason(error))
-        if any(error is None or not lines.kept for lines in self._pending):  # after a failure those wait for a tick
+        if any(error is None or not entry.kept for entry in self._pending):  # kept ones wait for a tick after a failure
             self._schedule()
 
-    def _succeeded(self, batch: list[_Lines]) -> None:
+    def _succeeded(self, batch: list[_Entry]) -> None:
         if self._failure:
-            _log.warning("the audit trail goes on", path=str(self._file.path), after=self._failure)
+            _log.warning("the audit trail can be written again", path=str(self._file.path), after=self._failure)
             self._failure = ""
-        self._observer.up(up=True)
-        for lines in batch:
-            if lines.done is None:
+        for entry in batch:
+            if entry.done is None:
                 continue
-            if lines.done.done():
-                self.withhold(lines.issues, "the call had ended")
+            if entry.done.done():
+                self.withhold(entry.issues, "the call had ended")
             else:
-                lines.done.set_result(None)
+                entry.done.set_result(None)
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            self._add(_Lines([f'"kind":"dropped","denials":{dropped},"time":{int(self._clock.now())}']))
+            self._add(_Entry((Dropped(dropped, int(self._clock.now())),)))
         if self._head.sequence - self._exported >= HEAD_LINES:
             self._export()
 
-    def _failed(self, batch: list[_Lines], why: str) -> None:
+    def _failed(self, batch: list[_Entry], why: str) -> None:
         self._fail(why)
-        self._pending[:0] = [lines for lines in batch if lines.kept]
-        for lines in batch:
-            if lines.kept:
+        self._pending[:0] = [entry for entry in batch if entry.kept]
+        for entry in batch:
+            if entry.kept:
                 continue
-            if lines.done is None:
-                self._drop(len(lines.members))
-            elif not lines.done.done():
-                lines.done.set_exception(SinkError(why))
+            if entry.done is None:
+                self._drop(len(entry.lines))
+            elif not entry.done.done():
+                entry.done.set_exception(SinkError(why))
 
     def _expire(self) -> None:
-        """The disk hasn't answered in time: who waits is told so, and who comes meanwhile doesn't wait."""
+        """The disk hasn't answered in time: the calls that wait fail, and those that come meanwhile fail at once."""
         if self._writing is None:
             return
         self._stuck = True
         why = f"the disk hasn't answered for {self._patience:g} s"
         self._fail(why)
-        for lines in (*self._writing, *self._pending):
-            if lines.done is not None and not lines.done.done():
-                lines.done.set_exception(SinkError(why))
-        self._pending = [lines for lines in self._pending if not lines.given_up()]
+        for entry in (*self._writing, *self._pending):
+            if entry.done is not None and not entry.done.done():
+                entry.done.set_exception(SinkError(why))
+        self._pending = [entry for entry in self._pending if not entry.given_up()]
 
     def _fail(self, why: str) -> None:
         if why != self._failure and self._opened:
             _log.error("the audit trail can't be written: nothing is issued", path=str(self._file.path), why=why)
         self._failure = why
-        self._observer.up(up=False)
 
     def _drop(self, count: int) -> None:
         self._dropped += count
@@ -282,13 +279,9 @@ class AuditFile:
         return head
 
     def _export(self) -> None:
-        """Tells the log and the metrics how far the chain has come, if it has moved since they were told."""
+        """Writes the chain's head to the log and the metrics, if it has changed."""
         head = self._head
         if head.sequence != self._exported:
             _log.info("audit head", path=str(self._file.path), head=str(head))
             self._observer.head(head.sequence)
             self._exported, self._exported_at = head.sequence, self._clock.monotonic()
-
-
-def _unavailable() -> Refusal:
-    return Refusal(Reason.AUDIT_UNAVAILABLE, "the decision can't be recorded, so nothing is issued")

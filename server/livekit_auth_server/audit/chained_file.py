@@ -1,13 +1,13 @@
-"""The audit trail's file: lines of a chain, appended and synced all of them or none. For one thread.
+"""The audit trail's file: lines of a chain, of which all or none are appended and synced. For use by one thread.
 
 Guarantees:
-- `append` returns after fdatasync, or raises and leaves the file as it was: a short write or a failed sync is cut back
-  to the last line that was synced, and the chain goes on with a segment line that says why;
-- one writer a file (flock);
-- a file that was renamed (rotation) is left alone, and the chain goes on in a new one;
-- a file that was removed, cut short or written by somebody else fails the lines at hand before the chain goes on; what
-  somebody else wrote is set aside under another name, not lost;
-- a half line, as a crash leaves it, is cut off at start.
+- `append` returns after fdatasync, or raises and leaves the file as it was: after a short write or a failed sync the
+  file is truncated to the last synced line, and the chain continues with a segment line that says why;
+- a file has one writer (flock);
+- a file that was renamed (rotation) isn't touched, and the chain continues in a new one;
+- a file that was removed, truncated or written by another process fails the lines at hand before the chain continues;
+  what the other process wrote is kept under another name;
+- an incomplete last line, as a crash leaves it, is removed at start.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from livekit_auth_server.audit.sink import SinkError
 from livekit_auth_server.core.chain import MAX_LINE, Head, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from livekit_auth_server.core.audit import AuditLine
     from livekit_auth_server.service.ports import Clock
-
-
-class SinkError(Exception):
-    """The file can't be written now; the message says why."""
 
 
 @dataclass(slots=True)
 class ChainedFile:
-    """The file at `path`. `head` is that of the last synced line; `write` and `sync` are the system's."""
+    """The file at `path`. `head` is that of the last synced line; `write` and `sync` are the operating system's."""
 
     path: Path
     clock: Clock
@@ -45,30 +43,30 @@ class ChainedFile:
     _descriptor: int | None = None
     _inode: tuple[int, int] | None = None  # of the file that was written last, open or not
     _end: int = 0  # where its last synced line ends
-    _cut: bool = False  # whether a failed write may have left something behind that
-    _segment: str = "started"  # why the next line to be written is a segment's
+    _cut: bool = False  # whether a failed write may have left something after that
+    _segment: str = "started"  # why the next line is a segment line; empty if it isn't
 
     def open(self) -> Head:
-        """Begins a segment, in the file that is there or in a new one. Raises SinkError and OSError."""
+        """Begins a segment, in an existing or a new file. Raises SinkError and OSError."""
         return self.append(())
 
-    def append(self, members: Sequence[str]) -> Head:
-        """Writes a line for each and syncs them; with none, finds out whether it still could.
+    def append(self, lines: Sequence[AuditLine]) -> Head:
+        """Writes the lines and syncs them. Without lines it finds out whether it could.
 
         Raises SinkError, and OSError as the system gives it.
         """
         try:
             descriptor = self._current()
             assert self.head is not None  # noqa: S101 - opening sets it
-            head, lines = self.head, []
+            head, written = self.head, []
             if self._segment:
-                line, head = head.segment(self._segment, int(self.clock.now()))
-                lines.append(line)
-            for line_members in members:
-                line, head = head.append(line_members)
-                lines.append(line)
-            if lines:
-                self._write(descriptor, b"".join(lines))
+                data, head = head.segment(self._segment, int(self.clock.now()))
+                written.append(data)
+            for line in lines:
+                data, head = head.append(line.members())
+                written.append(data)
+            if written:
+                self._write(descriptor, b"".join(written))
             else:
                 _writable(descriptor)
         except BaseException as error:
@@ -78,14 +76,14 @@ class ChainedFile:
         return head
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
 
     def _current(self) -> int:
-        """The open file, if it is still the one at the path and as it was left; otherwise the one there now."""
+        """The open file, if it is still the one at the path and unchanged; otherwise the one at the path."""
         if self._descriptor is not None:
             status = os.fstat(self._descriptor)
             if status.st_nlink == 0:
@@ -103,7 +101,7 @@ class ChainedFile:
         self._segment = why
 
     def _set_aside(self, what: str) -> None:
-        """Renames a file that isn't as it was left, and raises SinkError."""
+        """Renames a file that another process changed, and raises SinkError."""
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(self.clock.now())}-{secrets.token_hex(3)}")
         self.path.rename(aside)
         self._lost(f"the file before {what}, and is kept as {aside.name}")
@@ -125,7 +123,7 @@ class ChainedFile:
         return descriptor
 
     def _adopt(self, descriptor: int, status: os.stat_result) -> None:
-        """Takes up the chain where this file ends, which must be where it was left."""
+        """Continues the chain where this file ends, which must be where it was left."""
         inode, size = (status.st_dev, status.st_ino), status.st_size
         if self._cut and inode == self._inode and size > self._end:  # what a write left that failed
             os.ftruncate(descriptor, self._end)
@@ -141,7 +139,7 @@ class ChainedFile:
         self._inode, self._end, self._cut = inode, size, False
 
     def _adopt_other(self, descriptor: int, size: int) -> int:
-        """Goes on in a file that isn't the one before: an empty one, or a copy that ends where the chain does."""
+        """Continues in another file than before: an empty one, or a copy that ends where the chain does."""
         try:
             found, size = _last(descriptor, size)
         except SinkError:
@@ -163,7 +161,7 @@ class ChainedFile:
         self._cut = False
 
     def _failed(self, error: BaseException) -> None:
-        """Removes what a failed write may have left; where even that fails, it is tried again before the next write."""
+        """Removes what a failed write may have left. If that fails too, it is repeated before the next write."""
         if self._cut and self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._end)
@@ -174,7 +172,7 @@ class ChainedFile:
 
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-"""What the system's errors about a disk without room are called."""
+"""What the operating system's errors about a disk without room are called."""
 
 
 def reason(error: BaseException) -> str:
@@ -185,7 +183,7 @@ def reason(error: BaseException) -> str:
 
 
 def _writable(descriptor: int) -> None:
-    """Raises SinkError where the file's disk takes nothing any more, as after an error of its file system."""
+    """Raises SinkError if the file's disk takes no more writes, as after an error of its file system."""
     if os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         raise SinkError("the disk has become read-only")
 
@@ -211,7 +209,7 @@ def _locked(descriptor: int, path: Path) -> os.stat_result:
 
 
 def _last(descriptor: int, size: int) -> tuple[Head | None, int]:
-    """The head that the file ends with and where; a half line, as a crash leaves it, is cut off. Raises SinkError."""
+    """The head that the file ends with, and where; an incomplete last line is removed. Raises SinkError."""
     start = max(0, size - MAX_LINE)
     tail = os.pread(descriptor, MAX_LINE, start)
     whole = tail.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""What Prometheus is told of decisions about tokens and of their audit trail."""
+"""Prometheus metrics of decisions about tokens and of the audit trail."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ _WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)  # seconds
 
 
 class AuditMetrics:
-    """What was decided, how long that waited for the trail, how far its chain has come, and what has no line."""
+    """Decisions, how long they wait for the trail, the number of its last head, and the denials without a line."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._up = Gauge("livekit_auth_audit_up", "Whether the audit trail can be written.", registry=registry)
         self._sequence = Gauge(
             "livekit_auth_audit_sequence",
             "The number of the line last exported as the chain's head.",
@@ -48,14 +47,6 @@ class AuditMetrics:
             ("method", "outcome", "reason"),
             registry,
         )
-        self._is_up = True
-        self._up.set(1)
-
-    def up(self, *, up: bool) -> None:
-        """Whether the trail can be written."""
-        if up is not self._is_up:
-            self._is_up = up
-            self._up.set(int(up))
 
     def head(self, sequence: int) -> None:
         """A head went to the log."""
@@ -66,15 +57,15 @@ class AuditMetrics:
         self._dropped.inc(count)
 
     def coalesced(self, count: int) -> None:
-        """Denials were counted in a line that they share."""
+        """Denials were counted in a shared line."""
         self._coalesced.inc(count)
 
     def waited(self, seconds: float) -> None:
-        """A call's permits were recorded, or couldn't be."""
+        """A call's permits waited this long, until they were recorded or failed."""
         self._wait.add(seconds)
 
     def decided(self, record: AuditRecord) -> None:
-        """A denial, or a permit that is recorded."""
+        """A denial, or a recorded permit."""
         outcome = ("dry_run" if record.dry_run else "issued") if record.permitted else "denied"
         self._decisions.add((record.method, outcome, record.reason))
 
@@ -84,14 +75,34 @@ class AuditMetrics:
             self._decisions.add((record.method, "unrecorded", Reason.AUDIT_UNAVAILABLE))
 
     def withheld(self, records: Sequence[AuditRecord], why: str) -> None:
-        """Permits that were counted as issued, and whose tokens didn't leave."""
+        """Permits that are counted as issued, whose tokens didn't leave."""
         reason = why if why in Reason.__members__ else ""
         for record in records:
             self._decisions.add((record.method, "withheld", reason))
 
-    def show_waiting(self, count: Callable[[], int]) -> None:
-        """Shows what `count` returns as the number of decisions that aren't recorded yet."""
-        gauge = Gauge(
-            "livekit_auth_audit_waiting", "Decisions that wait until they are recorded.", registry=self._registry
-        )
-        gauge.set_function(count)
+    def show(self, waiting: Callable[[], int], ready: Callable[[], list[str]]) -> None:
+        """Shows how many decisions aren't recorded yet, and whether `ready` has no reason against issuing tokens."""
+        text = "Decisions that wait until they are recorded."
+        Gauge("livekit_auth_audit_waiting", text, registry=self._registry).set_function(waiting)
+        text = "Whether the audit trail can be written."
+        Gauge("livekit_auth_audit_up", text, registry=self._registry).set_function(lambda: not ready())
+
+
+class CopyMetrics:
+    """What became of the lines for a collector, and how many wait."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        text = "Audit records for the collector, by what became of them."
+        self._records = Counts("livekit_auth_audit_otlp_records", text, ("outcome",), registry)
+        for outcome in ("exported", "failed", "dropped"):
+            self.count(outcome, 0)
+
+    def count(self, outcome: str, count: int) -> None:
+        """Lines were exported, refused by the collector (failed), or dropped from the queue."""
+        self._records.add((outcome,), count)
+
+    def show_waiting(self, waiting: Callable[[], int]) -> None:
+        """Shows how many lines wait for the collector."""
+        text = "Audit records that wait for the collector."
+        Gauge("livekit_auth_audit_otlp_waiting", text, registry=self._registry).set_function(waiting)

@@ -1,27 +1,24 @@
-"""Checks audit files and searches them: are their chains whole, what was decided. For people and programs, offline."""
+"""Verifies audit files offline: whether their chains are complete and unaltered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from livekit_auth_server.audit.reading import Damaged, Finding, lines, live, verified
-from livekit_auth_server.core.chain import Checked, Head, Problem, check, read
-from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.audit.reading import Damaged, Finding, in_order, lines, live
+from livekit_auth_server.core.chain import Checked, Head, Problem, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-_MOST = 100  # findings that a file gets, however much is wrong with it
-_SEARCHED = 1_000  # lines in which a file must have one of the trail
-_Exported = dict[tuple[str, int], set[str]]  # hashes that were exported, by chain and number
+_MOST = 100  # findings per file, however much is wrong with it
+_Exported = dict[tuple[str, int], set[str]]  # exported hashes, by chain and number
 
 
 @dataclass(slots=True)
 class Chain:
-    """A chain as it was found: its files in order, how many lines, the number of the first one, and its head."""
+    """A chain as it was found: its files in order, the number of its lines, the first one's number, and its head."""
 
     chain: str
     files: list[str] = field(default_factory=list)
@@ -32,32 +29,19 @@ class Chain:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a check came to. `notes` are remarks that are no problem."""
+    """The result of a verification. `notes` are remarks, not problems."""
 
     chains: list[Chain] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
 
 
-def trail_files(paths: Iterable[Path]) -> list[Path]:
-    """The files meant: a folder stands for its audit files, rotated ones too. Raises ConfigError."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-        elif files := sorted(path.glob("audit.*.jsonl*")):
-            found += files
-        else:
-            raise ConfigError(path, "holds no audit files (audit.0.jsonl and the like)")
-    return list({path.resolve(): path for path in found}.values())
-
-
-def verify(paths: Iterable[Path], heads: Sequence[Head] = ()) -> Verdict:
-    """Checks the chains in these files, given in any order, up to heads that were exported. Raises ConfigError."""
+def verify_files(paths: Iterable[Path], heads: Sequence[Head] = ()) -> Verdict:
+    """Verifies the chains in these files, given in any order, up to exported heads. Raises ConfigError."""
     verdict, exported = Verdict(), _Exported()
     for head in heads:
         exported.setdefault((head.chain, head.sequence), set()).add(head.digest)
-    files = _in_order(trail_files(paths), verdict)
+    files = in_order(paths, verdict.problems.append, verdict.notes.append)
     following = [*(first.head.chain for _, first in files[1:]), ""]
     chain: Chain | None = None
     for (path, first), next_chain in zip(files, following, strict=False):
@@ -75,31 +59,9 @@ def verify(paths: Iterable[Path], heads: Sequence[Head] = ()) -> Verdict:
     return verdict
 
 
-def _in_order(paths: list[Path], verdict: Verdict) -> list[tuple[Path, Checked]]:
-    """The files by chain and sequence, each with its first line that can be read."""
-    firsts = []
-    for path in paths:
-        first, empty = None, True
-        try:
-            for line, _ in islice(lines(path), _SEARCHED):
-                empty = False
-                if (first := read(line)) is not None:
-                    break
-        except Damaged as damaged:
-            verdict.problems.append(Finding(str(path), damaged.line, damaged.what))
-            continue
-        if first is not None:
-            firsts.append((path, first))
-        elif empty:
-            verdict.notes.append(Finding(str(path), 0, "is empty"))
-        else:
-            verdict.problems.append(Finding(str(path), 1, "isn't an audit file"))
-    return sorted(firsts, key=lambda pair: (pair[1].head.chain, pair[1].head.sequence, str(pair[0])))
-
-
 @dataclass(slots=True)
 class _File:
-    """A file that is held against its chain. `written` is whether a server may be writing it."""
+    """A file that is compared with its chain. `written` is whether a server may be writing it."""
 
     path: Path
     chain: Chain
@@ -140,7 +102,7 @@ class _File:
             self._problem(Problem(line.line, what))
 
     def _half_line(self, number: int, half: bytes, *, written: bool) -> None:
-        """At the end of a file that may be written it is a remark, as far as it is the chain's next line."""
+        """At the end of a file that may be written it is a note, if it begins the chain's next line."""
         start = self.chain.head.next_start if self.chain.head is not None else b""
         if written and start and (start.startswith(half) or half.startswith(start)):
             note = "the last line has no end: it is being written, or was when the server crashed"
@@ -149,7 +111,7 @@ class _File:
             self._problem(Problem(number, "has no end: something was cut off or added after the last whole line"))
 
     def _problem(self, problem: Problem) -> bool:
-        """Notes it; False when there are so many that the file isn't checked further."""
+        """Adds it; False if there are so many that the file isn't checked further."""
         self.found += 1
         what = problem.what if self.found < _MOST else f"{problem.what}; the file isn't checked further"
         self.verdict.problems.append(Finding(str(self.path), problem.line, what))
@@ -164,77 +126,3 @@ def _missing(chain_id: str, sequence: int, chains: list[Chain]) -> Finding:
                 return Finding(chain.files[-1], 0, what)
             return Finding(chain.files[0], 0, f"line {sequence}, which was exported as a head, isn't in these files")
     return Finding("", 0, f"no file of chain {chain_id} was given, and its line {sequence} was exported")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to look for; None and empty look for everything. Times are seconds since the epoch."""
-
-    caller: str | None = None
-    room: str | None = None
-    identity: str | None = None
-    decision: str | None = None
-    key: str | None = None
-    token_sha256: str | None = None
-    since: float | None = None
-    until: float | None = None
-    denied: bool = False
-
-    def matches(self, line: dict[str, Any]) -> bool:
-        """Whether a line about decisions is looked for."""
-        fields = {
-            "room": self.room,
-            "identity": self.identity,
-            "decision_id": self.decision,
-            "key_id": self.key,
-            "token_sha256": self.token_sha256,
-        }
-        if any(value is not None and line.get(name) != value for name, value in fields.items()):
-            return False
-        if self.caller is not None and self.caller != line.get("caller") and self.caller not in line.get("callers", ()):
-            return False
-        if self.denied and line.get("permitted") is not False:
-            return False
-        began, ended = line.get("from", line.get("time", 0)), line.get("time", 0)
-        return (self.since is None or ended >= self.since) and (self.until is None or began <= self.until)
-
-
-@dataclass(slots=True)
-class LeftOut:
-    """What a search passed over: of each file the first place, and how many more there are."""
-
-    places: dict[str, tuple[Finding, int]] = field(default_factory=dict)
-
-    def add(self, finding: Finding) -> None:
-        """Counts one more."""
-        first, more = self.places.get(finding.file, (finding, -1))
-        self.places[finding.file] = first, more + 1
-
-    def findings(self) -> list[Finding]:
-        """One for each file."""
-        return [
-            Finding(first.file, first.line, first.what + (f"; and {more} more in this file" if more else ""))
-            for first, more in self.places.values()
-        ]
-
-
-def query(paths: Iterable[Path], wanted: Wanted, left: LeftOut | None = None) -> list[dict[str, Any]]:
-    """The lines looked for, by time; a decision whose token was withheld is followed by the line that says so.
-
-    Lines that don't verify are passed over, which `left` hears. Raises ConfigError.
-    """
-    left = left if left is not None else LeftOut()
-    found: list[dict[str, Any]] = []
-    decisions: set[str] = set()
-    verdict = Verdict()
-    files = _in_order(trail_files(paths), verdict)
-    for problem in verdict.problems:
-        left.add(problem)
-    for checked in verified(files, left.add):
-        fields, kind = checked.fields, checked.fields.get("kind")
-        if kind in ("decision", "denials") and wanted.matches(fields):
-            found.append(fields)
-            decisions.add(fields.get("decision_id", ""))
-        elif kind == "withheld" and fields.get("decision_id") in decisions:
-            found.append(fields)
-    return sorted(found, key=lambda fields: int(fields.get("time", 0)))

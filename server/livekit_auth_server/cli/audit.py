@@ -1,4 +1,4 @@
-"""`livekit-auth-server audit …`: check, search and follow the audit trail's files."""
+"""`livekit-auth-server audit …`: verify, search and follow the audit trail's files."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether the files are as they were written. Exit code 1: altered, removed, added or incomplete."""
-    from livekit_auth_server.audit import verify as audit_tools
+    """Verify that the files are as they were written. Exit code 1: lines were altered, removed or added."""
+    from livekit_auth_server.audit.verify import verify_files
 
     heads = _heads(head or [])
-    verdict = audit_tools.verify(paths, heads)
+    verdict = verify_files(paths, heads)
     if as_json:
         chains = [{**asdict(chain), "head": str(chain.head)} for chain in verdict.chains]
         findings = {name: [asdict(one) for one in getattr(verdict, name)] for name in ("problems", "notes")}
@@ -52,7 +52,7 @@ def verify(
         for problem in verdict.problems:
             err.print(f"PROBLEM {_placed(problem)}", markup=False, style="red")
         if verdict.problems:
-            out.print(f"Not as it was written: {len(verdict.problems)} problem(s), the first one above.")
+            out.print(f"Verification failed: {len(verdict.problems)} problem(s), see above.")
         else:
             out.print(f"Every line follows from the one before it. {_limits(heads)}", markup=False)
     if verdict.problems:
@@ -67,16 +67,16 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show the last lines that verify, readable or as they are (--json), and new ones as they come."""
-    from livekit_auth_server.audit import reading as audit_files
-    from livekit_auth_server.audit import verify as audit_tools
+    from livekit_auth_server.audit.reading import live, trail_files
+    from livekit_auth_server.audit.tail import followed, last_verified
 
-    files = audit_tools.trail_files([path])
+    files = trail_files([path])
     if path.is_dir():
-        files = [file for file in files if audit_files.live(file)]
+        files = [file for file in files if live(file)]
     if follow:
-        lines = audit_files.follow(files, count, _say_left_out)
+        lines = followed(files, count, _say_left_out)
     else:
-        lines = (line for file in files for line in audit_files.tail(file, count, _say_left_out))
+        lines = (line for file in files for line in last_verified(file, count, _say_left_out))
     with contextlib.suppress(KeyboardInterrupt):
         for line in lines:
             checked = read(line)
@@ -115,9 +115,9 @@ def query(
 
     Exit code 0 whether or not one matches; when none does, stderr says so.
     """
-    from livekit_auth_server.audit import verify as audit_tools
+    from livekit_auth_server.audit.query import LeftOut, Wanted, search
 
-    wanted = audit_tools.Wanted(
+    wanted = Wanted(
         caller=caller,
         room=room,
         identity=identity,
@@ -128,8 +128,8 @@ def query(
         until=_time(until, "--until") if until is not None else None,
         denied=denied,
     )
-    left = audit_tools.LeftOut()
-    found = audit_tools.query(paths, wanted, left)
+    left = LeftOut()
+    found = search(paths, wanted, left)
     for finding in left.findings():
         _say_left_out(finding)
     if as_json:
@@ -178,11 +178,11 @@ def _placed(finding: Finding) -> str:
 def _limits(heads: list[Head]) -> str:
     if not heads:
         return (
-            "Without --head it can't be shown that lines weren't cut off at the end, or a whole chain rewritten: take a"
-            ' head from the log ("audit head").'
+            "Without --head, lines removed from the end and a completely rewritten chain aren't detected: pass a head"
+            ' from the log ("audit head").'
         )
     ends = ", ".join(f"line {head.sequence} of chain {head.chain}" for head in heads)
-    return f"What comes after {ends} could have been altered by whoever can write the files: that can't be shown."
+    return f"Changes after {ends} can't be detected: anyone who can write the files could have made them."
 
 
 def _heads(texts: list[str]) -> list[Head]:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.doubts import of_policy
 from livekit_auth_server.policy.policy_file import load_policy
-from livekit_auth_server.process.extras import require
 from livekit_auth_server.reload.load import load_server_identity, load_state
 from livekit_auth_server.stores.open import probe_redis
 from livekit_auth_server.supervisor.port import hold
-from livekit_auth_server.telemetry.open import read_tracing
+from livekit_auth_server.telemetry.open import read_collector
 from livekit_auth_server.transport.tls import expiry
 from livekit_auth_server.trust.doubts import of_bundles
 from livekit_auth_server.trust.workload_api import opened
@@ -35,9 +34,9 @@ def summary(settings: Settings) -> dict[str, Any]:
     """What a server with these settings would run on, and `warnings`. Raises ConfigError as `serve` does."""
     with opened(settings) as source:
         state, server = load_state(settings, source), load_server_identity(settings, source)
-    read_tracing(settings)
-    if settings.tracing is not None:
-        require("otlp", "tracing")
+    for setting, collector in (("tracing", settings.tracing), ("audit.otlp", settings.audit.otlp)):
+        if collector is not None:
+            read_collector(settings, setting, collector)
     _check_audit(settings)
     now, bundles = time.time(), state.identifier.bundles
     authorities = {name: len(bundle) for name, bundle in bundles.domains.items()}

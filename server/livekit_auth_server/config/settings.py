@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from livekit_auth_server.config.limits import DefaultLimit, UnlistedLimit, repeated
 from livekit_auth_server.config.redis import RedisSettings  # noqa: TC001 - pydantic reads it
-from livekit_auth_server.config.tracing import TracingSettings  # noqa: TC001 - pydantic reads it
+from livekit_auth_server.config.tracing import CollectorSettings, TracingSettings
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError, Location, first_mistake
@@ -182,15 +182,22 @@ class WebhookSettings(_Model):
     remember_per_caller: int = Field(default=20_000, ge=100, le=10_000_000)
 
 
-class AuditSettings(_Model):
-    """Where the audit trail is kept: a folder with a file for each worker, or the log without one.
+class AuditOtlpSettings(CollectorSettings):
+    """A collector that gets a copy of the audit trail. If it is `required`, issuance stops while it takes none."""
 
-    `patience` is how long a decision waits for the disk, in seconds.
+    required: bool = False
+
+
+class AuditSettings(_Model):
+    """Where the audit trail is kept: a folder with a file per worker, or the log without `path`; and a copy by OTLP.
+
+    `patience` is how long a decision waits for the disk, in seconds, and how long a required collector may take none.
     """
 
     path: Path | None = None
     required: bool = False
     patience: float = Field(default=5.0, ge=0.1, le=60)
+    otlp: AuditOtlpSettings | None = None
 
     @model_validator(mode="after")
     def _a_path_where_it_is_required(self) -> AuditSettings:

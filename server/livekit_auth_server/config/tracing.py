@@ -1,10 +1,10 @@
-"""The settings of OpenTelemetry traces, and the file of headers for the collector."""
+"""The settings of an OpenTelemetry collector, for traces and the audit trail, and the file of headers for it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -31,24 +31,29 @@ def endpoint_url(text: object) -> str:
     return text
 
 
-class TracingSettings(BaseModel):
-    """Where spans go. `ratio` is the part of the calls that is recorded where the caller hasn't decided it."""
+class CollectorSettings(BaseModel):
+    """A collector that takes OTLP over HTTP: its url, the headers that it needs, and the CAs of its certificate."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
     endpoint: Annotated[str, BeforeValidator(endpoint_url)]
-    ratio: float = Field(default=1.0, ge=0, le=1)
     headers_file: Path | None = None
     ca: Path | None = None
 
     @model_validator(mode="after")
-    def _encrypted(self) -> TracingSettings:
+    def _encrypted(self) -> Self:
         plain = self.endpoint.startswith("http://")
         if plain and self.headers_file and urlsplit(self.endpoint).hostname not in _LOOPBACK:
             raise ValueError("headers_file would go over the network in clear: write the endpoint with https://")
         if plain and self.ca:
             raise ValueError("ca is for TLS: write the endpoint with https://")
         return self
+
+
+class TracingSettings(CollectorSettings):
+    """Where spans go. `ratio` is the part of the calls that is recorded where the caller hasn't decided it."""
+
+    ratio: float = Field(default=1.0, ge=0, le=1)
 
 
 def read_headers(path: Path) -> dict[str, str]:

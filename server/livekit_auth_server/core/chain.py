@@ -1,22 +1,24 @@
 """The audit trail's chain: each line holds the hash of the line before, so that tampering shows.
 
-A chain is a sequence of lines of JSON whose numbers grow by one. It starts, and goes on in another file or after an
-interruption, with a *segment* line; as every line it names the head before it. The head is the last line's number and
-SHA-256: who keeps a head outside can tell whether anything up to it was altered, removed or added (docs/audit.md).
+A chain is a sequence of lines of JSON whose numbers grow by one. It begins with a *segment* line, and so does each part
+of it in another file or after an interruption; like every line, a segment line names the head before it. The head is
+the last line's number and SHA-256: anyone who stores a head elsewhere can tell whether anything up to it was altered,
+removed or added (docs/audit.md).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from livekit_auth_server.core.audit import json_line
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MAX_LINE = 1024 * 1024  # bytes with the line break: no line is longer
 NOTHING = "0" * 64  # what the first line of a chain names as the hash before it
@@ -46,22 +48,24 @@ class Head:
 
     @property
     def next_start(self) -> bytes:
-        """How the next line starts, whatever it says."""
+        """The beginning of the next line, whatever its members are."""
         return f'{{"chain":"{self.chain}","seq":{self.sequence + 1},"prev":"{self.digest}",'.encode("ascii")
 
-    def append(self, members: str) -> tuple[bytes, Head]:
-        """The next line, with its line break, and the head that it makes. `members` are JSON members in ASCII."""
-        line = self.next_start + f"{members}}}".encode("ascii")
-        return line + b"\n", Head(self.chain, self.sequence + 1, hashlib.sha256(line).hexdigest())
+    def append(self, members: Mapping[str, Any]) -> tuple[bytes, Head]:
+        """The next line, with its line break, and the head that it makes. The chain's members come before `members`."""
+        sequence = self.sequence + 1
+        line = json_line({"chain": self.chain, "seq": sequence, "prev": self.digest, **members})
+        return line + b"\n", Head(self.chain, sequence, hashlib.sha256(line).hexdigest())
 
     def segment(self, why: str, time: int) -> tuple[bytes, Head]:
-        """The line with which a writer starts, or goes on in another file or after a failure."""
-        return self.append(f'"kind":"segment","why":{json.dumps(why)},"time":{time}')
+        """The line with which a writer starts, or continues in another file or after a failure."""
+        readable = why.encode(errors="backslashreplace").decode()  # a file's name may be no Unicode
+        return self.append({"kind": "segment", "why": readable, "time": time})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a chain: the number of the line in what was read, and what is wrong."""
+    """Something wrong with a chain: the number of the line in the input, and what is wrong."""
 
     line: int
     what: str
@@ -69,7 +73,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A line that was read: its number in what was read, its fields, the head before it and the one that it makes."""
+    """A line that was read: its number in the input, its fields, the head before it and the one that it makes."""
 
     line: int
     fields: dict[str, Any]
@@ -78,10 +82,10 @@ class Checked:
 
 
 def check(lines: Iterable[bytes], after: Head | None = None) -> Iterator[Checked | Problem]:
-    """Reads lines without their line breaks; yields each one that can be read, and before it what is wrong with it.
+    """Reads lines without their line breaks. Yields each one that can be read, and before it what is wrong with it.
 
-    `after` is the head that the first line must follow; None takes the first line's word for it, which is right for the
-    oldest file that was kept.
+    `after` is the head that the first line must follow. None accepts the head that the first line names, which is right
+    for the oldest file that exists.
     """
     head = after
     for number, line in enumerate(lines, 1):
@@ -109,7 +113,7 @@ def difference(expected: Head, found: Head) -> str:
 
 
 def read(line: bytes, number: int = 1) -> Checked | None:
-    """The line by itself, None when it isn't one of a chain."""
+    """The line by itself; None if it isn't a line of a chain."""
     try:
         fields = orjson.loads(line)
     except ValueError:
@@ -128,9 +132,9 @@ def read(line: bytes, number: int = 1) -> Checked | None:
 
 
 def odd(fields: dict[str, Any]) -> str:
-    """The first field whose value no writer gives it, so that readers may rely on the rest; empty when there is none.
+    """The first field with a value that no writer gives it; empty if there is none. Readers may rely on the others.
 
-    Fields that this version doesn't know may have any value without further levels in it.
+    Fields that this version doesn't know may have any value that isn't nested deeper.
     """
     return next((ascii(name)[:100] for name, value in fields.items() if not _FIELDS.get(name, _is_flat)(value)), "")
 

@@ -1,25 +1,24 @@
 """Which denials get a line of their own, in the audit trail or the log, and which are counted together.
 
-Guarantees: a caller gets `RATE` lines a second, after a burst of as many; what it is denied beyond that is counted by
-method and reason, and comes out as one record a second. Callers that have no allowance of their own, such as all those
-that the policy doesn't list, share one. Memory is bounded by the callers that were denied something lately, whatever
-they ask for.
+Guarantees: a caller gets `RATE` lines per second, after a burst of as many. Further denials are counted by method and
+reason and make one record per second. Callers without an allowance of their own, such as all those that the policy
+doesn't list, share one. Memory is bounded by the number of callers that were denied something recently, whatever they
+ask for.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 RATE = 10.0
-UNLISTED = ""  # the allowance that all callers share that the policy doesn't list
+UNLISTED = ""  # the allowance shared by all callers that the policy doesn't list
 _NAMED = 8  # callers that the record of a shared allowance names
 
 
 class Denied(Protocol):
-    """A denial, as far as it is counted: an AuditRecord, or a refused call. `time` is seconds since the epoch."""
+    """What is counted: the denial of an AuditRecord, or a refused call. `time` is in seconds since the epoch."""
 
     @property
     def caller(self) -> str:
@@ -39,14 +38,14 @@ class Denied(Protocol):
 
     @property
     def policy_revision(self) -> str:
-        """By which policy, empty where that doesn't matter."""
+        """By which policy, empty if that doesn't matter."""
 
 
 @dataclass(slots=True)
 class CountedDenials:
-    """Denials that share a line. Times are seconds since the epoch.
+    """Denials that share a line. Times are in seconds since the epoch.
 
-    `caller` is whose allowance it is, or the name of a shared one; `callers` are the first few that shared it.
+    `caller` is the owner of the allowance, or the name of a shared one; `callers` are the first few that shared it.
     """
 
     caller: str
@@ -64,13 +63,14 @@ class CountedDenials:
         self.count += 1
         self.last, self.policy_revision = denied.time, denied.policy_revision
         self.methods[denied.method] += 1
-        self.reasons[denied.reason] += 1
+        self.reasons[str(denied.reason)] += 1  # JSON takes no member of an enum as a name
         if self.shared and len(self.callers) < _NAMED and denied.caller not in self.callers:
             self.callers.append(denied.caller)
 
-    def fields(self) -> dict[str, Any]:
-        """What a line says of them."""
+    def members(self) -> dict[str, Any]:
+        """The JSON members of their line in the audit trail."""
         return {
+            "kind": "denials",
             "caller": self.caller,
             "listed": not self.shared,
             "callers": self.callers,
@@ -83,14 +83,10 @@ class CountedDenials:
             "policy_revision": self.policy_revision,
         }
 
-    def to_json(self) -> str:
-        """One line of JSON in ASCII."""
-        return json.dumps(self.fields(), separators=(",", ":"))
-
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is left of an allowance, when that was so, and what was counted beyond it."""
+    """The rest of an allowance, as of `at`, and what was counted beyond it."""
 
     left: float
     at: float
@@ -104,19 +100,19 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Denials:
-    """The allowances. `now` is a monotonic clock's, in seconds."""
+    """The allowances. `now` is a monotonic clock's time, in seconds."""
 
     rate: float = RATE
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether anybody was denied something lately."""
+        """Whether any caller was denied something recently."""
         return bool(self._buckets)
 
     def admits(self, denied: Denied, now: float, *, shared: str | None = None) -> bool:
         """Whether the denial gets a line of its own; otherwise it is counted.
 
-        `shared` names the allowance that it comes out of instead of the caller's own; no caller is called so.
+        `shared` names an allowance to use instead of the caller's own; no caller has that name.
         """
         key = denied.caller if shared is None else shared
         bucket = self._buckets.get(key)
@@ -133,7 +129,7 @@ class Denials:
         return False
 
     def counted(self, now: float, every: float = 1.0) -> list[CountedDenials]:
-        """Takes out what was counted for `every` seconds or longer, and forgets callers that are denied nothing now."""
+        """Takes out what was counted for `every` seconds or longer, and forgets callers whose allowance is full."""
         ready: list[CountedDenials] = []
         for key, bucket in list(self._buckets.items()):
             if bucket.counted is not None and now - bucket.counting_since >= every:

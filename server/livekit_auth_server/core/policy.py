@@ -126,11 +126,15 @@ _ONLY_DECIDE = "a Grant comes from policy.decide only"
 @final
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Leave to mint one token. Only `decide` can make one: nobody else constructs, copies, unpickles or derives it."""
+    """Permission to mint one token. Only `decide` makes one: it can't be constructed, copied, unpickled or derived.
+
+    `powers` are those that the token takes.
+    """
 
     project: str
     request: TokenRequest
     grants: Grants
+    powers: frozenset[str]
     ttl: int
     entry: str
     policy_revision: str
@@ -176,12 +180,13 @@ def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decis
         grants, needed = policy.roles.get(request.access), policy.role_needs.get(request.access)
     else:
         grants, needed = request.access, needs(request.access)
+    powers = required_powers(needed, request) if needed is not None else frozenset()
     lacked: list[tuple[str, tuple[Lack, ...]]] = []
     for entry in caller.entries:
-        lacks = _lacks(entry, project, request, grants, needed)
+        lacks = _lacks(entry, project, request, grants, needed, powers)
         if not lacks and grants is not None:
             ttl = entry.default_ttl if request.ttl is None else request.ttl
-            return Grant(project, request, grants, ttl, entry.name, policy.revision, _SEAL)
+            return Grant(project, request, grants, powers, ttl, entry.name, policy.revision, _SEAL)
         lacked.append((entry.name, lacks))
     if not lacked:
         return Denial(Reason.PROJECT_NOT_PERMITTED, "the policy permits this caller no token", project)
@@ -204,8 +209,13 @@ _STAGES = (
 )
 
 
-def _lacks(
-    entry: AllowEntry, project: str, request: TokenRequest, grants: Grants | None, needed: Needs | None
+def _lacks(  # noqa: PLR0913, PLR0917 - the request, and what it needs, computed once for all entries
+    entry: AllowEntry,
+    project: str,
+    request: TokenRequest,
+    grants: Grants | None,
+    needed: Needs | None,
+    powers: frozenset[str],
 ) -> tuple[Lack, ...]:
     """Everything that keeps this entry from permitting the request, in the order of `_STAGES`."""
     lacks: list[Lack] = []
@@ -221,7 +231,7 @@ def _lacks(
         lacks.append(Lack(Reason.GRANTS_NOT_PERMITTED, message, {"grants": names.replace(" ", "")}))
     if needed is None or grants is None:
         return tuple(lacks)
-    if missing := required_powers(needed, request) - entry.powers:
+    if missing := powers - entry.powers:
         names = ",".join(sorted(missing))
         lacks.append(Lack(Reason.POWER_NOT_PERMITTED, f"powers that you don't have: {names}", {"powers": names}))
     lacks += _shape_lacks(needed, request)

@@ -1,4 +1,4 @@
-"""Log lines about what others cause, of which there are at most LINES per SECONDS."""
+"""Log lines that others can cause: at most LINES per SECONDS."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.ports import Clock
 
 LINES, SECONDS = 10, 1.0
-"""At most LINES log lines per SECONDS; what is left out is counted in the next line's `not_logged`."""
+"""At most LINES log lines per SECONDS; further ones are counted in the next line's `not_logged`."""
 
 
 class FewLines:
-    """Logs at a bounded rate."""
+    """Logs at a bounded rate, which all callers share: logs.counted_lines has an allowance per caller."""
 
     def __init__(self, clock: Clock) -> None:
         self._log, self._clock = structlog.get_logger("livekit_auth_server"), clock

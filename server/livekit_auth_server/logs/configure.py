@@ -26,12 +26,10 @@ def configure(
     worker: int | None = None,
     on_terminal: Sequence[structlog.typing.Processor] = (),
 ) -> None:
-    """Sets up logging for the process, to `stream` or else to stderr, which may then hold up whoever logs.
+    """Sets up logging for the process, to `stream` or else to stderr, which may block the code that logs.
 
-    Lines have `worker`, the process's number, where it is one of several.
-
-    Tracebacks never show local variables: those may hold secrets. A terminal is written to directly, and
-    `on_terminal` has further processors for it.
+    Lines have `worker`, the process's number, if it is one of several. Tracebacks never show local variables, which may
+    hold secrets. A terminal is written to directly; `on_terminal` are further processors for it.
     """
     console = sys.stderr.isatty() if format_ == "auto" else format_ == "console"
     processors: list[Any] = [
@@ -68,7 +66,7 @@ def _numbered(worker: int) -> structlog.typing.Processor:
 
 
 def _without_heads(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Heads of the audit trail are for whoever collects the log: nobody compares one with what scrolled by."""
+    """Heads of the audit trail are for a log that is stored: nobody compares one with a terminal's lines."""
     if event["event"] == "audit head":
         raise structlog.DropEvent
     return event
@@ -93,7 +91,7 @@ def _dumps(event: Any, default: Any = None, **_: Any) -> bytes:  # noqa: ANN401 
 
 
 def _escaped(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ANN401
-    """Text with its unprintable characters escaped: a terminal acts on some, and a line break would forge a line."""
+    """Escapes unprintable characters in texts: terminals act on some, and a line break would forge a line."""
     return {
         name: "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
         if isinstance(value, str) and not value.isprintable()

@@ -1,7 +1,7 @@
-"""Log lines that callers can cause, as far as their allowance reaches: what is beyond it is counted together.
+"""Log lines that callers can cause, with an allowance per caller: further lines are counted together.
 
-The audit trail does the same with denials (core/counted_denials.py). Use it on the event loop only: it writes what it
-counted one second later, by itself.
+The audit trail does the same with denials (core/counted_denials.py). Call this from the event loop only. It writes
+what it counted by itself, one second later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 class Happening(NamedTuple):
-    """What a line would be about, as far as it is counted; see core.counted_denials.Denied."""
+    """What is counted of a line; see core.counted_denials.Denied."""
 
     caller: str
     time: int
@@ -33,14 +33,14 @@ class Happening(NamedTuple):
 
 
 class CountedLines:
-    """Says which lines are written by themselves; `write` gets what was counted instead. `rate` is lines a second."""
+    """Decides which lines are written alone; `write` gets the counts of the others. `rate` is lines per second."""
 
     def __init__(self, clock: Clock, write: Callable[[CountedDenials], None], rate: float = RATE) -> None:
         self._clock, self._write, self._denials = clock, write, Denials(rate)
         self._timer: asyncio.TimerHandle | None = None
 
     def admits(self, denied: Denied, shared: str | None = None) -> bool:
-        """Whether it gets a line of its own; otherwise it is counted. `shared` names an allowance of several."""
+        """Whether it gets a line of its own; otherwise it is counted. `shared` names a shared allowance."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY, self._due)
         return self._denials.admits(denied, self._clock.monotonic(), shared=shared)

@@ -1,6 +1,6 @@
 """Decisions as log lines for people, beside the audit trail: the setting `log.decisions`.
 
-For trying things out. It is no trail: lines beyond a rate are counted, and nothing waits for them.
+For trying things out. It isn't a trail: lines beyond a rate are only counted, and nothing waits for a line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DecisionLog:
             self._say("permitted, dry run" if record.dry_run else "permitted", record)
 
     def withhold(self, records: Sequence[AuditRecord], why: str) -> None:
-        """Says that the tokens of recorded permits didn't leave. Waits for nothing."""
+        """Records that the tokens of recorded permits didn't leave. Waits for nothing."""
         self._trail.withhold(records, why)
         for record in records:
             self._say("withheld", replace(record, reason=why))

@@ -1,12 +1,11 @@
-"""Lines to a stream that may be a pipe which nobody reads: writing never blocks the server.
+"""Lines to a stream that may be a pipe without a reader: writing never blocks the server.
 
-A pipe's reader that stops would otherwise stop every call with it, SIGTERM included. So nothing is written unless the
-system says that it can be taken at once: lines wait in a bounded memory, and what doesn't fit there is dropped and
-counted. Who needs to know that a line was taken waits for that line, without holding up anybody else, and is never told
-so of a line that was lost or torn.
+A pipe's reader that stops would otherwise stop every call, and SIGTERM too. So nothing is written unless the operating
+system says that it takes it at once. Lines wait in bounded memory; lines that don't fit are dropped and counted. Code
+that must know that a line was taken can wait for it without blocking anything else, and is never told so of a line that
+was lost or torn.
 
-Lines that must not be crowded out by others have a lane of their own: its memory is its own, and a reader that is slow
-gets lines of every lane in turns.
+Lines that others must not crowd out have a lane with memory of its own; a slow reader gets lines of every lane in turn.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class _Line:
 
     @property
     def within(self) -> bool:
-        """Whether another lane's line would come into the middle of one of its lines."""
+        """Whether another lane's line would interrupt one of its lines."""
         return 0 < self.written < len(self.data) and self.data[self.written - 1] != _LINE_BREAK
 
 
@@ -55,7 +54,7 @@ class _Outlet:
         self.poll.register(self.descriptor, select.POLLOUT)
 
     def push(self) -> None:
-        """Writes as much as is taken at once. What can't be written is lost, and whoever waits for it hears so."""
+        """Writes as much as is taken at once. Lines that can't be written are lost, and `write_through` raises."""
         while (line := self._next()) is not None and self.poll.poll(0):
             try:
                 if self.torn:
@@ -77,7 +76,7 @@ class _Outlet:
         return any(lane.lines for lane in self.lanes)
 
     def _next(self) -> _Line | None:
-        """The line whose turn it is: of the first lane that has one, which becomes the first of all."""
+        """The next line: of the first lane that has one, which becomes the first lane."""
         for _ in range(len(self.lanes)):
             if self.lanes[0].lines:
                 return self.lanes[0].lines[0]
@@ -110,7 +109,7 @@ class LineStream:
         self._outlet.push()
 
     def flush(self) -> None:
-        """Tries to hand on what waits, in every lane."""
+        """Tries to write what waits, in every lane."""
         self._outlet.push()
 
     async def write_through(self, data: bytes, patience: float) -> None:
@@ -169,7 +168,7 @@ class LineStream:
 
 
 def _piece(line: _Line) -> memoryview:
-    """What is written at once: whole lines where they fit, so that others who write to the pipe come between lines."""
+    """What is written at once: complete lines if they fit, so that other writers' lines don't interrupt one."""
     end = min(line.written + _ATOMIC, len(line.data))
     if end < len(line.data):
         end = line.data.rfind(b"\n", line.written, end) + 1 or end

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import generate_latest
 
-from livekit_auth_server.audit.trail import AuditTrail, open_trail
+from livekit_auth_server.audit.open import open_trail
 from livekit_auth_server.core.mint import mint
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.logs.decision_log import DecisionLog
@@ -52,6 +52,7 @@ from livekit_auth_server.trust.workload_api import opened
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from livekit_auth_server.audit.trail import AuditTrail
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.files.watch import Fingerprint
     from livekit_auth_server.logs.nonblocking_stream import LineStream
@@ -160,10 +161,7 @@ async def _start(stack: AsyncExitStack, process: Process) -> Running:
     stack.push_async_callback(telemetry.close)
     stores = await open_stores(settings, clock, registry)
     stack.push_async_callback(stores.close)
-    directory = settings.at(settings.audit.path) if settings.audit.path else None
-    audit = await open_trail(
-        directory, settings.audit.patience, clock, registry, stream=process.stream, worker=process.worker
-    )
+    audit = await open_trail(settings, clock, registry, stream=process.stream, worker=process.worker)
     stack.push_async_callback(audit.close)
     server = _new_server(process, endpoint, telemetry, stores, audit)
     stack.push_async_callback(server.stop, 0.0)
@@ -183,7 +181,9 @@ def _new_server(
     webhooks = Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
-    calls = Calls(process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room)
+    calls = Calls(
+        process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room, issuer.deny_invalid
+    )
     return Server(
         handlers(issuer, webhooks, Turns(clock)),
         calls,

@@ -1,8 +1,8 @@
-"""BatchIssueTokens: each entry for itself, in turns and slices.
+"""BatchIssueTokens: each entry by itself, in turns and slices.
 
-Guarantees: a batch that waits is bytes, and of one that is being issued a single entry is decoded at a time; every
-entry is decided on the state of its own moment; no token leaves before its record is written, and none that wouldn't be
-issued again when the whole answer is ready.
+Guarantees: a waiting batch is bytes, and only one entry of a batch is decoded at a time; every entry is decided on the
+state of that moment; no token leaves before its record is written, nor if it wouldn't be issued again when the whole
+answer is ready.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.method import Undecoded
     from livekit_auth_server.service.turns import Turns
 
-_LEAST_RESULT = 256  # what RESPONSE_TOO_LARGE takes in a batch's response: kept free for every entry
+_LEAST_RESULT = 256  # bytes of RESPONSE_TOO_LARGE in a batch's response, reserved for every entry
 
 
 def _undecoded_entries() -> Any:  # noqa: ANN401 - a message class
@@ -82,7 +82,7 @@ def _entry(data: bytes) -> pb.IssueTokenRequest:
 
 @dataclass(slots=True)
 class _Answer:
-    """A batch's response as it comes about. `permits` are those whose tokens it holds, by entry."""
+    """A batch's response while it is made. `permits` are those whose tokens it holds, by entry."""
 
     issuer: Issuer
     caller: ListedCaller
@@ -98,14 +98,13 @@ class _Answer:
             self.response.results.add()
 
     def decide(self, index: int) -> None:
-        """Decides on an entry, by the state of this moment. Raises what a call of its own would meet by now."""
+        """Decides on an entry by the current state. Raises what a call of its own would meet now."""
         self.caller = self.caller.renewed()
         result = self.response.results[index]
         self.left += _room(result)
         result.Clear()
         try:
-            request = Valid(_entry(self.entries[index]))
-            permit = self.issuer.decide(self.caller, request, BATCH_ISSUE_TOKENS.name, self.left)
+            permit = self.issuer.decide(self.caller, self._valid(index), BATCH_ISSUE_TOKENS.name, self.left)
         except Refusal as refusal:
             error = to_status(refusal)
             result.error.CopyFrom(error if error.ByteSize() <= self.left else to_status(too_large()))
@@ -115,8 +114,17 @@ class _Answer:
             self.unrecorded.append(index)
         self.left -= _room(result)
 
+    def _valid(self, index: int) -> Valid[pb.IssueTokenRequest]:
+        """The entry. Raises INVALID_REQUEST, which is recorded."""
+        request = _entry(self.entries[index])
+        try:
+            return Valid(request)
+        except Refusal as refusal:
+            self.issuer.deny_invalid(self.caller, BATCH_ISSUE_TOKENS.name, refusal.reason)
+            raise
+
     async def record(self) -> None:
-        """Records the permits that aren't yet; when that fails, none of their tokens leaves."""
+        """Records the permits that aren't recorded yet. If that fails, none of their tokens leaves."""
         if not self.unrecorded:
             return
         try:
@@ -129,7 +137,7 @@ class _Answer:
         self.unrecorded.clear()
 
     def withdraw(self) -> list[int]:
-        """Withholds the tokens that wouldn't be issued any more, and returns their entries."""
+        """Withholds the tokens that wouldn't be issued now, and returns their entries."""
         self.caller = self.caller.renewed()
         gone = [index for index, permit in self.permits.items() if not permit.stands(self.caller)]
         self.issuer.withhold([self.permits.pop(index) for index in gone])
@@ -142,7 +150,7 @@ class _Answer:
 
 
 def _room(result: pb.IssueTokenResult) -> int:
-    """What a result takes beyond what is kept free for it; 8: the field's tag and length."""
+    """The bytes that a result takes beyond its reserve; 8 are for the field's tag and length."""
     return max(0, result.ByteSize() + 8 - _LEAST_RESULT)
 
 

@@ -51,6 +51,7 @@ class Calls:
     limits: RateLimits | None = None
     deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
     room: Budget | None = None  # the memory for decoded requests; without it, as much as there is
+    deny_invalid: Callable[[Caller, str, Reason], None] | None = None  # records that a request breaks a field rule
 
     def admit(self, context: CallContext) -> Admitted:
         """Who calls. Raises Refusal for a peer whose certificate isn't accepted now, or is revoked."""
@@ -133,7 +134,13 @@ class _Call:
             self._require_listed(caller)
         request = await self._read(caller, data)
         caller = caller.renewed()
-        response = await served.handle(caller, served.ready(request))
+        try:
+            ready = served.ready(request)
+        except Refusal as refusal:
+            if self.method.audited and self.calls.deny_invalid is not None:
+                self.calls.deny_invalid(caller, self.method.name, refusal.reason)
+            raise
+        response = await served.handle(caller, ready)
         if self.method.names_decision:
             self.finished.decision_id = response.decision_id  # type: ignore[attr-defined]
         return response.SerializeToString()

@@ -1,15 +1,16 @@
-"""IssueToken, and the decision about a token that BatchIssueTokens takes for each of its entries."""
+"""IssueToken, and the decision about a token that BatchIssueTokens makes for each of its entries."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.audit import AuditRecord, token_digest
-from livekit_auth_server.core.grants import claims_text, needs
+from livekit_auth_server.core.grants import claims_text
 from livekit_auth_server.core.mint import mint, token_size
-from livekit_auth_server.core.policy import Denial, Grant, TokenRequest, decide, required_powers
+from livekit_auth_server.core.policy import Denial, Grant, decide
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.convert import grants_message, token_request
 from livekit_auth_server.service.methods import ISSUE_TOKEN
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.keys import ApiKey, Project
+    from livekit_auth_server.core.policy import Decision, TokenRequest
     from livekit_auth_server.service.admission import Caller, ListedCaller
     from livekit_auth_server.service.ports import AuditSink
     from livekit_auth_server.service.validation import Valid
 
 MAX_RESPONSE = 3 * KIB * KIB
-_REST_OF_RESPONSE = 2 * KIB  # the most that a response holds beside token, url and grants
+_REST_OF_RESPONSE = 2 * KIB  # the maximum that a response holds beside token, url and grants
 _REPLACED = "policy or keys were replaced"
 
 
 class Permit(NamedTuple):
-    """A token that may leave once its record is written, if it `stands` then. `version` is the state's."""
+    """A token that may leave once its record is written, if it still `stands`. `version` is the state's."""
 
     record: AuditRecord
     response: pb.IssueTokenResponse
@@ -40,7 +42,7 @@ class Permit(NamedTuple):
     version: int
 
     def stands(self, caller: ListedCaller) -> bool:
-        """Whether the caller would get the same now, and the key that signed it still verifies."""
+        """Whether the caller would get the same token now, and the key that signed it still verifies."""
         if caller.version != self.version:
             now = decide(caller.state_policy, caller.policy, self.wanted)
             if not isinstance(now, Grant) or _extent(now) != _extent(self.grant):
@@ -52,8 +54,8 @@ class Permit(NamedTuple):
 class Issuer:
     """Issues tokens: decides, mints, records, answers. No token leaves before its record is written.
 
-    What was replaced while the record was written counts: a token that wouldn't be issued any more is withheld, which
-    the trail says, and its request decided again. `mint` is core.mint's, or that with a stopwatch around it.
+    If policy or keys were replaced meanwhile and the token wouldn't be issued now, it is withheld, the trail says so,
+    and the request is decided again. `mint` is core.mint's, perhaps with a stopwatch around it.
     """
 
     audit: AuditSink
@@ -76,87 +78,98 @@ class Issuer:
             caller = now
 
     def withhold(self, permits: Collection[Permit], why: str = _REPLACED) -> None:
-        """Says in the trail that the tokens of these permits didn't leave, though they are recorded."""
+        """Records that the tokens of these recorded permits didn't leave."""
         self.audit.withhold([permit.record for permit in permits if permit.record.token_sha256], why)
 
     def deny_unlisted(self, caller: Caller, method: str) -> str:
-        """Records that a caller which the policy doesn't list was denied; returns the decision's id."""
-        record = AuditRecord(
-            decision_id=self.new_decision_id(),
-            time=caller.now,
-            caller=caller.identified.identity.text,
-            certificate_serial=caller.identified.serial,
-            method=method,
-            permitted=False,
-            dry_run=False,
-            project="",
-            access="",
-            room="",
-            identity="",
-            ttl=None,
-            entry="",
-            reason=Reason.CALLER_NOT_LISTED,
-            key_id="",
-            token_sha256="",
-            policy_revision=caller.state_policy.revision,
-            trace_id=caller.trace_id,
-        )
+        """Records the denial of a caller that the policy doesn't list. Returns the decision's id."""
+        record = _unread(caller, method, self.new_decision_id(), Reason.CALLER_NOT_LISTED)
         self.audit.deny(record, listed=False)
         return record.decision_id
 
+    def deny_invalid(self, caller: Caller, method: str, reason: Reason) -> None:
+        """Records the denial of a request that breaks a field rule."""
+        self.audit.deny(_unread(caller, method, self.new_decision_id(), reason))
+
     def decide(self, caller: ListedCaller, valid: Valid[pb.IssueTokenRequest], method: str, room_left: int) -> Permit:
-        """The permit, whose record isn't written yet. Raises a denial, which is recorded."""
-        request = valid.message
+        """The permit, which isn't recorded yet. Raises a denial, which is."""
+        request, decision_id, dry_run = valid.message, self.new_decision_id(), valid.message.validate_only
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
-        record = self._record(caller, wanted, decision, method, dry_run=request.validate_only)
         if caller.shadow is not None:
-            caller.shadow.issued(caller.policy.id, method, wanted, decision, record.decision_id)
+            caller.shadow.issued(caller.policy.id, method, wanted, decision, decision_id)
+        record = partial(_record, caller, method, decision_id, wanted, decision, dry_run=dry_run)
         if isinstance(decision, Denial):
-            self.audit.deny(record)
-            raise _refusal(decision, record.decision_id)
+            self.audit.deny(record(reason=decision.reason))
+            raise _refusal(decision, decision_id)
         try:
             project, key = _signer(caller, decision)
             _check_size(decision, project, key, caller.now, room_left)
         except Refusal as refusal:
-            self.audit.deny(replace(record, permitted=False, reason=refusal.reason))
-            raise Refusal(refusal.reason, refusal.message, {"decision_id": record.decision_id}) from None
-        token = "" if record.dry_run else self.mint(decision, key, caller.now)
-        record = replace(record, key_id=key.id, token_sha256=token_digest(token) if token else "")
-        response = _response(caller, decision, project, record, token)
-        return Permit(record, response, wanted, decision, key, caller.version)
+            self.audit.deny(record(reason=refusal.reason))
+            raise Refusal(refusal.reason, refusal.message, {"decision_id": decision_id}) from None
+        token = "" if dry_run else self.mint(decision, key, caller.now)
+        permitted = record(key_id=key.id, token=token)
+        response = _response(caller, decision, project, permitted, token)
+        return Permit(permitted, response, wanted, decision, key, caller.version)
 
-    def _record(
-        self, caller: ListedCaller, wanted: TokenRequest, decision: Grant | Denial, method: str, *, dry_run: bool
-    ) -> AuditRecord:
-        grant = decision if isinstance(decision, Grant) else None
-        return AuditRecord(
-            decision_id=self.new_decision_id(),
-            time=caller.now,
-            caller=caller.identified.identity.text,
-            certificate_serial=caller.identified.serial,
-            method=method,
-            permitted=grant is not None,
-            dry_run=dry_run,
-            project=decision.project,
-            access=_access(wanted.access),
-            room=wanted.room,
-            identity=wanted.identity,
-            ttl=grant.ttl if grant else wanted.ttl,
-            entry=grant.entry if grant else "",
-            reason=decision.reason if isinstance(decision, Denial) else "",
-            key_id="",
-            token_sha256="",
-            policy_revision=caller.state_policy.revision,
-            trace_id=caller.trace_id,
-            participant_kind=wanted.kind,
-            powers=",".join(sorted(required_powers(needs(grant.grants), wanted))) if grant else "",
-            room_preset=wanted.room_preset,
-        )
+
+def _unread(caller: Caller, method: str, decision_id: str, reason: Reason) -> AuditRecord:
+    """The record of a request that was refused before it was read: it holds nothing of what was asked for."""
+    return AuditRecord(
+        decision_id=decision_id,
+        time=caller.now,
+        caller=caller.identified.identity.text,
+        certificate_serial=caller.identified.serial,
+        method=method,
+        permitted=False,
+        reason=reason,
+        policy_revision=caller.state_policy.revision,
+        trace_id=caller.trace_id,
+    )
+
+
+def _record(  # noqa: PLR0913 - a record has many members
+    caller: ListedCaller,
+    method: str,
+    decision_id: str,
+    wanted: TokenRequest,
+    decision: Decision,
+    *,
+    dry_run: bool,
+    reason: str = "",
+    key_id: str = "",
+    token: str = "",
+) -> AuditRecord:
+    """The record of a decision; with a reason it is a denial."""
+    grant = decision if isinstance(decision, Grant) else None
+    return AuditRecord(
+        decision_id=decision_id,
+        time=caller.now,
+        caller=caller.identified.identity.text,
+        certificate_serial=caller.identified.serial,
+        method=method,
+        permitted=not reason,
+        dry_run=dry_run,
+        project=decision.project,
+        access=_access(wanted.access),
+        room=wanted.room,
+        identity=wanted.identity,
+        ttl=grant.ttl if grant else wanted.ttl,
+        entry=grant.entry if grant else "",
+        reason=reason,
+        key_id=key_id,
+        token_sha256=token_digest(token) if token else "",
+        policy_revision=caller.state_policy.revision,
+        trace_id=caller.trace_id,
+        participant_kind=wanted.kind,
+        powers=",".join(sorted(grant.powers)) if grant else "",
+        room_preset=wanted.room_preset,
+    )
 
 
 def _extent(grant: Grant) -> tuple[str, Grants, int]:
-    """What a token is good for, beside what its request names."""
+    """What a token permits, beside what its request names."""
     return grant.project, grant.grants, grant.ttl
 
 
@@ -193,7 +206,7 @@ def _check_size(grant: Grant, project: Project, key: ApiKey, now: int, room_left
 
 
 def too_large() -> Refusal:
-    """The refusal of what doesn't fit in a response."""
+    """The refusal of a token that doesn't fit in a response."""
     return Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes")
 
 

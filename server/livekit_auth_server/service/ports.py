@@ -37,10 +37,7 @@ class AuditSink(Protocol):
 
 
 class AuditObserver(Protocol):
-    """Hears of the audit trail's state, for metrics."""
-
-    def up(self, *, up: bool) -> None:
-        """Whether the trail can be written."""
+    """Hears of the audit trail, for metrics."""
 
     def head(self, sequence: int) -> None:
         """The chain's head went to the log; it has this number."""

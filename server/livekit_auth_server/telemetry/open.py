@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from livekit_auth_server.config.settings import Settings
+    from livekit_auth_server.config.tracing import CollectorSettings
     from livekit_auth_server.service.ports import CallObserver, Clock
     from livekit_auth_server.service.state import InForce
     from livekit_auth_server.telemetry.tracing import Tracing
@@ -57,11 +58,16 @@ def open_telemetry(
     return Telemetry(observers[0] if len(observers) == 1 else Observers(*observers), calls, tracing)
 
 
-def read_tracing(settings: Settings) -> tuple[dict[str, str], Path | None]:
-    """The headers for the collector, and the file of its CAs. Raises ConfigError."""
-    configured = settings.tracing
-    headers = read_headers(settings.at(configured.headers_file)) if configured and configured.headers_file else {}
-    ca = settings.at(configured.ca) if configured and configured.ca else None
+def read_collector(
+    settings: Settings, setting: str, collector: CollectorSettings
+) -> tuple[dict[str, str], Path | None]:
+    """The headers for the collector, and the file of its CAs.
+
+    Raises ConfigError, also where the libraries that `setting` needs aren't installed.
+    """
+    require("otlp", setting)
+    headers = read_headers(settings.at(collector.headers_file)) if collector.headers_file else {}
+    ca = settings.at(collector.ca) if collector.ca else None
     if ca is not None and b"-----BEGIN CERTIFICATE-----" not in read_bytes(ca):
         raise ConfigError(ca, "isn't a PEM file of CA certificates")
     return headers, ca
@@ -71,9 +77,8 @@ def _open_tracing(settings: Settings, registry: CollectorRegistry) -> Tracing | 
     configured = settings.tracing
     if configured is None:
         return None
-    headers, ca = read_tracing(settings)
+    headers, ca = read_collector(settings, "tracing", configured)
     # Imported here: the libraries are an extra, and take memory.
-    require("otlp", "tracing")
     from livekit_auth_server.telemetry.tracing import Tracing  # noqa: PLC0415
 
     return Tracing(

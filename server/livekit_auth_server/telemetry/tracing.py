@@ -9,12 +9,10 @@ OTEL_EXPORTER_OTLP_* don't change where spans go or what is sent with them, and 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import requests
 import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -35,6 +33,8 @@ from opentelemetry.trace import (
 )
 from prometheus_client import Counter
 
+from livekit_auth_server.telemetry.collector_session import CollectorSession
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -48,7 +48,6 @@ QUEUE = 2048  # spans
 _BATCH = 512
 _DELAY = 2.0  # seconds between exports
 _TIMEOUT = 5.0  # seconds for an export, with its repetitions
-_MULTIPLE_CHOICES = 300  # the first HTTP status that isn't a success
 
 # What counts as the server's fault: OpenTelemetry's conventions for gRPC. A denial isn't one.
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -74,11 +73,10 @@ class Tracing:
         ca: Path | None = None,
         version: str = "",
     ) -> None:
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # its log lines quote what others sent
         self._prefix = f"{service}/"
         self._spans = Counter("livekit_auth_spans", "Spans by what became of them.", ("outcome",), registry=registry)
         self._ended = self._spans.labels("ended")
-        exporter = _Exporter(_Session(headers or {}, ca), endpoint, self._spans, asyncio.get_running_loop())
+        exporter = _Exporter(CollectorSession(headers or {}, ca), endpoint, self._spans, asyncio.get_running_loop())
         about = Resource({"service.name": "livekit-auth", "service.version": version})
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(ratio)),
@@ -157,34 +155,12 @@ def _parent(call: FinishedCall) -> Context:
     )
 
 
-class _Session(requests.Session):
-    """Posts with these headers and no others. `problem` is what went wrong last, in this program's words."""
-
-    def __init__(self, headers: Mapping[str, str], ca: Path | None) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.problem = ""
-        self._sent = {"content-type": "application/x-protobuf", "content-encoding": "gzip", **headers}
-        self._authorities: bool | str = str(ca) if ca else True
-
-    def __repr__(self) -> str:
-        return "_Session(***)"
-
-    def request(self, method: str, url: str, **more: Any) -> requests.Response:  # type: ignore[override]  # noqa: ANN401
-        more |= {"headers": self._sent, "verify": self._authorities, "cert": None, "allow_redirects": False}
-        try:
-            response = super().request(method, url, **more)
-        except Exception as error:
-            self.problem = type(error).__name__
-            raise
-        self.problem = "" if response.status_code < _MULTIPLE_CHOICES else f"HTTP status {response.status_code}"
-        return response
-
-
 class _Exporter(SpanExporter):
     """OTLP's exporter, with outcomes counted and the first failure of a row logged, as is its end."""
 
-    def __init__(self, session: _Session, endpoint: str, spans: Counter, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, session: CollectorSession, endpoint: str, spans: Counter, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._session, self._endpoint, self._loop = session, endpoint, loop
         self._exported, self._failed = spans.labels("exported"), spans.labels("failed")
         self._otlp = OTLPSpanExporter(endpoint, timeout=_TIMEOUT, compression=Compression.Gzip, session=session)

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livekit_auth_server.audit import verify as audit_tools
-from livekit_auth_server.audit.chained_file import ChainedFile, SinkError, reason
+from livekit_auth_server.audit.chained_file import ChainedFile, reason
+from livekit_auth_server.audit.sink import SinkError
+from livekit_auth_server.audit.verify import verify_files
 from livekit_auth_server.core.chain import MAX_LINE
 from support.fakes import FakeClock
 from support.mounts import small_disk
+from support.records import Line
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.chain import Head
 
-ONE = '"kind":"decision","n":1'
+ONE = Line({"n": 1})
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -65,7 +67,7 @@ def whys(path: Path) -> list[str]:
 
 
 def assert_whole(*paths: Path, head: Head | None = None) -> None:
-    verdict = audit_tools.verify(paths, [head] if head else [])
+    verdict = verify_files(paths, [head] if head else [])
     assert verdict.problems == []
 
 
@@ -129,7 +131,7 @@ def test_a_half_line_of_a_crash_is_cut_off_at_start(path: Path, half: bytes, lin
     assert len(lines(path)) == (lines_before + 2 if lines_before else 1)
 
 
-LONG = f'"kind":"decision","padding":"{"x" * 900}"'
+LONG = Line({"padding": "x" * 900})
 
 
 @pytest.mark.parametrize("half", [b"", b'{"chain":"0123'])
@@ -226,7 +228,7 @@ def test_a_failed_write_leaves_nothing_and_the_chain_goes_on(path: Path, failure
         assert path.read_bytes() == before
         assert sink.head == head
     system.short = system.on_write = system.on_sync = None
-    sink.append(['"kind":"decision","n":2'])
+    sink.append([Line({"n": 2})])
     assert [line.get("n") for line in lines(path)] == [None, 1, None, 2]
     assert whys(path)[1].startswith("after a failure: ")
     assert_whole(path, head=head)
@@ -241,7 +243,7 @@ def test_what_cant_even_be_cut_off_is_cut_off_before_the_next_line(path: Path, m
     real = os.ftruncate
     monkeypatch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="Input/output"):
-        sink.append(['"kind":"decision","n":666'])
+        sink.append([Line({"n": 666})])
     assert '"n":666' in path.read_text()
     system.on_sync = None
     with pytest.raises(OSError, match="Input/output"):
@@ -274,7 +276,7 @@ def test_a_removed_file_fails_what_is_at_hand_and_then_a_new_one_begins(path: Pa
     assert not path.exists()
     sink.append([ONE])
     assert whys(path) == ["the file before was removed"]
-    verdict = audit_tools.verify([path], [head])
+    verdict = verify_files([path], [head])
     assert "isn't in these files" in verdict.problems[0].what  # what was removed shows
 
 
@@ -310,7 +312,7 @@ def test_a_file_that_somebody_else_wrote_is_set_aside(path: Path, harm: str) -> 
     sink.append([ONE])
     [kept] = path.parent.glob("*.damaged-*")
     assert kept.read_bytes() == harmed
-    assert audit_tools.verify([path.parent], [head]).problems
+    assert verify_files([path.parent], [head]).problems
 
 
 def test_what_somebody_else_wrote_while_the_disk_failed_is_set_aside_too(path: Path) -> None:
@@ -396,7 +398,9 @@ def test_a_limit_on_the_files_size_fails_without_half_a_line(path: Path) -> None
     script = f"""
 import resource, signal
 from pathlib import Path
-from livekit_auth_server.audit.chained_file import ChainedFile, SinkError, reason
+from livekit_auth_server.audit.chained_file import ChainedFile, reason
+from livekit_auth_server.audit.sink import SinkError
+from livekit_auth_server.core.audit import Dropped, Withheld
 from livekit_auth_server.process.clock import SystemClock
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
@@ -405,14 +409,14 @@ sink.open()
 failed = 0
 for _ in range(20):
     try:
-        sink.append(['"kind":"decision","n":1'])
+        sink.append([Dropped(1, 1)])
     except (OSError, SinkError):
         failed += 1
 assert failed > 10, failed
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-sink.append(['"kind":"decision","n":2'])
+sink.append([Withheld("d2", 1, "killed")])
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
     assert_whole(path)
     assert whys(path)[-1].startswith("after a failure: ")
-    assert lines(path)[-1]["n"] == 2
+    assert lines(path)[-1]["decision_id"] == "d2"

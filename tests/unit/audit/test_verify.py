@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from livekit_auth_server.audit import reading as audit_files
 from livekit_auth_server.audit.chained_file import ChainedFile
-from livekit_auth_server.audit.verify import LeftOut, Wanted, query, verify
+from livekit_auth_server.audit.query import LeftOut, Wanted, search
+from livekit_auth_server.audit.tail import followed, last_lines, last_verified
+from livekit_auth_server.audit.verify import verify_files
 from livekit_auth_server.cli.app import app
+from livekit_auth_server.core.audit import AuditRecord, Withheld
 from livekit_auth_server.core.chain import Head, read
 from livekit_auth_server.core.counted_denials import UNLISTED, CountedDenials
 from livekit_auth_server.files.errors import ConfigError
@@ -39,8 +41,8 @@ TOKEN = "aaa.bbb.ccc"
 NOW = RECORD.time
 
 
-def decision(**fields: Any) -> str:
-    return f'"kind":"decision",{replace(RECORD, **fields).to_json()[1:-1]}'
+def decision(**fields: Any) -> AuditRecord:
+    return replace(RECORD, **fields)
 
 
 @pytest.fixture
@@ -60,13 +62,13 @@ def trail(tmp_path: Path) -> tuple[list[Path], Head]:
 
 def what(paths: list[Path], *heads: Head) -> list[str]:
     """The problems as FILE:LINE: WHAT."""
-    return [f"{p.file.rsplit('/', 1)[-1]}:{p.line}: {p.what}" for p in verify(paths, heads).problems]
+    return [f"{p.file.rsplit('/', 1)[-1]}:{p.line}: {p.what}" for p in verify_files(paths, heads).problems]
 
 
 def test_rotated_files_make_one_chain_in_any_order(trail: tuple[list[Path], Head]) -> None:
     files, head = trail
     for paths in (files, files[::-1], [files[1], files[0], files[2]], [files[0].parent], [*files, files[0].parent]):
-        verdict = verify(paths, [head])
+        verdict = verify_files(paths, [head])
         assert verdict.problems == verdict.notes == []
         [chain] = verdict.chains
         assert (chain.files, chain.lines, chain.first, chain.head) == ([str(path) for path in files], 15, 1, head)
@@ -81,7 +83,7 @@ def test_a_compressed_file_counts(trail: tuple[list[Path], Head]) -> None:
     packed.write_bytes(packed.read_bytes()[:-10])
     found = what([files[0].parent])[0]
     assert found.startswith("audit.0.jsonl.2.gz:")
-    assert "can't be read on: Compressed file ended" in found
+    assert "can't be read further: Compressed file ended" in found
 
 
 @given(st.data())
@@ -110,7 +112,7 @@ def test_any_harm_to_the_files_shows_with_the_head(
         victim.unlink()
     elif harm == "cut":
         victim.write_bytes(victim.read_bytes()[: -data.draw(st.integers(2, 500))])
-    verdict = verify([folder], [head])
+    verdict = verify_files([folder], [head])
     # The oldest file may be gone for good reasons, and says so itself.
     oldest_is_gone = (
         harm in ("file", "remove") and verdict.notes and "older files weren't given" in verdict.notes[0].what
@@ -155,7 +157,7 @@ def test_a_head_whose_lines_arent_there_is_a_problem(trail: tuple[list[Path], He
 
 def test_older_files_that_are_gone_are_a_remark(trail: tuple[list[Path], Head]) -> None:
     files, head = trail
-    verdict = verify(files[1:], [head])
+    verdict = verify_files(files[1:], [head])
     assert verdict.problems == []
     assert "the chain begins with line 6: older files weren't given" in verdict.notes[0].what
 
@@ -164,7 +166,7 @@ def test_a_half_line_at_the_end_is_a_remark(trail: tuple[list[Path], Head]) -> N
     files, head = trail
     with files[2].open("ab") as stream:
         stream.write(head.next_start[:30])
-    verdict = verify(files, [head])
+    verdict = verify_files(files, [head])
     assert verdict.problems == []
     assert (verdict.notes[0].line, "has no end" in verdict.notes[0].what) == (6, True)
 
@@ -175,10 +177,10 @@ def test_files_that_are_none_are_problems_or_mistakes(tmp_path: Path) -> None:
     (tmp_path / "audit.0.jsonl").write_text("")
     assert what([tmp_path]) == []
     with pytest.raises(ConfigError, match="there is no such file"):
-        verify([tmp_path / "none"])
+        verify_files([tmp_path / "none"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="holds no audit files"):
-        verify([tmp_path / "empty"])
+        verify_files([tmp_path / "empty"])
 
 
 # Searching
@@ -196,9 +198,9 @@ def decisions(tmp_path: Path) -> Path:
     for sink in (first, second):
         sink.open()
     first.append([decision(decision_id="a", room="r1"), decision(decision_id="c", time=NOW + 5, token_sha256=digest)])
-    first.append([f'"kind":"withheld","decision_id":"c","time":{NOW + 6}'])
+    first.append([Withheld("c", NOW + 6, "the call had ended")])
     second.append([decision(decision_id="b", time=NOW + 1, permitted=False, reason="ROOM_NOT_PERMITTED", key_id="")])
-    second.append([f'"kind":"denials",{counted.to_json()[1:-1]}'])
+    second.append([counted])
     return tmp_path / "q"
 
 
@@ -222,7 +224,7 @@ def decisions(tmp_path: Path) -> Path:
     ids=str,
 )
 def test_query_finds_what_is_looked_for_by_time(decisions: Path, wanted: Wanted, found: list[str]) -> None:
-    assert [line.get("decision_id", line["kind"]) for line in query([decisions], wanted)] == found
+    assert [line.get("decision_id", line["kind"]) for line in search([decisions], wanted)] == found
 
 
 # Following
@@ -250,7 +252,7 @@ def test_follow_goes_on_through_rotation(tmp_path: Path) -> None:
         lambda: None,
     ]
     left: list[object] = []
-    lines = list(audit_files.follow([path], 1, left.append, taking(steps), turns=5))
+    lines = list(followed([path], 1, left.append, taking(steps), turns=5))
     assert [json.loads(line).get("decision_id", "segment") for line in lines] == ["old", "new", "segment", "rotated"]
 
 
@@ -260,9 +262,33 @@ def test_the_last_lines_of_a_large_file(tmp_path: Path, count: int) -> None:
     path.write_bytes(b"".join(b"%d%s\n" % (n, b"x" * 300) for n in range(2000)) + b"half")
     packed = tmp_path / "audit.0.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    numbers = [int(line.split(b"x")[0]) for line in audit_files.last_lines(path, count)]
+    numbers = [int(line.split(b"x")[0]) for line in last_lines(path, count)]
     assert numbers == list(range(2000 - count, 2000))
-    assert audit_files.last_lines(packed, count) == audit_files.last_lines(path, count)
+    assert last_lines(packed, count) == last_lines(path, count)
+
+
+def test_a_file_without_line_breaks_is_read_back_to_the_longest_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "audit.0.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    left: list[Finding] = []
+    tracemalloc.start()
+    try:
+        assert list(last_verified(path, 1000, left.append)) == []
+        assert list(followed([path], 1000, left.append, turns=0)) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [one.what for one in left] == ["one of the last lines isn't a line of the audit trail"] * 2
+    assert peak < 32 << 20
+
+
+def test_the_last_lines_after_one_that_is_too_long_are_shown(trail: tuple[list[Path], Head]) -> None:
+    path = trail[0][2]
+    path.write_bytes(b"x" * (3 << 20) + b"\n" + path.read_bytes())
+    left: list[Finding] = []
+    assert ids(last_verified(path, 1000, left.append)) == ["segment", *(f"0-{n}" for n in range(4))]
+    assert len(left) == 1
 
 
 # The command line
@@ -274,9 +300,9 @@ def test_verify_exits_with_0_1_or_2(trail: tuple[list[Path], Head]) -> None:
     files, head = trail
     good = run(app, ["audit", "verify", str(files[0].parent), "--head", str(head)])
     assert good.exit_code == 0
-    assert "What comes after line 15 of chain" in good.stdout
+    assert "Changes after line 15 of chain" in good.stdout
     without = run(app, ["audit", "verify", str(files[0].parent)])
-    assert (without.exit_code, "Without --head it can't be shown" in without.stdout) == (0, True)
+    assert (without.exit_code, "Without --head, lines removed from the end" in without.stdout) == (0, True)
     assert run(app, ["audit", "verify", str(files[0].parent), "--head", "x"]).exit_code == 2
     files[1].write_bytes(files[1].read_bytes().replace(b"user-1", b"user-2", 1))
     bad = run(app, ["audit", "verify", *map(str, files), "--json"])
@@ -336,7 +362,7 @@ def test_tail_shows_the_last_lines_of_every_worker(decisions: Path) -> None:
 def shown_and_left(folder: Path) -> tuple[list[str], list[str]]:
     """The decisions that query finds, and what it leaves out, as FILE:LINE."""
     left = LeftOut()
-    found = [str(line["decision_id"]) for line in query([folder], Wanted(), left) if line["kind"] == "decision"]
+    found = [str(line["decision_id"]) for line in search([folder], Wanted(), left) if line["kind"] == "decision"]
     return found, [f"{one.file.rsplit('/', 1)[-1]}:{one.line}" for one in left.findings()]
 
 
@@ -402,10 +428,11 @@ def test_a_line_that_was_altered_removed_or_added_is_not_shown(trail: tuple[list
     before, after = ALL[:4], ALL[8:]
     files[1].write_bytes(whole.replace(b'"1-1"', b'"9-9"'))
     assert shown_and_left(files[0].parent) == ([*before, "1-0", "1-2", "1-3", *after], ["audit.0.jsonl.1:3"])
-    forged, _ = Head(json.loads(lines[0])["chain"], 7, json.loads(lines[2])["prev"]).append(decision(decision_id="9-9"))
+    before_it = Head(json.loads(lines[0])["chain"], 7, json.loads(lines[2])["prev"])
+    forged, _ = before_it.append(decision(decision_id="9-9").members())
     files[1].write_bytes(b"".join([*lines[:2], forged, *lines[2:]]))
     assert "9-9" not in shown_and_left(files[0].parent)[0]
-    foreign, _ = Head("f" * 16).append(decision(decision_id="9-9"))
+    foreign, _ = Head("f" * 16).append(decision(decision_id="9-9").members())
     files[1].write_bytes(b"".join([*lines[:2], foreign, *lines[2:]]))
     assert shown_and_left(files[0].parent) == (ALL, ["audit.0.jsonl.1:3"])
     files[1].write_bytes(b"".join([*lines[:2], *lines[3:]]))
@@ -439,13 +466,19 @@ ODD = {
 }
 
 
+def of_any_members(head: Head, members: str) -> tuple[bytes, Head]:
+    """A line whose members no writer writes."""
+    line = head.next_start + f"{members}}}".encode("ascii")
+    return line + b"\n", Head(head.chain, head.sequence + 1, hashlib.sha256(line).hexdigest())
+
+
 @pytest.mark.parametrize("members", ODD)
 def test_odd_values_are_named_by_verify_and_shown_by_nobody(tmp_path: Path, members: str) -> None:
     path = tmp_path / "audit.0.jsonl"
     head, lines = Head("0123456789abcdef"), []
-    for member in (decision(decision_id="a"), ODD[members], decision(decision_id="b")):
-        line, head = head.append(member)
-        lines.append(line)
+    for line in (decision(decision_id="a"), ODD[members], decision(decision_id="b")):
+        data, head = head.append(line.members()) if isinstance(line, AuditRecord) else of_any_members(head, line)
+        lines.append(data)
     path.write_bytes(b"".join(lines))
     assert what([tmp_path])[0].startswith("audit.0.jsonl:2: ")
     assert run(app, ["audit", "verify", str(tmp_path)]).exit_code == 1
@@ -463,8 +496,8 @@ def test_odd_values_are_named_by_verify_and_shown_by_nobody(tmp_path: Path, memb
 )
 def test_lines_of_anything_are_named_and_passed_over(tmp_path: Path, line: bytes) -> None:
     head = Head("0123456789abcdef")
-    first, head = head.append(decision(decision_id="a"))
-    last, _ = head.append(decision(decision_id="b"))
+    first, head = head.append(decision(decision_id="a").members())
+    last, _ = head.append(decision(decision_id="b").members())
     (tmp_path / "audit.0.jsonl").write_bytes(first + line + b"\n" + last)
     assert what([tmp_path]) == ["audit.0.jsonl:2: isn't a line of the audit trail"]
     assert shown_and_left(tmp_path) == (["a", "b"], ["audit.0.jsonl:2"])
@@ -485,7 +518,7 @@ def test_a_compressed_file_that_is_damaged_is_a_problem_of_its_line(trail: tuple
         b"\x1f\x8b",
     ):
         packed.write_bytes(harmed)
-        assert any("audit.0.jsonl.2.gz:" in one and "can't be read on" in one for one in what([files[0].parent]))
+        assert any("audit.0.jsonl.2.gz:" in one and "can't be read further" in one for one in what([files[0].parent]))
         assert run(app, ["audit", "verify", str(files[0].parent)]).exit_code == 1
         found, left = shown_and_left(files[0].parent)
         assert found[-8:] == ALL[4:]
@@ -502,7 +535,7 @@ def test_a_file_that_unpacks_to_a_lot_takes_little_memory(trail: tuple[list[Path
     del content
     tracemalloc.start()
     try:
-        problems = verify([folder]).problems
+        problems = verify_files([folder]).problems
         found, left = shown_and_left(folder)
         tailed = run(app, ["audit", "tail", str(folder / "audit.1.jsonl.gz")])
         peak = tracemalloc.get_traced_memory()[1]
@@ -545,18 +578,18 @@ def test_tail_and_follow_leave_out_what_does_not_follow(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"d3"', b'"dX"'))
     left: list[Finding] = []
-    assert ids(audit_files.tail(path, 4, left.append)) == ["d2", "d4", "d5"]
+    assert ids(last_verified(path, 4, left.append)) == ["d2", "d4", "d5"]
     assert [one.line for one in left] == [0]
     path.write_bytes(whole)
     lines = whole.splitlines(keepends=True)
     assert sink.head is not None
-    forged, _ = Head(sink.head.chain).append(decision(decision_id="forged"))
+    forged, _ = Head(sink.head.chain).append(decision(decision_id="forged").members())
     steps: list[Callable[[], object]] = [
         lambda: path.write_bytes(whole + b"text\n" + forged),
         lambda: path.write_bytes(whole + b"text\n" + forged + lines[2]),
     ]
     left.clear()
-    assert ids(audit_files.follow([path], 2, left.append, taking(steps), turns=2)) == ["d4", "d5"]
+    assert ids(followed([path], 2, left.append, taking(steps), turns=2)) == ["d4", "d5"]
 
 
 def ids(lines: Iterable[bytes]) -> list[str]:

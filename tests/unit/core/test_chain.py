@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livekit_auth_server.core.audit import Dropped, Withheld
 from livekit_auth_server.core.chain import NOTHING, Checked, Head, Problem, check, read
+from livekit_auth_server.core.counted_denials import UNLISTED, CountedDenials
+from livekit_auth_server.core.refusal import Reason
 from support.examples import examples
+from support.records import RECORD
 
 CHAIN = "0123456789abcdef"
 
@@ -21,7 +27,7 @@ def chain(count: int, head: Head | None = None) -> tuple[list[bytes], Head]:
     line, head = (head or Head(CHAIN)).segment("started", 1)
     lines.append(line.removesuffix(b"\n"))
     for number in range(count):
-        line, head = head.append(f'"kind":"decision","n":{number}')
+        line, head = head.append({"kind": "decision", "n": number})
         lines.append(line.removesuffix(b"\n"))
     return lines, head
 
@@ -45,6 +51,31 @@ def test_a_line_names_its_chain_its_number_and_the_line_before() -> None:
     assert third["prev"] == sha256(lines[1]).hexdigest()
     assert head == Head(CHAIN, 3, sha256(lines[2]).hexdigest())
     assert (first["kind"], first["why"]) == ("segment", "started")
+
+
+def test_lines_are_what_released_versions_write_byte_for_byte() -> None:
+    odd: dict[str, Any] = {
+        "room": "caf\u00e9 \u202e \x7f",
+        "ttl": None,
+        "powers": "agent,hidden",
+        "participant_kind": "agent",
+    }
+    denied: dict[str, Any] = {"permitted": False, "reason": Reason.ROOM_NOT_PERMITTED, "dry_run": True}
+    refused = replace(RECORD, **odd, **denied, room_preset="p", trace_id="0" * 32)
+    counted = CountedDenials(UNLISTED, 1, 1, "r", shared=True)
+    for record in (RECORD, refused):
+        counted.add(replace(record, time=2))
+    _, head = Head(CHAIN).segment('started "x"', 7)
+    for value in (RECORD, refused, counted, Withheld("d", 3, "the call had ended"), Dropped(3, 4)):
+        _, head = head.append(value.members())
+    assert str(head) == f"{CHAIN}:6:d7b35d22e4552a1b7ab875cf80632e1d809a23f5b86ce74f2ebd709a8a1cc10b"
+
+
+def test_a_segment_can_be_read_whatever_its_reason_is() -> None:
+    line, head = Head(CHAIN).segment("kept as \udcff", 1)
+    checked = read(line.removesuffix(b"\n"))
+    assert checked is not None
+    assert (checked.fields["why"], checked.head) == (r"kept as \udcff", head)
 
 
 def test_a_whole_chain_has_no_problem() -> None:

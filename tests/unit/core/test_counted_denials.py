@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from livekit_auth_server.core.audit import json_line
 from livekit_auth_server.core.counted_denials import RATE, UNLISTED, Denials
 from support.records import RECORD
 
@@ -43,7 +44,7 @@ def test_all_unlisted_callers_share_one_allowance_and_one_line_names_a_few() -> 
     assert admitted == RATE
     assert len(denials._buckets) == 1
     [counted] = denials.counted(T + 1.0)
-    line = json.loads(counted.to_json())
+    line = json.loads(json_line(counted.members()))
     assert (line["caller"], line["listed"], line["count"], line["permitted"]) == (UNLISTED, False, 490, False)
     assert line["callers"] == [f"spiffe://x/{n}" for n in range(10, 18)]
     assert flood(denials, 5, T, caller="spiffe://x/1") == 5  # a listed one of the same name has its own
@@ -55,7 +56,7 @@ def test_a_counted_record_says_from_when_to_when() -> None:
         for _ in range(50):
             denials.admits(replace(DENIED, time=100 + second, method="BatchIssueTokens"), T + second / 100)
     [counted] = denials.counted(T + 5.0)
-    line = json.loads(counted.to_json())
+    line = json.loads(json_line(counted.members()))
     assert (line["from"], line["time"], line["count"]) == (100, 102, 140)
     assert line["methods"] == {"BatchIssueTokens": 140}
 
@@ -85,7 +86,7 @@ def test_callers_that_are_denied_nothing_any_more_are_forgotten() -> None:
 def test_no_text_of_a_caller_can_forge_a_line() -> None:
     denials = Denials(rate=0.0)
     denials.admits(replace(DENIED, caller='x"}\n\u202e', reason="R"), T, shared=UNLISTED)
-    line = denials.counted(T + 2.0)[0].to_json()
+    line = json_line(denials.counted(T + 2.0)[0].members()).decode()
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)["callers"] == ['x"}\n\u202e']

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 
-from livekit_auth_server.core.audit import AuditRecord
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
 from livekit_auth_server.logs.decision_log import DecisionLog
+from support.records import RECORD
+
+if TYPE_CHECKING:
+    from livekit_auth_server.core.audit import AuditRecord
 
 
 def decision(**changes: Any) -> AuditRecord:
-    values: dict[str, Any] = {
-        **dict.fromkeys(AuditRecord.__dataclass_fields__, ""),
-        "decision_id": "d1",
-        "time": 1,
-        "permitted": True,
-        "dry_run": False,
-        "ttl": 600,
-        "access": "role:guest",
-        "room": "consult-1",
-        "token_sha256": "f00d",
-    }
-    return AuditRecord(**values | changes)
+    return replace(RECORD, decision_id="d1", token_sha256="f00d", **changes)
 
 
 class Clock:
@@ -60,8 +53,13 @@ async def test_each_decision_is_in_the_trail_and_then_in_the_log() -> None:
     assert lines[2] == {
         "event": "denied",
         "log_level": "info",
+        "method": "IssueToken",
+        "caller": "spiffe://example.org/web",
         "access": "role:guest",
+        "project": "alpha",
         "room": "consult-1",
+        "identity": "user-1",
+        "entry": "consult",
         "reason": "ROOM_NOT_PERMITTED",
         "decision_id": "d1",
     }

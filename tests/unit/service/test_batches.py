@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import b64encode
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -28,6 +28,7 @@ from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.service.ports import AckStore, LimitStore
 from livekit_auth_server.service.state import InForce, State
+from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.turns import PLACES, Turns
 from livekit_auth_server.service.webhooks import Webhooks
 from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier, LimitLog
@@ -118,7 +119,7 @@ class World:
         self.in_force = InForce(State(self.policy(GUESTS, limits=limits), keys_of(KEY), FakeIdentifier()))
         rates = RateLimits(self.store, self.store, LimitLog())
         made = issuer(self.audit)
-        self.calls = Calls(self.in_force, self.clock, CallLog(), rates, made.deny_unlisted)
+        self.calls = Calls(self.in_force, self.clock, CallLog(), rates, made.deny_unlisted, None, made.deny_invalid)
         self.turns = Turns(self.clock)
         self.acknowledged = SlowAcks()
         hooks = Webhooks(self.acknowledged, 1024)
@@ -512,3 +513,25 @@ async def test_what_is_read_is_the_entries_as_they_came():
     batch = await batches_module.read(data, Turns(FakeClock()))
     assert batch.entries == tuple(entry.SerializeToString() for entry in entries)
     assert (batch.count, batch.projects) == (3, ("", "", "alpha"))
+
+
+async def test_a_request_that_breaks_a_rule_leaves_the_same_line_alone_and_in_a_batch() -> None:
+    """Without what it asks for. The answer names no decision: the policy wasn't asked."""
+    world, broken = World(), pb.IssueTokenRequest(role="guest", room="a\nb", identity="user-1")
+    with pytest.raises(Refusal) as caught:
+        await world.issue(broken)
+    response = await world.batch(broken)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.INVALID_REQUEST, {})
+    assert response.results[0].error == to_status(caught.value)
+    for number, record in enumerate(world.audit.records, 1):
+        said = {name: value for name, value in asdict(record).items() if value not in ("", None, False)}
+        assert said == {
+            "decision_id": f"d{number}",
+            "time": NOW,
+            "caller": CALLER,
+            "certificate_serial": "2a",
+            "method": ("IssueToken", "BatchIssueTokens")[number - 1],
+            "reason": Reason.INVALID_REQUEST,
+            "policy_revision": "r2",
+        }
+    assert len(world.audit.records) == 2

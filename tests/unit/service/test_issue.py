@@ -13,6 +13,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth_server.core.audit import json_line
 from livekit_auth_server.core.grants import Grants, VideoGrants
 from livekit_auth_server.core.keys import KeySet, KeyState, Project
 from livekit_auth_server.core.policy import AllowEntry, Matcher
@@ -144,7 +145,7 @@ async def test_a_record_says_who_got_what_and_holds_no_token(audit):
         "powers": "",
         "room_preset": "",
     }
-    line = record.to_json()
+    line = json_line(record.members()).decode()
     leaked = [part for part in (response.token, *response.token.split("."), SECRET, "MARKER") if part in line]
     assert not leaked
 
@@ -222,11 +223,6 @@ def test_a_caller_that_isnt_listed_has_its_denial_recorded_apart(audit):
     assert (record.decision_id, record.caller, record.method) == (decision, CALLER, "BatchIssueTokens")
     assert (record.permitted, record.reason, record.time) == (False, Reason.CALLER_NOT_LISTED, NOW)
     assert audit.records == []
-
-
-async def test_a_request_that_breaks_a_rule_is_no_decision(audit):
-    refusal = await refused(audit, changed(room="a\nb"))
-    assert (refusal.reason, refusal.metadata, audit.records) == (Reason.INVALID_REQUEST, {}, [])
 
 
 # Keys
@@ -371,6 +367,7 @@ async def test_every_decision_of_a_batch_has_its_record(audit):
         ("d1", "BatchIssueTokens", True),
         ("d2", "BatchIssueTokens", False),
         ("d3", "BatchIssueTokens", True),
+        ("d4", "BatchIssueTokens", False),
     ]
     hashes = [hashlib.sha256(r.response.token.encode()).hexdigest() for r in response.results if r.response.token]
     assert hashes == [record.token_sha256 for record in audit.records if record.permitted]
