@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined] # missing from typeshed
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from livekit_auth_server.files.errors import MAX_DEPTH, TOO_DEEP, ConfigError, duplicate_key

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from ruamel.yaml import YAML
@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.yaml_text import MOST_REPEATED
+from support.examples import examples
 
 AnyOrList = Annotated[  # as policy.policy_file has it
     Annotated[Literal["any"], Tag("[any]")] | Annotated[list[str], Tag("[list]")],
@@ -237,7 +238,7 @@ FRAGMENTS = [
     st.text(max_size=60)
     | st.lists(st.sampled_from([*FRAGMENTS, ": ", "\n", "#", "|", ">", "---\n", "<<: "]), max_size=12).map("".join)
 )
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_any_text_is_a_document_or_a_config_error_of_one_line(content: str) -> None:
     try:
         document = parse(content).validated(Form)

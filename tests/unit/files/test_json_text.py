@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
+from support.examples import examples
 
 NUMBER = "isn't valid JSON: a number isn't finite, or has too many digits"
 HALF = "isn't valid JSON: a text holds a surrogate, which is half of a character"
@@ -141,7 +142,7 @@ PIECES = ['"a"', "1", "{", "}", "[", "]", ":", ",", "NaN", "\n", " ", '"\\ud800"
 
 
 @given(st.lists(st.sampled_from(PIECES)))
-@settings(deadline=None, max_examples=500)
+@examples(500)
 def test_any_text_is_data_or_a_config_error_of_one_line(pieces: list[str]) -> None:
     try:
         parse("".join(pieces))
