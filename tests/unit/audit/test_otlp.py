@@ -15,6 +15,7 @@ from livekit_auth_server.audit import otlp
 from livekit_auth_server.audit.metrics import CopyMetrics
 from livekit_auth_server.audit.otlp import BATCH, MAX_NOTES, MAX_TEXT, QUEUE, AuditOtlp
 from livekit_auth_server.core.refusal import Reason, Refusal
+from support.fakes import FakeClock
 from support.records import RECORD
 
 if TYPE_CHECKING:
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
     from livekit_auth_server.core.audit import AuditLine
 
 PATIENCE = 5.0
-
-
-class Clock:
-    """Goes on when told to."""
-
-    at = 100.0
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 class FakeExporter:
@@ -64,7 +53,7 @@ class Copy:
     """The sink on a collector of its own."""
 
     def __init__(self, *, required: bool = False) -> None:
-        self.registry, self.clock, self.exporter = CollectorRegistry(), Clock(), FakeExporter()
+        self.registry, self.clock, self.exporter = CollectorRegistry(), FakeClock(), FakeExporter()
         exporter: Any = self.exporter
         self.sink = AuditOtlp(exporter, self.clock, CopyMetrics(self.registry), required=required, patience=PATIENCE)
 
@@ -124,7 +113,7 @@ async def test_a_hanging_collector_is_not_waited_for_and_the_queue_is_bounded() 
         with capture_logs() as log:
             await copy.sink.record([RECORD] * (QUEUE + 100))
             copy.sink.withhold(["d1"], "the call had ended")
-            copy.clock.at += 60
+            copy.clock.advance(60)
             for _ in range(20):
                 copy.sink.tick()
         assert (copy.waiting, copy.count("dropped")) == (QUEUE, 101)
@@ -176,9 +165,9 @@ async def test_a_required_collector_that_takes_nothing_stops_issuance_until_it_d
         copy.exporter.problem = problem
         await copy.sink.record([RECORD])
         await copy.tried()
-        copy.clock.at += PATIENCE
+        copy.clock.advance(PATIENCE)
         assert copy.sink.ready() == []
-        copy.clock.at += 0.1
+        copy.clock.advance(0.1)
         assert copy.sink.ready() == [
             f"the audit trail's collector takes no records: {problem} (http://collector/v1/logs)"
         ]
@@ -193,7 +182,7 @@ async def test_a_required_collector_that_hangs_stops_issuance() -> None:
         copy.exporter.answers.clear()
         await copy.sink.record([RECORD])
         copy.sink.tick()
-        copy.clock.at += PATIENCE + 0.1
+        copy.clock.advance(PATIENCE + 0.1)
         assert copy.sink.ready() == [
             "the audit trail's collector takes no records: it hasn't answered for 5 s (http://collector/v1/logs)"
         ]
@@ -203,7 +192,7 @@ async def test_a_slow_collector_that_is_required_stops_nothing_while_it_takes_re
     async with Copy(required=True) as copy:
         for _ in range(5):
             await copy.sink.record([RECORD])
-            copy.clock.at += PATIENCE - 0.1
+            copy.clock.advance(PATIENCE - 0.1)
             assert copy.sink.ready() == []
             await copy.tried()
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Refusal
 from livekit_auth_server.logs.bounded_rate import LINES, SECONDS
 from livekit_auth_server.logs.decision_log import DecisionLog
+from support.fakes import AuditTrail, FakeClock
 from support.records import RECORD
 
 if TYPE_CHECKING:
@@ -21,34 +22,13 @@ def decision(**changes: Any) -> AuditRecord:
     return replace(RECORD, decision_id="d1", token_sha256="f00d", **changes)
 
 
-class Clock:
-    at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-
-class Trail:
-    def __init__(self) -> None:
-        self.had: list[Any] = []
-        self.failing = False
-
-    async def record(self, *records: AuditRecord) -> None:
-        if self.failing:
-            raise Refusal(Reason.AUDIT_UNAVAILABLE, "no")
-        self.had += records
-
-    def deny(self, record: AuditRecord, *, listed: bool = True) -> None:
-        self.had.append((record, listed))
-
-
 async def test_each_decision_is_in_the_trail_and_then_in_the_log() -> None:
-    trail, denied = Trail(), decision(permitted=False, reason="ROOM_NOT_PERMITTED", ttl=None)
-    log = DecisionLog(trail, Clock())  # type: ignore[arg-type]
+    trail, denied = AuditTrail(), decision(permitted=False, reason="ROOM_NOT_PERMITTED", ttl=None)
+    log = DecisionLog(trail, FakeClock())
     with structlog.testing.capture_logs() as lines:
         await log.record(decision(), decision(dry_run=True))
         log.deny(denied, listed=False)
-    assert trail.had == [decision(), decision(dry_run=True), (denied, False)]
+    assert (trail.records, trail.unlisted) == ([decision(), decision(dry_run=True)], [denied])
     assert [line["event"] for line in lines] == ["permitted", "permitted, dry run", "denied"]
     assert lines[2] == {
         "event": "denied",
@@ -67,20 +47,19 @@ async def test_each_decision_is_in_the_trail_and_then_in_the_log() -> None:
 
 
 async def test_a_permit_that_isnt_recorded_isnt_said_to_be_one() -> None:
-    trail = Trail()
-    trail.failing = True
-    log = DecisionLog(trail, Clock())  # type: ignore[arg-type]
+    trail = AuditTrail(room=0)
+    log = DecisionLog(trail, FakeClock())
     with structlog.testing.capture_logs() as lines, pytest.raises(Refusal):
         await log.record(decision())
     assert lines == []
 
 
 async def test_denials_cant_fill_the_log() -> None:
-    clock = Clock()
-    log = DecisionLog(Trail(), clock)  # type: ignore[arg-type]
+    clock = FakeClock()
+    log = DecisionLog(AuditTrail(), clock)
     with structlog.testing.capture_logs() as lines:
         for _ in range(1000):
             log.deny(decision(permitted=False))
-        clock.at += SECONDS
+        clock.advance(SECONDS)
         log.deny(decision(permitted=False))
     assert (len(lines), lines[-1]["not_logged"]) == (LINES + 1, 1000 - LINES)
