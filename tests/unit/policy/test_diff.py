@@ -278,19 +278,26 @@ def test_any_project_is_the_same_in_both_policies(tmp_path: Path) -> None:
 
 def test_a_large_policy_is_compared_caller_by_caller(tmp_path: Path) -> None:
     """An edited role shows at each caller that may use it, and only there, wherever the callers stand."""
-    blocks = [
-        f"  - id: spiffe://example.org/s-{n}\n    allow:\n      - {{projects: [default], roles: [role-{n % 50}],"
-        f" rooms: [{{prefix: r-{n}-}}], identities: any}}\n"
+    callers = [
+        {
+            "id": f"spiffe://example.org/s-{n}",
+            "allow": [
+                {
+                    "projects": ["default"],
+                    "roles": [f"role-{n % 50}"],
+                    "rooms": [{"prefix": f"r-{n}-"}],
+                    "identities": "any",
+                }
+            ],
+        }
         for n in range(2000)
     ]
-    roles = "".join(f"  role-{n}: {{video: {{room_join: true}}}}\n" for n in range(50))
-    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
-    old.write_text(f"version: 1\nroles:\n{roles}callers:\n{''.join(blocks)}")
-    random.Random(7).shuffle(blocks)  # noqa: S311 - the same at every run
-    edited = roles.replace(
-        "role-7: {video: {room_join: true}}", "role-7: {video: {room_join: true, can_publish: false}}"
-    )
-    new.write_text(f"version: 1\nroles:\n{edited}callers:\n{''.join(blocks)}")
+    roles: dict[str, Any] = {f"role-{n}": {"video": {"room_join": True}} for n in range(50)}
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps({"version": 1, "roles": roles, "callers": callers}))
+    random.Random(7).shuffle(callers)  # noqa: S311 - the same at every run
+    roles["role-7"] = {"video": {"room_join": True, "can_publish": False}}
+    new.write_text(json.dumps({"version": 1, "roles": roles, "callers": callers}))
     found = diff(*load_policies([old, new], None))
     assert {caller.caller for caller in found} == {f"spiffe://example.org/s-{n}" for n in range(7, 2000, 50)}
     assert {str(change) for caller in found for change in caller.changes} == {
