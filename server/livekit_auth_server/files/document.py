@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=BaseModel)
 
 _FIELD_NAME = re.compile(r"[a-z_]{1,40}\Z")  # any other name may be a secret in the wrong place
-_ENCODING = "utf-8-sig"  # a byte order mark may come first
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # may come first
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Document:
     def parse(cls, path: Path, content: bytes, *, secret: bool = False) -> Document:
         """Parses content that came from `path`. Raises ConfigError."""
         try:
-            text = content.decode(_ENCODING)
+            text = _decoded(content)
         except UnicodeDecodeError:
             raise ConfigError(path, "isn't UTF-8 text") from None
         if _is_json(path, secret=secret):
@@ -59,7 +59,7 @@ class Document:
         if self.data is None:
             return None
         if _is_json(self.path, secret=self.secret):
-            return json_text.find_line(self.content.decode(_ENCODING), location)
+            return json_text.find_line(_decoded(self.content), location)
         return yaml_text.find_line(self.data, location)
 
     def validated(self, model: type[M], place: Location = ()) -> M:
@@ -85,6 +85,11 @@ class Document:
         if kind == UNKNOWN_FIELD and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
             location = location[:-1]  # the name may be a secret in the wrong place
         return ConfigError(self.path, placed(location, message), line)
+
+
+def _decoded(content: bytes) -> str:
+    # The codec utf-8-sig would be imported now, by a process that may no longer be able to read it.
+    return content.removeprefix(_BYTE_ORDER_MARK).decode()
 
 
 def _is_json(path: Path, *, secret: bool) -> bool:

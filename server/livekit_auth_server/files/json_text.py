@@ -11,7 +11,7 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined] # missing from typeshed
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from livekit_auth_server.files.errors import MAX_DEPTH, TOO_DEEP, ConfigError, duplicate_key
+from livekit_auth_server.files.errors import TOO_DEEP, ConfigError, duplicate_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,6 @@ def parse_json(path: Path, text: str) -> Any:  # noqa: ANN401 - JSON
         raise ConfigError(path, f"isn't valid JSON ({error.msg})", error.lineno) from None
     except RecursionError:
         raise ConfigError(path, f"isn't valid JSON for this service: {TOO_DEEP}") from None
-    if _depth(data) > MAX_DEPTH:
-        raise ConfigError(path, f"isn't valid JSON for this service: {TOO_DEEP}")
     for escape in _ESCAPE.finditer(text):
         if escape[1]:
             message = "isn't valid JSON: a text holds a surrogate, which is half of a character"
@@ -100,14 +98,6 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_members, parse_constant=_refuse, parse_float=_fraction, parse_int=_integer
 )
 _skip = json.JSONDecoder(parse_int=str, parse_float=str).scan_once  # type: ignore[attr-defined] # not in typeshed
-
-
-def _depth(data: Any) -> int:  # noqa: ANN401 - JSON
-    depth, level = 0, [data]
-    while level := [node for node in level if isinstance(node, (dict, list))]:
-        depth += 1
-        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
-    return depth
 
 
 def _children(text: str, node: int) -> Iterator[tuple[int | str, int, int]]:

@@ -12,10 +12,10 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.composer import MaxDepthExceededError
+from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLWarning
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scanner import RoundTripScanner
 
 from livekit_auth_server.files.errors import MAX_DEPTH, TOO_DEEP, ConfigError, duplicate_key
@@ -74,10 +74,22 @@ class _Scanner(RoundTripScanner):
         super().fetch_flow_collection_start(TokenClass, to_push)
 
 
+class _Composer(Composer):
+    """Refuses lists and mappings as keys, by alias too: the time to construct them doubles with each level."""
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:  # noqa: ANN401 - ruamel's
+        mark = self.parser.peek_event().start_mark
+        node: Node | None = super().compose_node(parent, index)
+        if index is None and isinstance(parent, MappingNode) and not isinstance(node, ScalarNode):
+            raise ComposerError(None, None, "a key is a list or a mapping", mark)
+        return node
+
+
 def _parser() -> YAML:
     yaml = YAML(typ="rt")
     yaml.max_depth = MAX_DEPTH
     yaml.Scanner = _Scanner
+    yaml.Composer = _Composer
     return yaml
 
 

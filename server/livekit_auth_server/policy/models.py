@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
@@ -48,7 +49,12 @@ _DURATION = re.compile(r"(?:(?P<h>[0-9]{1,5})h)?(?:(?P<m>[0-9]{1,7})m)?(?:(?P<s>
 
 def seconds(value: object) -> int:
     """The seconds in "1h30m", "10m" or "45s". Raises ValueError."""
-    match = _DURATION.match(value) if isinstance(value, str) else None
+    return _seconds(value if isinstance(value, str) else "")
+
+
+@lru_cache(maxsize=256)
+def _seconds(text: str) -> int:
+    match = _DURATION.match(text)
     total = sum(int(match[unit] or 0) * size for unit, size in (("h", 3600), ("m", 60), ("s", 1))) if match else 0
     if not 1 <= total <= MAX_TTL:
         raise ValueError('should be a duration such as "10m", "1h30m" or "45s", at least 1s and at most 8760h')

@@ -60,15 +60,11 @@ def test_whole_characters_are_read(text: str) -> None:
     assert parse(f'["{text}"]').data == json.loads(f'["{text}"]')
 
 
-@pytest.mark.parametrize("text", ["[" * 201 + "]" * 201, '{"a": [' * 101 + "]}" * 101, "[" * 1_000_000])
+@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a": [' * 100_000 + "]}" * 100_000, "[" * 1_000_000])
 def test_deep_nesting_is_refused_at_once(text: str) -> None:
     started = time.thread_time()
     assert mistake(text) == (None, DEEP)
     assert time.thread_time() - started < 2
-
-
-def test_nesting_up_to_the_bound_is_read() -> None:
-    assert parse("[" * 200 + "]" * 200).line((0,) * 300) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from livekit_auth_server.cli import app as cli
 from livekit_auth_server.config.settings import Settings, load_settings
 from livekit_auth_server.config.tracing import read_headers
 from livekit_auth_server.core.revocation import DenyList
+from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.keys import lifecycle
 from livekit_auth_server.keys.edited_file import RefusedError
@@ -33,7 +35,6 @@ from support.pki import NOW, SERVER, Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SECRET = "s9DkfjE8f7Gh2Kl4Mn6Pq8Rs0TuVwXyZ123"
 T0 = int(NOW.timestamp())
@@ -204,6 +205,21 @@ def test_a_half_character_in_a_key_file_is_told_with_its_line(tmp_path: Path) ->
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"keys.yaml:2: .*(surrogate|should be text)"):
             lifecycle.listed(path, T0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 150 + "}" * 150,
+        "[{" * 90 + "}]" * 90,
+        "? " * 150 + "a",
+        "k0: &a0 {z: 1}\n" + "".join(f"k{i}: &a{i} {{*a{i - 1} : 1}}\n" for i in range(1, 60)),
+    ],
+)
+def test_a_key_that_is_a_list_or_a_mapping_is_refused_at_once(text: str) -> None:
+    """Constructing such keys takes twice as long with each level."""
+    with pytest.raises(ConfigError, match="a key is a list or a mapping"):
+        Document.parse(Path("policy.yaml"), text.encode())
 
 
 def test_deep_nesting_is_told_at_once(tmp_path: Path) -> None:
