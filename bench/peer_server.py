@@ -28,12 +28,15 @@ from cryptography import x509  # noqa: E402
 from bench.devfolder import signing_key  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2 as pb  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc  # noqa: E402
+from livekit_auth_server.config.sections import LimitSettings  # noqa: E402
+from livekit_auth_server.service.methods import METHODS  # noqa: E402
 from livekit_auth_server.transport.grpc_aio.server import Limits  # noqa: E402
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 TTL = dt.timedelta(minutes=10)
+LIMITS = Limits(max(method.max_bytes for method in METHODS), **LimitSettings().model_dump())
 
 
 class Empty(pb_grpc.AuthServiceServicer):
@@ -70,7 +73,7 @@ class LiveKitApi(pb_grpc.AuthServiceServicer):
 
 async def serve(servicer: pb_grpc.AuthServiceServicer, directory: Path, address: str) -> None:
     """Serves until SIGTERM."""
-    server = grpc.aio.server(options=Limits().options(), maximum_concurrent_rpcs=Limits().concurrent_calls)
+    server = grpc.aio.server(options=LIMITS.options(), maximum_concurrent_rpcs=LIMITS.concurrent_calls)
     pb_grpc.add_AuthServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
     identity = ServerIdentity((directory / "server.pem").read_bytes(), (directory / "server.key").read_bytes())
     roots = x509.load_pem_x509_certificates((directory / "ca.pem").read_bytes())

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from livekit_auth_server.cli.devkit_pki import Authority, host_names, issue, new_authority
-from livekit_auth_server.config.settings import client_url, listen_address
+from livekit_auth_server.config.sections import client_url, listen_address
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.read import read_bytes, read_private

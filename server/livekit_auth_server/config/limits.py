@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
 
+from livekit_auth_server.config.project_name import ProjectName  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.core.limits import UNITS, Limit
-from livekit_auth_server.files.field_types import AnyOr, Model, ProjectName, listed, one_of, patterned
+from livekit_auth_server.files.field_types import AnyOr, Model, listed, one_of, patterned
 from livekit_auth_server.service.methods import COUNTED_AS, LIMITED, WITHOUT_PROJECT
 
 if TYPE_CHECKING:

@@ -17,6 +17,9 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+PROJECT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+"""The form of a project's name, as a regular expression for the whole of it."""
+
 
 class Secret:
     """Bytes that don't show. `sign` and `fits` are the only things to do with them."""

@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
-    StrictStr,
     Tag,
     WithJsonSchema,
     model_validator,
@@ -63,8 +62,6 @@ def _any(value: object) -> object:
 
 
 T = TypeVar("T")
-_PROJECT = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-ProjectName = Annotated[StrictStr, matching(_PROJECT, 'a project\'s name: a-z, 0-9 and "-"'), patterned(_PROJECT)]
 
 # `any` or a list. Told apart by what is written, so that a mistake in a list is reported as one.
 _ANY, _LIST = "[any]", "[list]"

@@ -25,19 +25,11 @@ from pydantic import (
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from livekit_auth_server.config.limits import CallerLimit  # noqa: TC001 - pydantic reads it
+from livekit_auth_server.config.project_name import ProjectName  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWER_OF, POWERS
 from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT
 from livekit_auth_server.core.workload_id import WorkloadId
-from livekit_auth_server.files.field_types import (
-    AnyOr,
-    Model,
-    ProjectName,
-    Version,
-    listed,
-    matching,
-    one_of,
-    patterned,
-)
+from livekit_auth_server.files.field_types import AnyOr, Model, Version, listed, matching, one_of, patterned
 from livekit_auth_server.service.validation import MAX_TTL, RULES
 
 if TYPE_CHECKING:

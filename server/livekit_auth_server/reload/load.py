@@ -28,7 +28,8 @@ from livekit_auth_server.trust.deny_list import load_deny_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from livekit_auth_server.config.settings import KeysSettings, Settings
+    from livekit_auth_server.config.sections import KeysSettings
+    from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.core.identity import TrustBundles
     from livekit_auth_server.core.policy import Policy
     from livekit_auth_server.files.watch import Fingerprint

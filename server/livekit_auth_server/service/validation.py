@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from livekit_auth_server.core.keys import PROJECT_NAME
 from livekit_auth_server.core.refusal import Violation, invalid
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
 )
 _NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]")
 _NOT_IN_IDENTIFIERS = re.compile(f"[{_CONTROLS}{_BIDI}{_NONCHARACTERS}]")
-_PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_PROJECT = re.compile(rf"{PROJECT_NAME}\Z")
 _ROLE = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z")
 
 

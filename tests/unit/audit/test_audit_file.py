@@ -21,7 +21,8 @@ from livekit_auth_server.audit.open import open_trail
 from livekit_auth_server.audit.sink import SinkError
 from livekit_auth_server.audit.trail import AuditTrail
 from livekit_auth_server.audit.verify import verify_files
-from livekit_auth_server.config.settings import AuditSettings, Settings
+from livekit_auth_server.config.sections import AuditSettings
+from livekit_auth_server.config.settings import Settings
 from livekit_auth_server.core.chain import Head
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.files.errors import ConfigError

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from livekit_auth_server.config.settings import (
+from livekit_auth_server.config.sections import (
     AuditSettings,
     IdentitySettings,
     KeysSettings,
     LimitSettings,
     LogSettings,
-    Settings,
     WebhookSettings,
     client_url,
     listen_address,
-    load_settings,
 )
+from livekit_auth_server.config.settings import Settings, load_settings
 from livekit_auth_server.files.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ MISTAKES: list[tuple[str | bytes, str]] = [
     (BASE + "log: {level: info\n", "12: isn't valid YAML"),
     (BASE + "1: x\n", "11: 1: there is no such field; check its spelling"),
     (BASE + "~: x\n", "11: None: there is no such field; check its spelling"),
-    (BASE + "? [a]\n: x\n", "11: ('a',): there is no such field; check its spelling"),
+    (BASE + "? [a]\n: x\n", "11: isn't valid YAML (a key is a list or a mapping)"),
     (BASE.encode() + b"# \xff\n", "isn't UTF-8 text"),
 ]
 

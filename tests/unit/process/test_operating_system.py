@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from livekit_auth_server.config.settings import LimitSettings, Settings
+from livekit_auth_server.config.sections import LimitSettings
+from livekit_auth_server.config.settings import Settings
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process import operating_system as process

@@ -31,19 +31,19 @@ _WINDOW = 16 * _KIB  # bytes of a request that C-core takes before anybody asks 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what clients can make the server hold. Sizes are in bytes, times in seconds."""
+    """Bounds on what clients can make the server hold: sizes in bytes, times in seconds. config has the defaults."""
 
-    message: int = 4 * _KIB * _KIB
-    metadata: int = 8 * _KIB
-    connections: int = 1500
-    streams_per_connection: int = 100
-    concurrent_calls: int = 4000
-    handshake: float = 3.0
-    request_bytes: int = 48 * _KIB * _KIB
-    first_call: float = 30.0
-    connection_idle: float = 600.0
-    connection_age: float = 3600.0
-    connection_age_grace: float = 30.0
+    message: int
+    metadata: int
+    connections: int
+    streams_per_connection: int
+    concurrent_calls: int
+    handshake: float
+    request_bytes: int
+    first_call: float
+    connection_idle: float
+    connection_age: float
+    connection_age_grace: float
 
     def options(self) -> list[tuple[str, int]]:
         """As gRPC's channel arguments."""
