@@ -309,7 +309,7 @@ def test_concurrent_commands_lose_no_change_and_no_reader_sees_half_a_file(tmp_p
 
 
 UNPRIVILEGED = """
-import os
+import encodings.utf_8_sig, os
 import livekit_auth_server.keys.lifecycle  # what is imported later might not be readable to everybody
 from livekit_auth_server.cli.app import main
 if os.geteuid() == 0:
