@@ -6,7 +6,9 @@ conditions and text that no request could hold are errors with a line; a file th
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -34,7 +36,8 @@ def load_policy(path: Path, projects: frozenset[str] | None) -> Policy:
 
     None, where they aren't known, takes any name; then `any` stands for those that the file names, or "default".
     """
-    return compile_policy(Document.read(path), projects)
+    with _no_collection():
+        return compile_policy(Document.read(path), projects)
 
 
 def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> list[Policy]:
@@ -43,6 +46,21 @@ def load_policies(paths: Sequence[Path], projects: frozenset[str] | None) -> lis
     if projects is None:
         projects = frozenset().union(*map(_named_projects, files)) or DEFAULT_PROJECTS
     return [compile_policy(file, projects) for file in files]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pauses the search for reference cycles, of which a policy has none.
+
+    Each search walks everything that is loaded so far, 0.2 s for 10,000 callers, while no call is answered.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def compile_policy(file: Document, projects: frozenset[str] | None) -> Policy:

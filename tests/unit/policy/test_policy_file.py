@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import fields
 from io import StringIO
@@ -767,3 +768,14 @@ def test_expectations_beside_a_json_policy_are_json(tmp_path):
     expectations_path(policy).write_text(json.dumps(form))
     results = run_expectations(load_policy(policy, CONFIGURED), expectations_path(policy))
     assert [bool(result.problem) for result in results] == [False, True]
+
+
+def test_the_collector_runs_again_after_a_load_and_after_a_failed_one(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text('{"version": 1, "roles": {}, "callers": []}')
+    bad.write_text("{")
+    load_policy(good, None)
+    assert gc.isenabled()
+    with pytest.raises(ConfigError):
+        load_policy(bad, None)
+    assert gc.isenabled()
