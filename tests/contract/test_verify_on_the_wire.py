@@ -74,7 +74,7 @@ NOW = int(time.time())  # tokens that hold are made when their test runs, howeve
         (BODY, lambda: webhook_token(BODY, algorithm="HS512"), "TOKEN_MALFORMED"),
         (BODY, lambda: webhook_token(BODY, algorithm="none"), "TOKEN_MALFORMED"),
         (BODY, lambda: jwt.encode({"iss": "APIalpha", "exp": NOW + 60}, RSA, algorithm="RS256"), "TOKEN_MALFORMED"),
-        (BODY, lambda: access_token(), "NOT_A_WEBHOOK_TOKEN"),
+        (BODY, access_token, "NOT_A_WEBHOOK_TOKEN"),
         (BODY, lambda: webhook_token(BODY, sub="user-1"), "NOT_A_WEBHOOK_TOKEN"),
         (BODY, lambda: webhook_token(BODY, video={"roomJoin": True}), "NOT_A_WEBHOOK_TOKEN"),
         (BODY, lambda: webhook_token(BODY, sha256=None), "NOT_A_WEBHOOK_TOKEN"),
