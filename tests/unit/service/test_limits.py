@@ -15,7 +15,7 @@ from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.batches import Batch
 from livekit_auth_server.service.limits import RateLimits
-from livekit_auth_server.service.methods import GET_CALLER, METHODS
+from livekit_auth_server.service.methods import GET_CALLER, LIMITED, METHODS, WITHOUT_PROJECT
 from livekit_auth_server.service.ports import LimitStore, StoreUnavailable
 from livekit_auth_server.service.validation import MAX_BATCH
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
@@ -260,10 +260,7 @@ async def test_the_only_project_of_a_caller_needs_no_name():
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
-        ("IssueToken", ASK),
-        ("VerifyWebhook", pb.VerifyWebhookRequest()),
-        ("AckWebhook", pb.AckWebhookRequest()),
-        ("VerifyToken", pb.VerifyTokenRequest()),
+        *((name, BY_NAME[name].request()) for name in LIMITED if name not in WITHOUT_PROJECT),
         ("IssueToken", None),
         ("BatchIssueTokens", None),
     ],
