@@ -181,7 +181,7 @@ async def test_a_fleet_keeps_its_rooms_while_the_service_is_away_and_comes_back(
         stack.stop("livekit")
         stack.start("livekit")
         for member in workers:
-            await member.says("asking again in")
+            await member.says("retrying in")
         before = len(stack.registrations())
         stack.start("auth")
         for member in workers:

@@ -164,11 +164,16 @@ def with_grant(video: VideoGrants, name: str, value: Any = True) -> VideoGrants:
     return replace(video, **{name: value})
 
 
+def set_value(grant: dataclasses.Field[Any]) -> Any:
+    """A value that asks for the grant, by its default's type."""
+    return {bool: True, str: "text", tuple: ("text",)}[type(grant.default)]
+
+
 NEEDS_POWER: dict[str, TokenRequest] = {
     **{
-        name: TokenRequest(access=Grants(video=with_grant(QUIET, name)), room="r")
-        for name in (f.name for f in dataclasses.fields(VideoGrants))
-        if name not in ORDINARY_GRANTS and name != "destination_room"
+        grant.name: TokenRequest(access=Grants(video=with_grant(QUIET, grant.name, set_value(grant))), room="r")
+        for grant in dataclasses.fields(VideoGrants)
+        if grant.name not in ORDINARY_GRANTS and grant.name != "destination_room"
     },
     "destination_room": TokenRequest(access=Grants(video=replace(QUIET, destination_room="r2"))),
     "sip": TokenRequest(access=Grants(sip=SipGrants())),
