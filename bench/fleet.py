@@ -95,7 +95,7 @@ async def _measure(folder: Path, workers: int) -> int:
         issued = _issued(folder) - before
         good &= issued == workers
         print(f"after {OUTAGE_SECONDS:.0f} s without the server: all have a token {recovered:.1f} s after it is back,")
-        print(f"  {issued} tokens issued for {workers} workers, {tried:.1f} calls a worker in all that time")
+        print(f"  {issued} tokens issued for {workers} workers, {tried:.1f} calls per worker in all")
     return 0 if good else 1
 
 
@@ -118,7 +118,7 @@ def _client(folder: Path, address: str) -> AuthClient:
 
 
 def _issued(folder: Path) -> int:
-    """How many decisions stand in the audit trail."""
+    """How many decisions the audit trail holds."""
     lines = [line for part in (folder / "audit").glob("*.jsonl") for line in part.read_text().splitlines()]
     return sum(1 for line in lines if json.loads(line).get("permitted"))
 

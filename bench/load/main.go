@@ -2,7 +2,7 @@
 //
 // It connects and warms up first and prints {"ready":true}. Then, for each line on stdin that holds a number, it makes
 // that many calls and prints one line of JSON: calls, errors, the first error, seconds, and the 50th and 99th
-// percentile in milliseconds. So whoever drives it can read the server's CPU time just before and just after the calls,
+// percentile in milliseconds. So its driver can read the server's CPU time just before and just after the calls,
 // without the handshakes. It ends at the end of stdin.
 package main
 

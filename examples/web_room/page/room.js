@@ -33,7 +33,7 @@ const TITLES = {
   401: "You are signed out",
   403: "You may not join this room",
   429: "Too many tries",
-  503: "The service is away for a moment",
+  503: "The service is unavailable for a moment",
 };
 
 // livekit-client puts the endpoint's answer into the error's text: "… received 403 / {…}".

@@ -55,7 +55,7 @@ def dev(
     if as_json:
         print_json({"directory": str(directory), "files": files, "environment": environment, "commands": commands})
         return
-    about = "to try things out. Whoever has ca.key can be any caller: keep it here."
+    about = "to try things out. Anyone who has ca.key can be any caller: keep it here."
     out.print(f"Wrote {len(files)} files to {directory}, {about}\n", markup=False)
     out.print("In one terminal:")
     out.print(f"  {commands[0]}", markup=False)

@@ -1,6 +1,7 @@
 """A throwaway deployment for trying things out: PKI, keys, policy and settings. Never for production.
 
-The CA's key stays in the folder, so that `add_caller` can issue more certificates: whoever can read it is any caller.
+The CA key stays in the folder, so that `add_caller` can issue more certificates. Anyone who can read it can be any
+caller.
 """
 
 from __future__ import annotations

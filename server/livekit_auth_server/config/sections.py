@@ -36,7 +36,9 @@ def client_url(text: object) -> str:
 
 def _variable_name(text: str) -> str:
     if not _VARIABLE.match(text):
-        raise ValueError("isn't the name of an environment variable: A-Z, 0-9 and _; the keys stand in the variable")
+        raise ValueError(
+            "isn't the name of an environment variable: A-Z, 0-9 and _; the variable itself holds the keys"
+        )
     return text
 
 
@@ -111,7 +113,7 @@ class IdentitySettings(_Model):
         if not self.trust_domains and not self.workload_api and self.dns_bundle is None:
             raise ValueError("needs at least one of trust_domains, workload_api and dns_bundle")
         if twice := sorted(self.trust_domains.keys() & set(self.workload_api)):
-            raise ValueError(f"{twice[0]} stands in trust_domains and in workload_api; remove one")
+            raise ValueError(f"{twice[0]} is in trust_domains and in workload_api; remove one")
         return self
 
 
@@ -125,7 +127,7 @@ class KeysSettings(_Model):
     @model_validator(mode="before")
     @classmethod
     def _exactly_one(cls, data: object) -> object:
-        """Says it before an unknown field is named: whoever writes the keys themselves here may have swapped a pair."""
+        """Runs before unknown fields are named: a user who writes the keys themselves here may have swapped a pair."""
         if isinstance(data, cls):
             return data
         given = {name for name, value in data.items() if value is not None} if isinstance(data, dict) else set()

@@ -126,7 +126,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def _check_variables(environment: Iterable[str]) -> None:
-    """Refuses a variable that would set nothing: whoever wrote it thinks that it does. Raises ConfigError."""
+    """Refuses a variable that sets nothing, because its author expects an effect. Raises ConfigError."""
     fields = {name.upper() for name in Settings.model_fields} | {_CONFIG}
     for variable in sorted(environment):
         name = variable.upper()

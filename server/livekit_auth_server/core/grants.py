@@ -188,7 +188,7 @@ UNSCOPED_POWERS = frozenset({"room_create", "room_list", "room_record", "ingress
 
 @dataclass(frozen=True, slots=True)
 class RoomConfig:
-    """A room configuration as it stands in the claim "roomConfig": compact JSON, and the powers that it needs."""
+    """A room configuration as the claim "roomConfig" holds it: compact JSON, and the powers that it needs."""
 
     claim: str
     powers: frozenset[str]

@@ -117,7 +117,7 @@ class KeySet:
         self._by_key_id: dict[str, tuple[Project, ApiKey]] = {}
         for project in projects:
             if project.name in by_name:
-                raise ValueError(f'project "{project.name}" stands twice')
+                raise ValueError(f'project "{project.name}" is listed twice')
             by_name[project.name] = project
             for key in project.keys:
                 if (other := self._by_key_id.get(key.id)) is not None:
@@ -143,6 +143,6 @@ class KeySet:
 
 
 def _twice(*found: tuple[Project, ApiKey]) -> str:
-    """Says where one id was found, without the id: a secret may stand in its place."""
+    """Says where the duplicate id is, without the id: it may be a misplaced secret."""
     places = " and ".join(f'in project "{project.name}" ({key.place or "of no file"})' for project, key in found)
     return f"one key id stands {places}: key ids are unique across projects"

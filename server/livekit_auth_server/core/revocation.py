@@ -44,7 +44,7 @@ class Crl:
 class DenyList:
     """Workload ids and certificates that are refused, each until a time in seconds since the epoch.
 
-    `revoked` is what the CRLs revoke, for good. `idle` says which entries match nothing now, for whoever wrote them.
+    `revoked` is what the CRLs revoke, for good. `idle` describes the entries that match nothing now.
     """
 
     workloads: Mapping[str, int] = field(default_factory=dict)

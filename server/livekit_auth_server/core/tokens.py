@@ -187,7 +187,7 @@ def _typed(claims: Mapping[str, Any], name: str, kind: type[Any]) -> Any:  # noq
 
 
 def signed_part(token: str) -> bytes:
-    """What the signature is over (RFC 7515 section 5.1): header and payload as they stand in the token."""
+    """What the signature is over (RFC 7515 section 5.1): the token's header and payload, as they came."""
     return token[: token.rindex(".")].encode("ascii")
 
 

@@ -1,9 +1,9 @@
-"""Changing a file that holds secrets, in one step: whoever reads it, and whoever is killed, finds the old or the new.
+"""Changes a file of secrets in one step: readers find the old file or the new one, also when the editor is killed.
 
 Guarantees: one editor at a time (a lock on the file itself: nobody can hold it who can't read the file, and it leaves
 nothing behind); the new file has the owner, the group, the mode and the access list of the old one and is on the disk
 before it takes its place; a file that somebody else changed meanwhile isn't overwritten. Links are followed to the file
-that they lead to. Refused are files that Kubernetes mounts, those with a second name, and whatever isn't a plain file.
+that they lead to. Refused are files that Kubernetes mounts, those with a second name, and anything but a plain file.
 """
 
 from __future__ import annotations

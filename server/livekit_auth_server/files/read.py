@@ -77,5 +77,5 @@ def _check(path: Path, mode: int, *, private: bool) -> None:
 
 
 def _from_shell(path: Path) -> bool:
-    """Whether it is a descriptor that whoever started the command handed to it, as a shell does for `<(command)`."""
+    """Whether the path is a descriptor passed to the command, as a shell does for `<(command)`."""
     return path.parent == _DESCRIPTORS

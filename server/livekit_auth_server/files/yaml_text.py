@@ -113,7 +113,7 @@ def _first_line(text: str, error: DuplicateKeyError) -> int | None:
 
 
 def _repeats(data: Any) -> int:  # noqa: ANN401 - YAML
-    """How many values stand in the data again by aliases; of data that holds itself, at least one of them."""
+    """How many values aliases repeat. For data that contains itself, at least one."""
     sizes: dict[int, int] = {}
     repeated = 0
 

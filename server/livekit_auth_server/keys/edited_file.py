@@ -39,7 +39,7 @@ class KeysEdit:
         return self.content != self.file.content
 
     def key(self, key_id: str) -> ApiKey:
-        """The key with this id. Raises RefusedError, without the id: a secret may stand in its place."""
+        """The key with this id. Raises RefusedError, without the id: it may be a misplaced secret."""
         for key in self.keys:
             if key.id == key_id:
                 return key

@@ -1,7 +1,7 @@
 """Rate limits in Redis: one window for all servers that share it, by the Redis server's clock.
 
-An answer that no window gives, whoever wrote it there, counts as none: what applies without Redis then applies to the
-caller whose window it is, and to nobody else.
+An answer that no window gives counts as none: for the caller whose window it is, and for no other, what applies
+without Redis then applies.
 """
 
 from __future__ import annotations

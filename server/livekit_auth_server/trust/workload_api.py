@@ -1,7 +1,7 @@
 """The server's own certificate, and the bundles of the trust domains that the settings name, from the Workload API.
 
 Guarantees: a bundle for a domain that isn't named is ignored; a named domain that the agent takes back is trusted no
-more (SPIFFE_Workload_API.md section 4.4); when the agent is away, what it sent last stays, and `report` says so.
+more (SPIFFE_Workload_API.md section 4.4); when the agent is unavailable, its last update stays, and `report` says so.
 """
 
 from __future__ import annotations

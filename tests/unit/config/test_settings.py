@@ -370,7 +370,7 @@ def test_certificate_and_bundles_each_come_from_files_or_from_the_agent(tmp_path
         ),
         (
             with_("    example.org: ca.pem", "    example.org: ca.pem\n  workload_api: [example.org]"),
-            "3: identity: example.org stands in trust_domains and in workload_api; remove one",
+            "3: identity: example.org is in trust_domains and in workload_api; remove one",
         ),
         (
             from_agent().replace("[example.org]", "[spiffe://example.org]"),

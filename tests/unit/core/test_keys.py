@@ -167,7 +167,7 @@ def test_a_project_without_a_key_that_may_sign_says_so(keys: tuple[ApiKey, ...])
 
 
 def test_two_projects_of_one_name_are_an_error() -> None:
-    with pytest.raises(ValueError, match='"alpha" stands twice'):
+    with pytest.raises(ValueError, match='"alpha" is listed twice'):
         KeySet([project(), project()])
 
 

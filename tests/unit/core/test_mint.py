@@ -210,7 +210,7 @@ def test_a_known_token_stays_the_same():
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    assert len(set(names)) == len(names), f"a member stands twice: {names}"
+    assert len(set(names)) == len(names), f"duplicate member: {names}"
     return dict(pairs)
 
 

@@ -168,7 +168,7 @@ class Connections:
         silent = [entry for peer, entry in by_peer.items() if peer not in called and peer not in self._ending]
         for entry in (*due, *self._overdue(silent, now)):
             _shut(entry)
-            self._ending.pop(entry.peer, None)  # whoever comes from this address next is somebody else
+            self._ending.pop(entry.peer, None)  # the next peer from this address is another one
         self._count(len(silent), now)
 
     def _count(self, silent: int, now: float) -> None:

@@ -77,7 +77,7 @@ class Gate:
         self._pressing = False
         now = asyncio.get_running_loop().time()
         for owner, waiting in self.bytes.waiting.items():
-            # A caller's own slow requests first; without any, those of whoever has most.
+            # A caller's own slow requests first; without any, those of the caller that holds most.
             whose = owner if owner in self._reading else self.bytes.heaviest()
             slow = [place for place in self._reading.get(whose, ()) if place.since + SLOW <= now]
             for place in slow[:waiting]:
