@@ -31,13 +31,13 @@ async def open_trail(
     """
     audit, metrics = settings.audit, AuditMetrics(registry)
     path = settings.at(audit.path) / f"audit.{worker or 0}.jsonl" if audit.path is not None else None
-    sinks: list[Sink] = [
+    # The collector's comes first: it takes lines or refuses them at once, before the disk has any.
+    sinks: list[Sink] = [] if audit.otlp is None else [_collector(settings, clock, registry, worker)]
+    sinks.append(
         AuditFile(ChainedFile(path, clock), clock, metrics, audit.patience)
         if path is not None
         else AuditLog(stream, clock, metrics, worker)
-    ]
-    if audit.otlp is not None:
-        sinks.append(_collector(settings, clock, registry, worker))
+    )
     trail = AuditTrail(sinks, clock, metrics)
     metrics.show(lambda: trail.waiting, trail.ready)
     try:

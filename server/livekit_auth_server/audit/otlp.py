@@ -6,7 +6,9 @@ Guarantees:
   reached, or asks to try later, the batch is sent again: a record may arrive twice, and its decision_id shows it;
 - best effort: what doesn't fit in the queue, or the collector refuses for good, is dropped and counted;
 - required: nothing is dropped but denials, and issuance stops while a line has waited for longer than `patience` or
-  the queue is full. So tokens may be ahead of the collector, by `patience` and by `QUEUE` lines at most;
+  the queue is full. So tokens may be ahead of the collector, by `QUEUE` lines and by `patience` and the time that their
+  calls waited for the disk at most;
+- a batch that the collector refuses is halved until it is taken, so that one line it can't take costs no other;
 - a value longer than `MAX_TEXT` characters is cut off; a token or a secret is in no line.
 """
 
@@ -57,6 +59,7 @@ _DROPS_LOGGED = 10.0  # seconds between log lines about dropped lines
 _PREFIX = "livekit_auth."
 _FOR_GOOD = ("HTTP status 4", "rejected")  # how problems begin that another try won't solve ...
 _NOT_FOR_GOOD = ("HTTP status 408", "HTTP status 429")  # ... but for these
+_OF_A_LINE = ("HTTP status 400", "HTTP status 413", "rejected")  # problems that one line of a batch can be
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -78,6 +81,8 @@ class AuditOtlp:
         self._queue: deque[_Queued] = deque()
         self._sending: list[_Queued] = []
         self._problem = ""  # why the last batch wasn't taken; empty if it was
+        self._refused = ""  # the decision of a single line that the collector refused
+        self._most = BATCH  # lines in the next batch
         self._dropped, self._drops_logged = 0, float("-inf")
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,7 +131,8 @@ class AuditOtlp:
         if self._waiting < QUEUE and self._clock.monotonic() - oldest.at <= self._patience:
             return []
         why = self._problem or f"it hasn't answered for {self._patience:g} s"
-        return [f"the audit trail's collector takes no records: {why} ({self._exporter.endpoint})"]
+        line = f", decision {self._refused}" if self._refused else ""
+        return [f"the audit trail's collector takes no records: {why}{line} ({self._exporter.endpoint})"]
 
     async def close(self) -> None:
         """Sends what is queued, as far as that is possible in two seconds."""
@@ -147,19 +153,24 @@ class AuditOtlp:
     def _waiting(self) -> int:
         return len(self._queue) + len(self._sending)
 
+    @property
+    def _enough(self) -> int:
+        """Lines that are sent without waiting for a tick; a required collector's wait for none."""
+        return 1 if self._required else self._most
+
     def _add(self, line: AuditLine, room: int) -> None:
         if self._waiting >= room:
             self._drop(1)
             return
         self._queue.append(_Queued(_bounded(line), self._clock.monotonic()))
-        if len(self._queue) >= BATCH and not self._problem:  # after a problem the next try is a tick's
+        if len(self._queue) >= self._enough and not self._problem:  # after a problem the next try is a tick's
             self._submit()
 
     def _submit(self) -> None:
         if self._sending or not self._queue:
             return
         self._idle.clear()
-        self._sending = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+        self._sending = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
         self._batches.put([queued.line for queued in self._sending])
 
     def _send(self) -> None:
@@ -172,6 +183,8 @@ class AuditOtlp:
     def _sent(self, problem: str) -> None:
         """A batch was taken, or wasn't."""
         batch, self._sending = self._sending, []
+        of_a_line = problem.startswith(_OF_A_LINE)
+        self._refused = getattr(batch[0].line, "decision_id", "") if of_a_line and len(batch) == 1 else ""
         if problem and problem != self._problem:
             _log.warning("audit records can't be exported", endpoint=self._exporter.endpoint, problem=problem)
         elif self._problem and not problem:
@@ -179,11 +192,15 @@ class AuditOtlp:
         self._problem = problem
         if not problem:
             self._metrics.count("exported", len(batch))
+            self._most = min(BATCH, 2 * self._most)
+        elif of_a_line and len(batch) > 1:
+            self._most = len(batch) // 2
+            self._queue.extendleft(reversed(batch))
         elif problem.startswith(_FOR_GOOD) and not problem.startswith(_NOT_FOR_GOOD) and not self._required:
             self._metrics.count("failed", len(batch))
         else:
             self._queue.extendleft(reversed(batch))
-        if len(self._queue) >= BATCH and not problem:
+        if (len(self._queue) >= self._enough and not problem) or (of_a_line and len(batch) > 1):
             self._submit()
         if not self._sending:
             self._idle.set()
@@ -231,7 +248,11 @@ class Exporter:
         """Sends a batch; returns why it wasn't taken, or nothing."""
         self._session.problem = ""
         try:
-            result = self._otlp.export([_log_record(line, self._source) for line in lines])
+            records = [_log_record(line, self._source) for line in lines]
+        except Exception as error:  # noqa: BLE001 - another try wouldn't help
+            return f"rejected before it was sent: {type(error).__name__}"
+        try:
+            result = self._otlp.export(records)
         except Exception as error:  # noqa: BLE001 - the next batch may be sent
             return type(error).__name__
         if result is not LogRecordExportResult.SUCCESS:

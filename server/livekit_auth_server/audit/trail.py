@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +19,7 @@ from livekit_auth_server.core.counted_denials import UNLISTED, Denials
 from livekit_auth_server.core.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from livekit_auth_server.audit.sink import Sink
     from livekit_auth_server.core.audit import AuditLine, AuditRecord
@@ -67,7 +68,7 @@ class AuditTrail:
             try:
                 await sink.record(records)
             except BaseException as error:
-                why = "another sink refused it" if isinstance(error, Refusal) else "the call had ended"
+                why = "the call had ended" if isinstance(error, asyncio.CancelledError) else "another sink refused it"
                 decisions = [record.decision_id for record in records if record.token_sha256]
                 for before in self.sinks[:number]:
                     before.withhold(decisions, why)
@@ -110,12 +111,12 @@ class AuditTrail:
     async def _tick_every_second(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            try:
-                self._write_counted(1.0)
-                for sink in self.sinks:
-                    sink.tick()
-            except Exception:  # noqa: BLE001 - it must go on
-                _log.exception("the audit trail's housekeeping failed")
+            chores: list[Callable[[], object]] = [partial(self._write_counted, 1.0), *(one.tick for one in self.sinks)]
+            for chore in chores:
+                try:
+                    chore()
+                except Exception:  # noqa: BLE001 - the others must go on
+                    _log.exception("the audit trail's housekeeping failed")
 
     def _write_counted(self, every: float) -> None:
         for counted in self.denials.counted(self.clock.monotonic(), every):

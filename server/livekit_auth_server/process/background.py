@@ -14,7 +14,7 @@ _log = structlog.get_logger("livekit_auth_server")
 
 
 class Background:
-    """A block's tasks: when the block ends they are cancelled, and have ended. One that failed is logged."""
+    """A block's tasks: when the block ends they are cancelled, and have ended. One that fails is logged at once."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
@@ -22,6 +22,7 @@ class Background:
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Runs this until it returns or the block ends."""
         task = asyncio.create_task(work)
+        task.add_done_callback(_log_failure)
         self._tasks.append(task)
         return task
 
@@ -31,9 +32,12 @@ class Background:
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        for problem in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(problem, Exception):
-                _log.error("background task failed", exc_info=problem)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        _log.error("background task failed", exc_info=problem)
 
 
 async def every(seconds: float, act: Callable[[], None]) -> None:

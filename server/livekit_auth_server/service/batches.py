@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.core.refusal import Refusal, Violation, invalid
+from livekit_auth_server.core.refusal import Reason, Refusal, Violation, invalid
 from livekit_auth_server.service.decoding import decoded
 from livekit_auth_server.service.issue import MAX_RESPONSE, too_large
 from livekit_auth_server.service.methods import BATCH_ISSUE_TOKENS, ISSUE_TOKEN
@@ -172,6 +172,8 @@ class Batches:
                 raise
             await request.charge(caller, batch)
             if not batch.entries:
+                caller = caller.renewed()
+                self.issuer.deny_invalid(caller, BATCH_ISSUE_TOKENS.name, Reason.INVALID_REQUEST)
                 raise invalid(Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {batch.count}"))
             answer = _Answer(self.issuer, caller, batch.entries)
             undecided: list[int] = list(range(batch.count))

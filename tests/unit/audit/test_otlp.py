@@ -35,11 +35,14 @@ class FakeExporter:
         self.taken: list[AuditLine] = []
         self.sizes: list[int] = []
         self.problem = ""
+        self.bad: AuditLine | None = None  # a line for which a batch is refused
         self.answers = threading.Event()
         self.answers.set()
 
     def send(self, lines: Sequence[AuditLine]) -> str:
         self.answers.wait(10)
+        if self.bad in lines:
+            return "HTTP status 413"
         if not self.problem:
             self.taken += lines
             self.sizes.append(len(lines))
@@ -150,10 +153,30 @@ async def test_a_batch_is_sent_again_when_the_collector_is_back(problem: str) ->
         assert log[0]["problem"] == problem
 
 
-@pytest.mark.parametrize("problem", ["HTTP status 400", "HTTP status 401", "rejected 1 records of a batch"])
-async def test_a_batch_that_is_refused_for_good_is_dropped_and_counted(problem: str) -> None:
+@pytest.mark.parametrize("required", [False, True])
+async def test_one_line_that_is_refused_costs_no_other(*, required: bool) -> None:
+    async with Copy(required=required) as copy:
+        records = [replace(RECORD, decision_id=f"d{n}") for n in range(40)]
+        copy.exporter.bad = records[17]
+        await copy.sink.record(records)
+        for _ in range(12):
+            await copy.tried()
+        if required:
+            copy.clock.advance(PATIENCE + 1)
+            assert "HTTP status 413, decision d17" in copy.sink.ready()[0]
+            assert copy.exporter.taken == records[:17]
+            copy.exporter.bad = None
+            for _ in range(6):
+                await copy.tried()
+            assert (copy.exporter.taken, copy.sink.ready()) == (records, [])
+        else:
+            assert copy.exporter.taken == records[:17] + records[18:]
+            assert (copy.waiting, copy.count("failed"), copy.count("exported")) == (0, 1, 39)
+
+
+async def test_a_batch_that_is_refused_for_good_is_dropped_and_counted() -> None:
     async with Copy() as copy:
-        copy.exporter.problem = problem
+        copy.exporter.problem = "HTTP status 401"
         await copy.sink.record([RECORD] * 7)
         await copy.tried()
         assert (copy.waiting, copy.count("failed")) == (0, 7)
@@ -168,9 +191,8 @@ async def test_a_required_collector_that_takes_nothing_stops_issuance_until_it_d
         copy.clock.advance(PATIENCE)
         assert copy.sink.ready() == []
         copy.clock.advance(0.1)
-        assert copy.sink.ready() == [
-            f"the audit trail's collector takes no records: {problem} (http://collector/v1/logs)"
-        ]
+        assert copy.sink.ready()[0].startswith(f"the audit trail's collector takes no records: {problem}")
+        assert copy.sink.ready()[0].endswith("(http://collector/v1/logs)")
         assert copy.sink.stopped()
         copy.exporter.problem = ""
         await copy.tried()
