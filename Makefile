@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all set-up on a machine with Python 3.11+ and make.
+# `make demo` and `make test` set up everything they need on a machine with Python 3.11+ and make.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -18,7 +18,7 @@ help: ## List the targets
 # --- set-up ---
 
 .PHONY: setup
-setup: .venv/.installed ## Make .venv, with both command-line programs, from the lock
+setup: .venv/.installed ## Create .venv from the lock, with both command-line programs
 
 .tools/uv/.ready:
 	@test "$(UV)" != .tools/uv/bin/uv -o -x .tools/uv/bin/uv || { $(PYTHON) -m venv .tools/uv && .tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
@@ -32,24 +32,24 @@ setup: .venv/.installed ## Make .venv, with both command-line programs, from the
 	@touch $@
 
 .PHONY: lock
-lock: .tools/uv/.ready ## Resolve the dependencies again and write the hashed locks
+lock: .tools/uv/.ready ## Resolve the dependencies again and write the locks with hashes
 	@$(UV) lock --quiet --upgrade
 	@$(EXPORT) --all-packages --all-extras --all-groups --output-file $(LOCK)
 	@$(EXPORT) --package livekit-auth-server --extra redis --extra otlp --extra spiffe --no-dev --output-file requirements/server.txt
 	@echo hatchling | $(UV) pip compile --quiet --generate-hashes --constraint $(LOCK) --no-header --no-annotate --output-file requirements/build.txt -
 
 .PHONY: clean
-clean: ## Remove everything that was made here and isn't in git
+clean: ## Remove build output and environments that aren't in git
 	@rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
 
 # --- see it work ---
 
 .PHONY: demo
-demo: setup ## The main job end to end, on this machine
+demo: setup ## Run the main use case end to end on this machine
 	@livekit-auth-server demo
 
 .PHONY: demo-livekit
-demo-livekit: setup ## The same against a real LiveKit server (needs Go)
+demo-livekit: setup ## Run the demo against a real LiveKit server (needs Go)
 	@PYTHONPATH=tests python -m e2e.demo
 
 .PHONY: demo-picture
@@ -68,51 +68,51 @@ web-room: ## Build the page of the browser room example (needs npm)
 # --- tests ---
 
 .PHONY: test
-test: setup ## The fast suite
+test: setup ## Run the fast tests
 	@pytest --numprocesses 2 --quiet -m "not slow"
 
 .PHONY: test-slow
-test-slow: setup ## What the fast suite leaves out: workers, shared Redis, proxies, traces, most examples of property tests
+test-slow: setup ## Run the slow tests: workers, shared Redis, proxies, traces, most examples of property tests
 	@pytest --numprocesses 2 --quiet -m "slow or hypothesis" --hypothesis-profile thorough
 
 .PHONY: e2e-livekit
-e2e-livekit: setup ## The tests against a real LiveKit server (needs Go; npm and Chromium for the browser room)
+e2e-livekit: setup ## Run the tests against a real LiveKit server (needs Go; npm and Chromium for the browser room)
 	@pytest tests/e2e --quiet
 
 .PHONY: e2e-telemetry
-e2e-telemetry: setup ## The dashboard and the alerts against a real Prometheus (needs Go and redis-server; builds for minutes, once)
+e2e-telemetry: setup ## Test dashboard and alerts against a real Prometheus (needs Go and redis-server; the first build takes minutes)
 	@pytest tests/telemetry --quiet
 
 .PHONY: e2e-spire
-e2e-spire: setup ## The tests against real SPIRE (needs Go and a C compiler; the first build takes minutes)
+e2e-spire: setup ## Run the tests against real SPIRE (needs Go and a C compiler; the first build takes minutes)
 	@PYTHONPATH=tests python -m spire.programs
 	@pytest tests/spire --quiet --capture=no
 
 .PHONY: campaign
-campaign: setup ## Kill, reload, restart, break and attack the server under load: no token without its record, no failed call
+campaign: setup ## Kill, reload, restart, break and attack the server under load: every token has its record, no call fails
 	@PYTHONPATH=tests python -m campaign
 
 .PHONY: fleet
-fleet: setup ## 200 agent workers reconnect at once: how long they wait for their tokens
+fleet: setup ## Measure how long 200 agent workers wait for tokens when they reconnect at once
 	@python -m bench.fleet
 
 .PHONY: compat
-compat: setup ## The released wheels against today's code, and back
+compat: setup ## Test the released wheels against the current code, and the reverse
 	@pytest tests/compat --quiet
 
 AGENTS_BEFORE := 1.7.1
 .PHONY: compat-agents
-compat-agents: setup ## The worker without a secret on the release line of livekit-agents before the locked one
+compat-agents: setup ## Test the agent worker on the livekit-agents release line before the locked one
 	@$(UV) pip install --quiet --python .venv/bin/python --target .cache/livekit-agents-$(AGENTS_BEFORE) "livekit-agents==$(AGENTS_BEFORE)"
 	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) python -c 'import livekit.agents.version as v; assert v.__version__ == "$(AGENTS_BEFORE)", v.__version__'
 	@PYTHONPATH=.cache/livekit-agents-$(AGENTS_BEFORE) pytest tests/unit/client/test_agents_tokens.py tests/contract/client/test_agents.py tests/contract/client/test_agents_cloud.py --quiet
 
 .PHONY: bench
-bench: setup ## Measure: IssueToken against its peers, the mint, memory and start-up (needs Go)
+bench: setup ## Measure IssueToken against its peers, the mint, memory and start-up (needs Go)
 	@python -m bench.run $(BENCH)
 
 .PHONY: deploy-check
-deploy-check: setup ## The image's steps, the chart and the systemd unit (needs Go and systemd-analyze)
+deploy-check: setup ## Test the image's build steps, the chart and the systemd unit (needs Go and systemd-analyze)
 	@pytest tests/deploy --quiet
 
 # --- documentation ---
@@ -125,7 +125,7 @@ docs: setup ## Build the documentation site into dist/site; broken links, anchor
 # --- checks ---
 
 .PHONY: check
-check: setup ## Format, lint, types, import contracts, contract, generated code, documents
+check: setup ## Check format, lint, types, import contracts, protos, generated code and documents
 	@ruff format --check --quiet .
 	@ruff check --quiet .
 	@mypy
@@ -138,7 +138,7 @@ check: setup ## Format, lint, types, import contracts, contract, generated code,
 	@pytest tests/docs --quiet
 
 .PHONY: format
-format: setup ## Format code and contract
+format: setup ## Format code and protos
 	@ruff format --quiet .
 	@ruff check --fix --quiet . || true
 	@buf format --write protos
@@ -146,11 +146,11 @@ format: setup ## Format code and contract
 # --- the contract ---
 
 .PHONY: proto
-proto: setup ## Generate code from the contract
+proto: setup ## Generate code from the protos
 	@python tools/check_generated.py --write
 
 .PHONY: proto-release
-proto-release: setup ## Freeze the contract and the wheels of this version: from then on they must keep working
+proto-release: setup ## Freeze the protos and wheels of this version; later versions must stay compatible with them
 	@mkdir -p protos/released tests/compat/wheels
 	@test ! -e protos/released/$(VERSION).binpb || { echo "$(VERSION) is released already; raise the version first" >&2; exit 1; }
 	@buf build protos --as-file-descriptor-set --exclude-source-info --output protos/released/$(VERSION).binpb

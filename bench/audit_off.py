@@ -1,4 +1,4 @@
-"""`livekit-auth-server serve` without an audit trail, to see what the trail costs. Nothing else may serve like this."""
+"""`livekit-auth-server serve` without an audit trail, to measure what the trail costs. For measurements only."""
 
 from __future__ import annotations
 

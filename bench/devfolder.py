@@ -1,4 +1,4 @@
-"""A dev folder for measuring, made by `livekit-auth-server dev`, and the requests that its policy permits."""
+"""A dev folder for measurements, created by `livekit-auth-server dev`, and requests that its policy permits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BIN = Path(sys.executable).parent
 
 
 def make(directory: Path, address: str, environment: Mapping[str, str] | None = None) -> None:
-    """Writes PKI, keys, policy and settings of a server that will listen on the address, in its own environment."""
+    """Writes PKI, keys, policy and settings for a server on the address, with the code of the environment."""
     command = [str(BIN / "livekit-auth-server"), "dev", "--dir", str(directory), "--address", address]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
 
 
 def without_audit_file(directory: Path) -> None:
-    """Lets the folder's server write its audit trail to its log."""
+    """Configures the folder's server to write its audit trail to its log."""
     settings = directory / "server.yaml"
     text = settings.read_text()
     assert "audit: {path: audit}\n" in text
@@ -44,7 +44,7 @@ def signing_key(directory: Path) -> tuple[str, str]:
 
 
 def issue_token_request() -> bytes:
-    """A guest's token for ten minutes, as a web backend asks for it: 95 bytes."""
+    """A web backend's request for a guest token valid for ten minutes: 95 bytes."""
     request = pb.IssueTokenRequest(
         project="default",
         role="guest",

@@ -1,8 +1,8 @@
-"""A fleet of agent workers that lose LiveKit all at once: how long one server's tokens take, and how often it is asked.
+"""Measures a fleet of agent workers that lose LiveKit at once: how long tokens take, and the calls per worker.
 
-`python -m bench.fleet [--workers 200]`. Each worker has a TLS connection of its own to one auth server on this machine,
-and the code that livekit_auth.agents connects with. Loopback only; under a minute. The times are
-reported; it fails when more tokens are issued than there are workers, or fewer.
+`python -m bench.fleet [--workers 200]`. Each worker has its own TLS connection to one auth server on this machine
+and uses the connection code of livekit_auth.agents. Loopback only; takes under a minute. It reports the times, and
+fails if the server doesn't issue exactly one token per worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OUTAGE_SECONDS = 20.0
 
 @dataclass
 class Worker:
-    """One worker: what WorkerTokens asks, timed."""
+    """One worker: times the requests of WorkerTokens."""
 
     client: AuthClient
     spread: bool = False
@@ -43,17 +43,17 @@ class Worker:
     calls: int = 0
 
     def tokens(self) -> WorkerTokens:
-        """As a worker has them, but that a pause before the request is left out unless it is to be spread."""
+        """The tokens of a worker, without the pause before the request; `connect` adds it if `spread` is set."""
         return WorkerTokens(self, TokenRequest(role="agent-worker"))
 
     async def connect(self) -> None:
         """Gets a token for a connection."""
         if self.spread:
-            await asyncio.sleep(random.uniform(0, SPREAD_SECONDS))  # noqa: S311 - spreading is no secret
+            await asyncio.sleep(random.uniform(0, SPREAD_SECONDS))  # noqa: S311 - the delay needs no secrecy
         await self.tokens().fresh()
 
     async def issue(self, request: TokenRequest) -> IssuedToken:
-        """Issues as AuthClient does. Notes how long it took, and that it was asked."""
+        """Issues a token with AuthClient. Records the call and its duration."""
         started = time.perf_counter()
         self.calls += 1
         token = await self.client.issue(request)
@@ -63,7 +63,7 @@ class Worker:
 
 def main() -> int:
     """Measures and prints; returns the exit code."""
-    logging.getLogger("livekit_auth").setLevel(logging.ERROR)  # the outage's warnings, by the hundred
+    logging.getLogger("livekit_auth").setLevel(logging.ERROR)  # hide hundreds of warnings during the outage
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=200)
     with tempfile.TemporaryDirectory(prefix="livekit-auth-fleet-") as folder:
@@ -100,7 +100,7 @@ async def _measure(folder: Path, workers: int) -> int:
 
 
 async def _round(name: str, fleet: list[Worker], folder: Path, *, spread: bool) -> bool:
-    """Has every worker connect once. Whether that took one token each."""
+    """Connects every worker once. Returns whether the server issued exactly one token per worker."""
     before = _issued(folder)
     for worker in fleet:
         worker.seconds.clear()
@@ -118,7 +118,7 @@ def _client(folder: Path, address: str) -> AuthClient:
 
 
 def _issued(folder: Path) -> int:
-    """How many decisions the audit trail holds."""
+    """The number of permits in the audit trail."""
     lines = [line for part in (folder / "audit").glob("*.jsonl") for line in part.read_text().splitlines()]
     return sum(1 for line in lines if json.loads(line).get("permitted"))
 

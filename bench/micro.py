@@ -1,4 +1,4 @@
-"""The mint alone, in this process: core.mint.mint beside livekit-api's AccessToken and PyJWT, interleaved."""
+"""Measures the mint alone, in this process: core.mint.mint, livekit-api's AccessToken and PyJWT take turns."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def livekit_api_token(metadata: str = "") -> str:
 
 
 def pyjwt_token(metadata: str = "") -> str:
-    """The same token by PyJWT, from claims that are written out: nobody's grants, nobody's checks."""
+    """The same token by PyJWT, from literal claims, without grants or checks."""
     video = {"roomJoin": True, "room": ROOM, "canPublish": True, "canSubscribe": True, "canPublishData": False}
     claims = {"name": NAME, **({"metadata": metadata} if metadata else {}), "video": video, "sub": IDENTITY}
     return jwt.encode({**claims, "iss": KEY_ID, "nbf": NOW, "exp": NOW + TTL}, SECRET, algorithm="HS256")
 
 
 def measure(rounds: int, loops: int) -> dict[str, dict[str, float]]:
-    """CPU microseconds of each way to make a token: the median of the rounds, the least and the most."""
+    """CPU microseconds of each way to make a token: median, minimum and maximum of the rounds."""
     key = ApiKey(KEY_ID, Secret(SECRET.encode()))
     plain, with_metadata = guest_grant(), guest_grant(METADATA)
     assert mint(plain, key, NOW) == pyjwt_token()

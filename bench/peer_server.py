@@ -1,10 +1,10 @@
-"""What the server is measured against: the same contract on grpc.aio behind the same mutual TLS, with next to no work.
+"""Peers to compare the server with: the same contract on grpc.aio behind the same mutual TLS, with almost no work.
 
     python -m bench.peer_server empty|livekit-api DIRECTORY ADDRESS
 
-`empty` answers every call with an empty response: what grpc.aio, uvloop, TLS and protobuf cost by themselves.
-`livekit-api` is what a service written in an afternoon does: livekit-api's AccessToken and WebhookReceiver at every
-call, with no policy, no identity, no validation, no audit and no log. Both use the generated stubs, the dev folder's
+`empty` answers every call with an empty response: the cost of grpc.aio, uvloop, TLS and protobuf alone.
+`livekit-api` is a minimal service: it uses livekit-api's AccessToken and WebhookReceiver for each call, without
+policy, identity, validation, audit or log. Both use the generated stubs, the dev folder's
 certificates and the server's own channel options.
 """
 
@@ -53,7 +53,7 @@ class LiveKitApi(pb_grpc.AuthServiceServicer):
     """Signs and checks with livekit-api and does nothing else."""
 
     def __init__(self, key_id: str, secret: str) -> None:
-        from livekit import api  # noqa: PLC0415 - 40 MiB that the empty peer does without
+        from livekit import api  # noqa: PLC0415 - 40 MiB that the empty peer doesn't need
 
         self._api, self._key_id, self._secret = api, key_id, secret
         self._receiver = api.WebhookReceiver(api.TokenVerifier(key_id, secret))
@@ -88,7 +88,7 @@ async def serve(servicer: pb_grpc.AuthServiceServicer, directory: Path, address:
 def main() -> None:
     """Runs the command line."""
     kind, directory, address = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    # The other methods answer UNIMPLEMENTED.
+    # The other methods return UNIMPLEMENTED.
     servicer = Empty() if kind == "empty" else LiveKitApi(*signing_key(directory))  # type: ignore[abstract]
     uvloop.run(serve(servicer, directory, address))
 

@@ -1,8 +1,8 @@
-"""A policy of 10,000 callers and 1,000 roles beside one of ten: `python -m bench.policy` from the repository's root.
+"""Compares a policy of 10,000 callers and 1,000 roles with one of ten. Run `python -m bench.policy` from the root.
 
-A real server starts with ten callers, and is given 10,000 while calls go on one at a time; then the same again, when a
-large policy takes the place of another. Memory is the server process' own, read from /proc; the peak is of the reload
-alone. Decisions are timed in this process, on CPU time, the two policies in turns.
+A real server starts with ten callers and loads 10,000 while a client makes one call at a time. Then another large
+policy replaces the first. Memory is that of the server process, read from /proc; the peak covers only the reload.
+Decisions are timed in this process, in CPU time, and the two policies take turns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FLAGS = (
 
 
 def policy_text(callers: int, roles: int) -> str:
-    """A policy, as JSON, in which no two callers or roles are alike and the dev folder's web backend can call."""
+    """A policy as JSON. All callers and roles differ, and the dev folder's web backend is listed."""
     web = {"roles": ["guest"], "rooms": [{"prefix": "consult-"}], "identities": [{"prefix": "user-"}]}
     policy = {
         "version": 1,
@@ -75,7 +75,7 @@ def _caller(number: int, roles: int) -> dict[str, Any]:
 
 
 def caller_id(number: int) -> str:
-    """The id of one of the generated callers."""
+    """The ID of one of the generated callers."""
     return f"spiffe://example.org/ns/team-{number % 100}/sa/service-{number}"
 
 
@@ -83,7 +83,7 @@ def caller_id(number: int) -> str:
 
 
 def decision_cost(policies: Sequence[Policy], callers: int, rounds: int, loops: int) -> list[float]:
-    """CPU microseconds of a decision in each policy, with so many callers taking turns at random; medians."""
+    """Median CPU microseconds per decision in each policy, for callers in random order."""
     asked = [_requests(policy, callers, loops) for policy in policies]
     taken: list[list[float]] = [[] for _ in policies]
     for _ in range(rounds):
@@ -96,7 +96,7 @@ def decision_cost(policies: Sequence[Policy], callers: int, rounds: int, loops: 
 
 
 def _requests(policy: Policy, callers: int, count: int) -> list[tuple[str, TokenRequest]]:
-    chance = random.Random(7)  # noqa: S311 - the same at every run
+    chance = random.Random(7)  # noqa: S311 - the same in every run
     able = [caller for caller in policy.callers.values() if caller.entries[0].rooms.exact]
     chosen = chance.sample(able, min(callers, len(able)))
     requests = [
@@ -106,12 +106,12 @@ def _requests(policy: Policy, callers: int, count: int) -> list[tuple[str, Token
     return chance.choices(requests, k=count)
 
 
-# A server under a change
+# A server during a policy change
 
 
 @dataclass
 class Calls:
-    """Calls one at a time, and how long each took, in milliseconds."""
+    """Makes one call at a time and records the duration of each, in milliseconds."""
 
     stub: pb_grpc.AuthServiceStub
     milliseconds: list[float] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Calls:
     stopping: bool = False
 
     def run(self) -> None:
-        """Calls until told to stop."""
+        """Calls until it is stopped."""
         request = pb.IssueTokenRequest.FromString(devfolder.issue_token_request())
         while not self.stopping:
             started = time.perf_counter()
@@ -129,7 +129,7 @@ class Calls:
 
 
 def reload(server: Server, calls: Calls, path: Path, text: str) -> dict[str, float]:
-    """Puts the text in the policy's place and waits until it is in force."""
+    """Replaces the policy with the text and waits until it is in force."""
     before, count = calls.revision, len(calls.milliseconds)
     _reset_peak(server)
     user = sum(server.cpu_seconds())
@@ -167,7 +167,7 @@ def _reset_peak(server: Server) -> None:
 
 
 def measure_server(work: Path, cpus: Cpus, reloads: int) -> dict[str, Any]:
-    """Memory and latency of a server that goes from ten callers to 10,000, and then to another 10,000."""
+    """Memory and latency of a server whose policy grows from ten to 10,000 callers, then changes to another 10,000."""
     directory, address = work / "policy", free_address()
     devfolder.make(directory, address)
     path, settings = directory / "policy.json", directory / "server.yaml"
@@ -198,7 +198,7 @@ def measure_server(work: Path, cpus: Cpus, reloads: int) -> dict[str, Any]:
 
 
 def measure(rounds: int = 9, loops: int = 20_000, reloads: int = 4) -> dict[str, Any]:
-    """Everything, once."""
+    """Runs all measurements once."""
     cpus = Cpus.choose()
     with tempfile.TemporaryDirectory(prefix="livekit-auth-bench-") as folder:
         work = Path(folder)
@@ -245,7 +245,7 @@ def report(result: dict[str, Any]) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="bench.policy", description="Measure a policy of 10,000 callers.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options = parser.parse_args()
     result = measure()
     print(report(result))

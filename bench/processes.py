@@ -1,4 +1,4 @@
-"""Processes to measure: started on a CPU of their own, read, and ended by the one who started them."""
+"""Processes to measure: started on their own CPU, measured, and stopped by the code that started them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Cpus:
-    """Which CPU the servers get and which the load; None when this machine can't pin or has one CPU only."""
+    """The CPUs of the servers and of the load; None if the machine can't pin processes or has only one CPU."""
 
     server: int | None
     load: int | None
@@ -41,13 +41,13 @@ class Cpus:
 
 
 def pinned(cpu: int | None, command: Sequence[str | Path]) -> list[str]:
-    """The command, tied to one CPU."""
+    """The command, pinned to one CPU."""
     return [*([] if cpu is None else ["taskset", "--cpu-list", str(cpu)]), *map(str, command)]
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server and the seconds that it took from its start to accepting connections."""
+    """A running server, and the seconds from its start until it accepted connections."""
 
     process: psutil.Popen
     address: str
@@ -74,7 +74,7 @@ def serving(
     log: Path,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Starts a server, waits until it accepts connections, and ends it. Raises RuntimeError with its log's end."""
+    """Starts a server, waits until it accepts connections, then stops it. Raises RuntimeError with the log's end."""
     with log.open("wb") as output:
         process = psutil.Popen(
             pinned(cpu, command), stdout=output, stderr=output, env={**os.environ, **(environment or {})}
@@ -107,24 +107,24 @@ def _wait_until_listening(process: psutil.Popen, address: str, log: Path) -> Non
 
 
 def free_address() -> str:
-    """A loopback address that nothing listens on."""
+    """A free loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class Load:
-    """The load generator, connected to one server and warm. See load/main.go."""
+    """The load generator, connected to one server and warmed up. See load/main.go."""
 
     def __init__(self, cpu: int | None, command: Sequence[str | Path]) -> None:
-        """Raises RuntimeError when it can't connect or its calls fail."""
+        """Raises RuntimeError if it can't connect or its calls fail."""
         self._process = subprocess.Popen(
             pinned(cpu, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self._answer()
 
     def run(self, calls: int) -> dict[str, Any]:
-        """Makes exactly so many calls. Raises RuntimeError when one fails."""
+        """Makes exactly this number of calls. Raises RuntimeError if one fails."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"%d\n" % calls)
         self._process.stdin.flush()
@@ -134,7 +134,7 @@ class Load:
         return result
 
     def close(self) -> None:
-        """Ends it."""
+        """Stops the load generator."""
         self._process.kill()
         self._process.communicate()
 

@@ -1,9 +1,9 @@
-"""Measures the server, reports, judges nothing: `python -m bench.run` from the repository's root.
+"""Measures the server and reports the figures, without pass or fail: `python -m bench.run` from the repository's root.
 
-The server, an empty grpc.aio handler and one that calls livekit-api take turns (A B C A B C …) on one CPU while the
-load comes from another, so that whatever else the machine does hits all of them alike. "us" is the server's user and
-system time per call; "user us" leaves out the system's, which is mostly gRPC's threads waking one another at a price
-that differs from kernel to kernel. Compare within one run only. `--against TREE` lets another checkout take part.
+The server, an empty grpc.aio handler and one that calls livekit-api take turns (A B C A B C …) on one CPU. The load
+runs on another CPU, so other work on the machine affects all of them equally. "us" is the server's user and system time
+per call. "user us" leaves out system time, which is mostly gRPC's threads waking one another; its cost differs between
+kernels. Compare figures only within one run. `--against TREE` also measures another checkout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOAD = ROOT / ".cache" / "bench" / "load"
 SERVER, EMPTY, LIVEKIT_API, AGAINST = "livekit-auth", "empty handler", "livekit-api", "against"
 PEERS = {EMPTY: "empty", LIVEKIT_API: "livekit-api"}
-AUDIT_LOG, AUDIT_OFF = "audit in a log", "audit off"  # what is left of SERVER, whose audit trail is in a file
+AUDIT_LOG, AUDIT_OFF = "audit in a log", "audit off"  # SERVER without the audit file, and without any audit trail
 CLIENT_OF = {"IssueToken": "web", "VerifyWebhook": "webhooks"}
 
 
@@ -57,7 +57,7 @@ QUICK = Effort(rounds=3, calls=1200, starts=1, mint_rounds=5, mint_loops=1000, r
 
 @dataclass(slots=True)
 class Series:
-    """One method of one server: microseconds of CPU per call, and what the load saw, round by round."""
+    """One method of one server: microseconds of CPU per call, and the figures of the load generator, per round."""
 
     server: str
     method: str
@@ -94,7 +94,7 @@ class Series:
 
 
 def build_load() -> None:
-    """Builds the load generator into .cache; quick when it is up to date."""
+    """Builds the load generator into .cache; fast if it is up to date."""
     LOAD.parent.mkdir(parents=True, exist_ok=True)
     command = ["go", "build", "-buildvcs=false", "-o", str(LOAD), "."]
     try:
@@ -104,7 +104,7 @@ def build_load() -> None:
 
 
 def server_command(directory: Path, name: str = SERVER) -> list[str | Path]:
-    """The real server on the dev folder; one without a durable audit trail for the two names that say so."""
+    """The real server on the dev folder. AUDIT_LOG and AUDIT_OFF run it without a durable audit trail."""
     if name in (AUDIT_LOG, AUDIT_OFF):
         devfolder.without_audit_file(directory)
     program = "bench.audit_off" if name == AUDIT_OFF else "livekit_auth_server.cli"
@@ -225,7 +225,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def measure(effort: Effort, connections: int, against: Path | None) -> dict[str, Any]:
-    """Everything, once."""
+    """Runs all measurements once."""
     build_load()
     cpus = Cpus.choose()
     with tempfile.TemporaryDirectory(prefix="livekit-auth-bench-") as folder:
@@ -260,11 +260,11 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure the server against an empty grpc.aio handler.")
     parser.add_argument(
-        "--quick", action="store_true", help="under a minute: shows that it works, says little of speed"
+        "--quick", action="store_true", help="under a minute: checks that measuring works; says little about speed"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--connections", type=int, default=64, help="connections, each with one call in flight")
-    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout that takes part")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="another checkout to measure in the same run")
     options = parser.parse_args()
     result = measure(QUICK if options.quick else FULL, options.connections, options.against)
     print(report(result))

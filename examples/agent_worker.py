@@ -1,4 +1,4 @@
-"""A worker without LIVEKIT_API_SECRET: LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY are all it is given."""
+"""An agent worker without LIVEKIT_API_SECRET: it needs only LIVEKIT_AUTH_ADDRESS, _CA, _CERT and _KEY."""
 
 from livekit.agents import JobContext, cli
 
@@ -9,7 +9,7 @@ server = AgentServer(role="agent-worker", api_role="agent-api")
 
 @server.rtc_session(agent_name="greeter")
 async def entrypoint(ctx: JobContext) -> None:
-    """Joins the room that the job is for."""
+    """Joins the room of the job."""
     await ctx.connect()
 
 

@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from livekit_auth import AuthClient
 from livekit_auth.fastapi import Access, Asked, token_router
 
-SESSIONS = {"session-of-ada": "ada", "session-of-bob": "bob"}  # REPLACE, with signed_in, by your own login
+SESSIONS = {"session-of-ada": "ada", "session-of-bob": "bob"}  # REPLACE this and signed_in with your own login
 
 
 def signed_in(session: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> str:
@@ -21,7 +21,7 @@ def signed_in(session: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBeare
 
 
 def authorize(user: Annotated[str, Depends(signed_in)], asked: Asked) -> Access:
-    """Everybody may enter the consultations, as themselves and under the name that they like."""
+    """Any signed-in user may join a consultation, with their own identity and a display name of their choice."""
     room = asked.room_name or "consult-1"
     if not room.startswith("consult-"):
         raise HTTPException(403, "this room isn't yours")
@@ -35,7 +35,7 @@ client = AuthClient()
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Closes the connection to the service at the end."""
+    """Closes the connection to the service at shutdown."""
     async with client:
         yield
 

@@ -16,13 +16,13 @@ hooks = webhook_router(client)
 
 @hooks.on("participant_joined", "participant_left")
 async def came_or_went(event: VerifiedWebhook) -> None:
-    """Runs once LiveKit's signature holds, and again only if it failed."""
+    """Runs after LiveKit's signature is verified, and runs again only if it failed."""
     log.info("%s: %s in %s", event.type, event.participant_identity, event.room)
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Closes the connection to the service at the end."""
+    """Closes the connection to the service at shutdown."""
     async with client:
         yield
 

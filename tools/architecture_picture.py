@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _centred(node: re.Match[str]) -> str:
-    """A box with its lines in the middle: dot places them by the widths of its own fonts, not of the reader's."""
+    """A box with centred lines: dot places lines by the widths of its own fonts, not the reader's."""
     outline = re.search(r' (?:d|points)="([^"]*)"', node[0])
     if outline is None:
         raise ValueError(f"a node without an outline: {node[0]}")

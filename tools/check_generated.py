@@ -1,7 +1,7 @@
-"""Generates from the contract, and compares what is checked in with that or writes it with --write.
+"""Generates files from the contract and compares them with the checked-in files, or writes them with --write.
 
-The Python code, and the contract without its validation rules: what `protoc`, Go and grpcurl read with nothing else on
-their path. Only what is the validator's is taken out of it, and Go's package is named.
+The files are the Python code, and the contract without its validation rules, which `protoc`, Go and grpcurl can read
+with no other files on their path. The plain contract omits only the validation rules and names Go's package.
 """
 
 import re
@@ -53,7 +53,7 @@ def plain_files() -> dict[str, bytes]:
 
 
 def generate(out: Path) -> dict[str, bytes]:
-    """The generated files by name. Stubs for files without a service are empty shells and left out."""
+    """The generated files by name, without the empty stubs of files that define no service."""
     subprocess.run(["buf", "generate", "--output", str(out)], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
     files = {path.name: path.read_bytes() for path in sorted((out / PACKAGE).iterdir())}
     return {name: text for name, text in files.items() if "_pb2_grpc" not in name or b"Stub" in text}
@@ -65,7 +65,7 @@ def files_of(folder: Path, pattern: str) -> dict[str, bytes]:
 
 
 def write(folder: Path, fresh: dict[str, bytes], present: dict[str, bytes]) -> None:
-    """Makes the folder hold the fresh files in place of the present ones."""
+    """Replaces the files in the folder with the fresh ones."""
     for name in present.keys() - fresh.keys():
         (folder / name).unlink()
     for name, text in fresh.items():
@@ -88,7 +88,7 @@ def main() -> None:
             names = fresh.keys() | present.keys()
             stale += [f"{folder}/{name}" for name in names if fresh.get(name) != present.get(name)]
     if stale:
-        raise SystemExit(f"generated files aren't the contract's: {', '.join(sorted(stale))}; run: make proto")
+        raise SystemExit(f"generated files don't match the contract: {', '.join(sorted(stale))}; run: make proto")
 
 
 if __name__ == "__main__":

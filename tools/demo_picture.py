@@ -53,7 +53,7 @@ def picture(screen: Console) -> str:
 
 
 def _counted() -> Callable[[re.Match[str]], str]:
-    """Each value becomes one that follows from its place."""
+    """Replaces each value with a fixed one that depends on its position."""
     seen: dict[str, str] = {}
 
     def of(match: re.Match[str]) -> str:

@@ -38,7 +38,7 @@ LEFTOVER = re.compile(r"\b(a?sync(io)?|await|aio|Async\w*|__a\w+__)\b(?!\.py)")
 
 
 def translate(text: str, name: str) -> str:
-    """The source of a module for threads. Raises SystemExit if anything of asyncio is left in it."""
+    """The source of a module for threads. Raises SystemExit if any asyncio code remains in it."""
     for pattern, replacement in REPLACEMENTS:
         text = re.sub(
             rf"(?<!\w){pattern}(?!\w)" if pattern[-1] not in " ." else rf"(?<!\w){pattern}", replacement, text

@@ -2,8 +2,8 @@
 //
 // It connects and warms up first and prints {"ready":true}. Then, for each line on stdin that holds a number, it makes
 // that many calls and prints one line of JSON: calls, errors, the first error, seconds, and the 50th and 99th
-// percentile in milliseconds. So its driver can read the server's CPU time just before and just after the calls,
-// without the handshakes. It ends at the end of stdin.
+// percentile in milliseconds. This lets its driver read the server's CPU time just before and just after the calls,
+// without the handshakes. It exits at the end of stdin.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 
 const service = "/livekit_auth.v1.AuthService/"
 
-// bytesCodec hands messages through as they are, so that no generated code is needed and no time goes into coding.
+// bytesCodec passes messages through unchanged: no generated code is needed, and no time is spent on coding.
 type bytesCodec struct{}
 
 func (bytesCodec) Name() string { return "proto" }
@@ -40,7 +40,7 @@ func (bytesCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// load is what to call, on which connections.
+// load holds the method to call and the connections.
 type load struct {
 	method      string
 	request     []byte
@@ -48,7 +48,7 @@ type load struct {
 	timeout     time.Duration
 }
 
-// result is how a run went. Times are in the units that the names say.
+// result is the outcome of a run. The names give the units of times.
 type result struct {
 	Calls      int64   `json:"calls"`
 	Errors     int64   `json:"errors"`
@@ -58,7 +58,7 @@ type result struct {
 	P99        float64 `json:"p99_ms"`
 }
 
-// run makes exactly count calls, fewer only when the timeout ends it.
+// run makes exactly count calls, or fewer if the timeout ends it.
 func (l load) run(count int64) result {
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
@@ -149,8 +149,8 @@ func serve() error {
 	method := flag.String("method", "IssueToken", "the method of "+service)
 	request := flag.String("request", "", "the file with the serialised request")
 	connections := flag.Int("connections", 64, "connections, each with one call in flight")
-	warmup := flag.Int64("warmup", 1000, "calls before the first run, at least one a connection")
-	timeout := flag.Duration("timeout", time.Minute, "the longest that a run may take")
+	warmup := flag.Int64("warmup", 1000, "calls before the first run, at least one per connection")
+	timeout := flag.Duration("timeout", time.Minute, "the maximum duration of a run")
 	flag.Parse()
 
 	body, err := os.ReadFile(*request)

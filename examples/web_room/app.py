@@ -21,8 +21,9 @@ from livekit_auth.fastapi import Access, Asked, token_router
 
 HERE = Path(__file__).parent
 SESSION = "session"
-# LiveKit's client opens a WebSocket and, when that fails, asks the same server over HTTP why. Without TLS that is for a
-# LiveKit on this machine, on any port. Narrow connect-src to your LiveKit server: wss://HOST https://HOST.
+# LiveKit's client opens a WebSocket. If that fails, it asks the same server over HTTP for the reason. Without TLS, only
+# a LiveKit server on this machine is allowed, on any port. Narrow connect-src to your LiveKit server:
+# wss://HOST https://HOST.
 LIVEKIT = "wss: https: " + " ".join(f"{s}://{host}:*" for s in ("ws", "http") for host in ("127.0.0.1", "localhost"))
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
@@ -30,7 +31,7 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-# --- REPLACE from here by your own login: anybody is let in under any name, and a restart signs everybody out ---
+# --- REPLACE this part with your own login: it lets anyone in under any name, and a restart signs all users out ---
 
 sessions: dict[str, str] = {}
 
@@ -60,11 +61,11 @@ def sign_out(response: Response, session: Annotated[str, Cookie()] = "") -> dict
     return {}
 
 
-# --- REPLACE to here ---
+# --- end of REPLACE ---
 
 
 def authorize(user: Annotated[str, Depends(signed_in)], asked: Asked) -> Access:
-    """Says what this user may have: any room but the board's, as themselves. The service's policy has the last word."""
+    """Permits any room except the board's, with the user's own identity. The service's policy decides in the end."""
     if not asked.room_name:
         raise HTTPException(400, "name a room")
     if asked.room_name.startswith("board-"):
@@ -77,7 +78,7 @@ client = AuthClient()
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Closes the connection to the service at the end."""
+    """Closes the connection to the service at shutdown."""
     async with client:
         yield
 
@@ -90,13 +91,13 @@ app.add_api_route("/sign-out", sign_out, methods=["POST"])
 
 @app.get("/me")
 def me(user: Annotated[str, Depends(signed_in)]) -> dict[str, str]:
-    """Who is signed in."""
+    """Returns the signed-in user."""
     return {"user": user}
 
 
 @app.middleware("http")
 async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Says what the page may load, and that nobody may frame it."""
+    """Restricts what the page may load, and forbids framing."""
     response = await call_next(request)
     response.headers["content-security-policy"] = CONTENT_SECURITY_POLICY
     response.headers["referrer-policy"] = "no-referrer"

@@ -1,7 +1,7 @@
 """Builds the documentation site into a folder, without a network. Exits with 1 for a broken link, anchor or reference.
 
 The pages are docs/, the documents in PAGES, those made from the contract and the policy's schema, and each file of the
-repository that a page links to: every link between documents leads somewhere within the site.
+repository that a page links to: every link between documents stays within the site.
 """
 
 import posixpath
@@ -31,13 +31,13 @@ PAGES = {
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 _CODE = re.compile(r"(^[ ]*```.*?^[ ]*```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 _LIST = re.compile(r"^((?![ \n#|-]|\d+\. |```).+\n)(?=- |1\. )", re.MULTILINE)
-"""A paragraph's last line before a list, which needs an empty line in Python's Markdown and none on GitHub."""
+"""A paragraph's last line before a list. Python's Markdown needs an empty line between them; GitHub doesn't."""
 
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 
 
 def main() -> int:
-    """Builds into the folder that the first argument names."""
+    """Builds the site into the folder given as the first argument."""
     out = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="livekit-auth-site-") as folder:
         tree = Path(folder)
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def write(tree: Path) -> None:
-    """Writes what the generator reads: its configuration, and every page with its links moved."""
+    """Writes the generator's input: its configuration, and every page with its links rewritten."""
     shutil.copy(CONFIG, tree)
     (tree / "clients").symlink_to(ROOT / "clients")
     shutil.copytree(ROOT / "docs", tree / "docs")
@@ -72,7 +72,7 @@ def write(tree: Path) -> None:
 
 
 def lost(docs: Path) -> Iterator[str]:
-    """What is wrong between the navigation and the pages. Decisions are reached from their index, sources by links."""
+    """Differences between navigation and pages. Readers reach decisions from their index, and sources by links."""
     listed = list(_named(tomllib.loads(CONFIG.read_text())["project"]["nav"]))
     there = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
     yield from (f"zensical.toml: {page} is in the navigation and doesn't exist" for page in set(listed) - there)
@@ -95,7 +95,7 @@ def moved(text: str, path: str) -> str:
 
 
 def page_of(path: str) -> str:
-    """Where the site has a file of the repository."""
+    """The site's path of a file in the repository."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if path.startswith(("protos/", "protos-plain/")):

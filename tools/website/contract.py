@@ -37,7 +37,7 @@ def _descriptors(folder: Path) -> list[descriptor_pb2.FileDescriptorProto]:
 
 
 class _File:
-    """One .proto file, and the comment of each thing in it by its path."""
+    """One .proto file, and the comment of each element in it by its path."""
 
     def __init__(self, proto: descriptor_pb2.FileDescriptorProto) -> None:
         self.proto = proto
@@ -108,7 +108,7 @@ def _scalar(field: descriptor_pb2.FieldDescriptorProto) -> str:
 
 
 def _type(name: str) -> str:
-    """A type's name, as a link where this page has it."""
+    """A type's name, as a link if this page describes the type."""
     if name.startswith(_PACKAGE):
         short = name.removeprefix(_PACKAGE)
         return f"[`{short}`](#{short.lower().replace('.', '')})"

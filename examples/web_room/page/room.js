@@ -1,5 +1,5 @@
-// The page: sign in, get a token from the application's own endpoint, join, see who is there.
-// Tokens stay in livekit-client's TokenSource: never in the url, in storage or in the console.
+// The page: sign in, get a token from the application's own endpoint, join, list the participants.
+// Tokens stay in livekit-client's TokenSource: never in the URL, in storage or in the console.
 import { ConnectionErrorReason, ConnectionState, Room, RoomEvent, TokenSource, Track } from "livekit-client";
 
 const at = (id) => document.getElementById(id);
@@ -32,7 +32,7 @@ const TITLES = {
   400: "That doesn't work",
   401: "You are signed out",
   403: "You may not join this room",
-  429: "Too many tries",
+  429: "Too many attempts",
   503: "The service is unavailable for a moment",
 };
 
@@ -44,7 +44,7 @@ function tokenProblem(error) {
   try {
     answer = JSON.parse(body);
   } catch {
-    // Not an answer of the endpoint: a proxy's page, or no answer at all.
+    // Not the endpoint's answer: a proxy's page, or no answer at all.
   }
   const fields = Object.entries(answer.fields ?? {}).map(([field, what]) => `${field.replaceAll("_", " ")} ${what}`);
   const detail = typeof answer.detail === "string" ? answer.detail : "Try again in a moment.";
@@ -108,7 +108,7 @@ async function join(event) {
   }
 }
 
-// A token for what was asked: the kept one while it is valid, or a new one if `force`.
+// Returns a token for the request: the cached one while it is valid, or a new one if `force`.
 async function fetchToken(force = false) {
   try {
     const token = await source.fetch(asked, force);
@@ -124,7 +124,7 @@ async function fetchToken(force = false) {
 }
 
 async function connect({ serverUrl, participantToken }) {
-  // Two peer connections, which every LiveKit server speaks; older ones refuse a single one first.
+  // Use two peer connections, which every LiveKit server supports; older servers refuse a single one first.
   room = new Room({ adaptiveStream: true, dynacast: true, singlePeerConnection: false });
   for (const change of [
     RoomEvent.ParticipantConnected,
@@ -140,8 +140,8 @@ async function connect({ serverUrl, participantToken }) {
   }
   room.on(RoomEvent.ParticipantConnected, (person) => say(`${title(person)} has joined.`));
   room.on(RoomEvent.ParticipantDisconnected, (person) => say(`${title(person)} has left.`));
-  room.on(RoomEvent.Reconnecting, () => say("The connection is lost; trying again…"));
-  room.on(RoomEvent.Reconnected, () => say("The connection is back."));
+  room.on(RoomEvent.Reconnecting, () => say("Connection lost. Reconnecting…"));
+  room.on(RoomEvent.Reconnected, () => say("Reconnected."));
   room.on(RoomEvent.Disconnected, left);
   try {
     await room.connect(serverUrl, participantToken);
@@ -157,16 +157,16 @@ async function connect({ serverUrl, participantToken }) {
   await Promise.all([turn("microphone", true), turn("camera", true)]);
 }
 
-// livekit-client asks the server why, when it didn't let the page in.
+// If the server refuses the page, livekit-client asks it for the reason.
 function connectProblem({ reason }, host) {
   if (reason === ConnectionErrorReason.NotAllowed) {
     return problem("LiveKit refused your token", "It doesn't know the key that signed it, or the token has expired.");
   }
   if (reason === ConnectionErrorReason.Cancelled) return say("");
   if ([ConnectionErrorReason.ServerUnreachable, ConnectionErrorReason.Timeout].includes(reason)) {
-    return problem("LiveKit can't be reached", `There is no answer from ${host}. Try again in a moment.`);
+    return problem("LiveKit can't be reached", `${host} doesn't answer. Try again in a moment.`);
   }
-  problem("LiveKit didn't take the connection", `${host} answers, but not as it should. Try again in a moment.`);
+  problem("The connection to LiveKit failed", `${host} sent an unexpected answer. Try again in a moment.`);
 }
 
 function left() {

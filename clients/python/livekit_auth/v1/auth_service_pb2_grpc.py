@@ -26,17 +26,18 @@ if _version_not_supported:
 
 
 class AuthServiceStub:
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     def __init__(self, channel):
@@ -78,21 +79,22 @@ class AuthServiceStub:
 
 
 class AuthServiceServicer:
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     def IssueToken(self, request, context):
-        """Issues one LiveKit access token, exactly as asked, or fails. Never narrows, widens or shortens a request.
+        """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
         Safe to retry: a second call issues a second token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -100,7 +102,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchIssueTokens(self, request, context):
-        """Issues up to 500 tokens. Each entry succeeds or fails alone; the call fails as a whole only when the caller isn't
+        """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
         listed or the batch itself is out of bounds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -108,8 +110,8 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyWebhook(self, request, context):
-        """Tells whether LiveKit signed this webhook, with which key, and whether this caller has acknowledged it before.
-        Consumes nothing: calling it twice gives the same answer until AckWebhook is called.
+        """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
+        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,15 +126,15 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyToken(self, request, context):
-        """Verifies a LiveKit access token for a service that receives one and holds no secret.
+        """Verifies a LiveKit access token for a service that receives tokens and holds no secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCaller(self, request, context):
-        """Tells the caller who the server takes it for and what the policy lets it do. Needs no policy entry.
-        The first thing to call when something is denied.
+        """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
+        Call this first when a request is denied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,17 +182,18 @@ def add_AuthServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthService:
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     @staticmethod

@@ -27,17 +27,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthServiceStub:
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     @_typing.overload
@@ -45,79 +46,81 @@ class AuthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     IssueToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]
-    """Issues one LiveKit access token, exactly as asked, or fails. Never narrows, widens or shortens a request.
+    """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
     Safe to retry: a second call issues a second token.
     """
     BatchIssueTokens: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]
-    """Issues up to 500 tokens. Each entry succeeds or fails alone; the call fails as a whole only when the caller isn't
+    """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
     listed or the batch itself is out of bounds.
     """
     VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]
-    """Tells whether LiveKit signed this webhook, with which key, and whether this caller has acknowledged it before.
-    Consumes nothing: calling it twice gives the same answer until AckWebhook is called.
+    """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
+    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
     """
     AckWebhook: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.AckWebhookRequest, _auth_service_pb2.AckWebhookResponse]
     """Records that this caller has handled a webhook, so that a redelivery to it is reported as a duplicate.
     Acknowledgements are kept per caller: consumers of one event don't suppress each other.
     """
     VerifyToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyTokenRequest, _auth_service_pb2.VerifyTokenResponse]
-    """Verifies a LiveKit access token for a service that receives one and holds no secret."""
+    """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
     GetCaller: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]
-    """Tells the caller who the server takes it for and what the policy lets it do. Needs no policy entry.
-    The first thing to call when something is denied.
+    """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
+    Call this first when a request is denied.
     """
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]  # type: ignore[assignment]
-    """Issues one LiveKit access token, exactly as asked, or fails. Never narrows, widens or shortens a request.
+    """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
     Safe to retry: a second call issues a second token.
     """
     BatchIssueTokens: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]  # type: ignore[assignment]
-    """Issues up to 500 tokens. Each entry succeeds or fails alone; the call fails as a whole only when the caller isn't
+    """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
     listed or the batch itself is out of bounds.
     """
     VerifyWebhook: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
-    """Tells whether LiveKit signed this webhook, with which key, and whether this caller has acknowledged it before.
-    Consumes nothing: calling it twice gives the same answer until AckWebhook is called.
+    """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
+    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
     """
     AckWebhook: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.AckWebhookRequest, _auth_service_pb2.AckWebhookResponse]  # type: ignore[assignment]
     """Records that this caller has handled a webhook, so that a redelivery to it is reported as a duplicate.
     Acknowledgements are kept per caller: consumers of one event don't suppress each other.
     """
     VerifyToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyTokenRequest, _auth_service_pb2.VerifyTokenResponse]  # type: ignore[assignment]
-    """Verifies a LiveKit access token for a service that receives one and holds no secret."""
+    """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
     GetCaller: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]  # type: ignore[assignment]
-    """Tells the caller who the server takes it for and what the policy lets it do. Needs no policy entry.
-    The first thing to call when something is denied.
+    """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
+    Call this first when a request is denied.
     """
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Issues LiveKit access tokens by policy and verifies what LiveKit signs, so that callers never hold an API secret.
+    """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
+    hold an API secret.
 
-    Transport: gRPC over mutual TLS 1.3. The caller is the workload identity in its client certificate and nothing else.
+    Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with domain "livekit-auth" and a reason
-    from ErrorReason (errors.proto, written there without its prefix), a google.rpc.BadRequest when fields are at fault,
-    and a google.rpc.RetryInfo when a limit was reached. A caller that the policy doesn't list gets CALLER_NOT_LISTED
-    from every method but GetCaller, before its request is looked at.
+    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
+    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
+    method except GetCaller, before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: a restriction that this server is too old to understand must not be
-    dropped in silence.
+    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
+    understand.
     """
 
     @_abc_1.abstractmethod
@@ -126,7 +129,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.IssueTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.IssueTokenResponse, _abc.Awaitable[_auth_service_pb2.IssueTokenResponse]]:
-        """Issues one LiveKit access token, exactly as asked, or fails. Never narrows, widens or shortens a request.
+        """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
         Safe to retry: a second call issues a second token.
         """
 
@@ -136,7 +139,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.BatchIssueTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.BatchIssueTokensResponse, _abc.Awaitable[_auth_service_pb2.BatchIssueTokensResponse]]:
-        """Issues up to 500 tokens. Each entry succeeds or fails alone; the call fails as a whole only when the caller isn't
+        """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
         listed or the batch itself is out of bounds.
         """
 
@@ -146,8 +149,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.VerifyWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.VerifyWebhookResponse, _abc.Awaitable[_auth_service_pb2.VerifyWebhookResponse]]:
-        """Tells whether LiveKit signed this webhook, with which key, and whether this caller has acknowledged it before.
-        Consumes nothing: calling it twice gives the same answer until AckWebhook is called.
+        """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
+        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
         """
 
     @_abc_1.abstractmethod
@@ -166,7 +169,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.VerifyTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.VerifyTokenResponse, _abc.Awaitable[_auth_service_pb2.VerifyTokenResponse]]:
-        """Verifies a LiveKit access token for a service that receives one and holds no secret."""
+        """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
 
     @_abc_1.abstractmethod
     def GetCaller(
@@ -174,8 +177,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.GetCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.GetCallerResponse, _abc.Awaitable[_auth_service_pb2.GetCallerResponse]]:
-        """Tells the caller who the server takes it for and what the policy lets it do. Needs no policy entry.
-        The first thing to call when something is denied.
+        """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
+        Call this first when a request is denied.
         """
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

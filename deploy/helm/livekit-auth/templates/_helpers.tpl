@@ -26,7 +26,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "livekit-auth.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.name: needed without serviceAccount.create" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.name: required without serviceAccount.create" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end }}
 

@@ -1,7 +1,7 @@
 {{- define "livekit-auth.pod" -}}
 metadata:
   annotations:
-    # A change of the settings restarts the pods; policy, deny-list, keys and certificates are reloaded instead.
+    # A change to the settings restarts the pods. The server reloads policy, deny-list, keys and certificates itself.
     checksum/settings: {{ include "livekit-auth.settings" . | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -15,7 +15,7 @@ spec:
   serviceAccountName: {{ include "livekit-auth.serviceAccountName" . }}
   automountServiceAccountToken: false
   enableServiceLinks: false
-  # Longer than the sleep before SIGTERM and the drain after it together, so that no call is cut off.
+  # Longer than the sleep before SIGTERM plus the drain after it, so that no call is cut off.
   terminationGracePeriodSeconds: {{ include "livekit-auth.stopSeconds" . }}
   securityContext:
     runAsNonRoot: true
@@ -53,7 +53,7 @@ spec:
         timeoutSeconds: 3
         failureThreshold: 2
       {{- if .Values.preStopSleep }}
-      # Callers' name look-ups and kube-proxy learn of a pod's end after SIGTERM was sent: go on serving until they have.
+      # DNS clients and kube-proxy learn late that a pod is terminating: delay SIGTERM and keep serving until they do.
       lifecycle:
         preStop:
           sleep: {seconds: {{ .Values.preStopSleep }}}

@@ -1,4 +1,4 @@
-{{/* server.yaml. Paths are relative to its folder, where _volumes.tpl puts the files. */}}
+{{/* server.yaml. Paths are relative to its folder; _volumes.tpl puts the files there. */}}
 {{- define "livekit-auth.settings" -}}
 {{- $settings := dict
   "listen" (printf "%s:7443" .Values.listenHost)
@@ -24,7 +24,7 @@
 {{- mergeOverwrite $settings .Values.settings | toYaml -}}
 {{- end }}
 
-{{/* The names that the server has for the Workload API; nothing else in the chart knows them, but for tls. */}}
+{{/* The server's settings for the Workload API, except the one under tls. Only this template knows their names. */}}
 {{- define "livekit-auth.workloadApiSettings" -}}
 {{- if include "livekit-auth.usesWorkloadApi" . -}}
 workload_api:

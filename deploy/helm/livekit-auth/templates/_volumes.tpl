@@ -13,8 +13,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Everything that the server reads, in one volume: the kubelet swaps all of it at once, without a restart. Owner and
-group may read it, others not: the server refuses key files that others can read. */}}
+{{/* Every file that the server reads, in one volume: the kubelet replaces them together, without a restart. Only owner
+and group can read them, because the server refuses key files that others can read. */}}
 {{- define "livekit-auth.configuration" -}}
 {{- $name := include "livekit-auth.fullname" . -}}
 defaultMode: 0440
