@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.core.limits import Limit
 
+ROLE_NAME = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+"""The form of a role's name, as a regular expression for the whole of it."""
 AGENT_TTL_LIMIT = 600
 TTL_LIMIT = 3600
 _NAMED_PROJECTS = 16  # an answer's trailers are bounded, the number of projects isn't

@@ -27,7 +27,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from livekit_auth_server.config.limits import CallerLimit  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.config.project_name import ProjectName  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWER_OF, POWERS
-from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, TTL_LIMIT
+from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, ROLE_NAME, TTL_LIMIT
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.files.field_types import AnyOr, Model, Version, listed, matching, one_of, patterned
 from livekit_auth_server.service.validation import MAX_TTL, RULES
@@ -93,8 +93,7 @@ Identifier = Annotated[
         {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"}
     ),
 ]
-_ROLE = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
-RoleName = Annotated[StrictStr, matching(_ROLE, 'a role\'s name: a-z, 0-9, "-" and "_"'), patterned(_ROLE)]
+RoleName = Annotated[StrictStr, matching(ROLE_NAME, 'a role\'s name: a-z, 0-9, "-" and "_"'), patterned(ROLE_NAME)]
 OrdinaryGrant = Annotated[StrictStr, one_of(ORDINARY_GRANTS, "ordinary grant"), listed(ORDINARY_GRANTS)]
 Power = Annotated[StrictStr, one_of(POWERS, "power"), listed(POWERS)]
 CallerId = Annotated[

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from livekit_auth_server.core.keys import PROJECT_NAME
+from livekit_auth_server.core.policy import ROLE_NAME
 from livekit_auth_server.core.refusal import Violation, invalid
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
 _NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]")
 _NOT_IN_IDENTIFIERS = re.compile(f"[{_CONTROLS}{_BIDI}{_NONCHARACTERS}]")
 _PROJECT = re.compile(rf"{PROJECT_NAME}\Z")
-_ROLE = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z")
+_ROLE = re.compile(rf"{ROLE_NAME}\Z")
 
 
 def _too_long(value: str | bytes, limit: int) -> str | None:
