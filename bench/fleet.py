@@ -94,8 +94,8 @@ async def _measure(folder: Path, workers: int) -> int:
         tried = sum(worker.calls for worker in fleet) / workers
         issued = _issued(folder) - before
         good &= issued == workers
-        print(f"after {OUTAGE_SECONDS:.0f} s without the server: all have a token {recovered:.1f} s after it is back,")
-        print(f"  {issued} tokens issued for {workers} workers, {tried:.1f} calls per worker in all")
+        print(f"after {OUTAGE_SECONDS:.0f} s without the server: all have a token {recovered:.1f} s after its return,")
+        print(f"  {issued} tokens issued for {workers} workers, {tried:.1f} calls per worker")
     return 0 if good else 1
 
 
