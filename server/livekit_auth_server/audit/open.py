@@ -8,6 +8,7 @@ from livekit_auth_server.audit.audit_file import AuditFile
 from livekit_auth_server.audit.audit_log import AuditLog
 from livekit_auth_server.audit.chained_file import ChainedFile
 from livekit_auth_server.audit.metrics import AuditMetrics, CopyMetrics
+from livekit_auth_server.audit.otlp import AuditOtlp
 from livekit_auth_server.audit.sink import SinkError
 from livekit_auth_server.audit.trail import AuditTrail
 from livekit_auth_server.files.errors import ConfigError
@@ -53,7 +54,7 @@ def _collector(settings: Settings, clock: Clock, registry: CollectorRegistry, wo
     assert otlp is not None  # noqa: S101 - its caller has looked
     headers, ca = read_collector(settings, "audit.otlp", otlp)
     # Imported here: the libraries are an extra, and take memory.
-    from livekit_auth_server.audit.otlp import AuditOtlp, Exporter  # noqa: PLC0415
+    from livekit_auth_server.audit.otlp_exporter import Exporter  # noqa: PLC0415
 
     exporter = Exporter(otlp.endpoint, headers, ca, worker)
     metrics = CopyMetrics(registry)
