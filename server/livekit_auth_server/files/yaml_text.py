@@ -74,14 +74,23 @@ class _Scanner(RoundTripScanner):
         super().fetch_flow_collection_start(TokenClass, to_push)
 
 
+# What YAML resolves plain values to, and << for merged mappings. Any other tag would be dropped, or read as a list.
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "timestamp", "seq", "map", "merge", "value")
+)
+
+
 class _Composer(Composer):
-    """Refuses lists and mappings as keys, by alias too: the time to construct them doubles with each level."""
+    """Refuses unknown tags, and lists and mappings as keys, also by alias: building them takes twice as long per level."""
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:  # noqa: ANN401 - ruamel's
         mark = self.parser.peek_event().start_mark
         node: Node | None = super().compose_node(parent, index)
         if index is None and isinstance(parent, MappingNode) and not isinstance(node, ScalarNode):
             raise ComposerError(None, None, "a key is a list or a mapping", mark)
+        if node is not None and str(node.tag) not in _TAGS:
+            raise ComposerError(None, None, "a tag that this service doesn't know", mark)
         return node
 
 

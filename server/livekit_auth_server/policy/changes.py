@@ -138,7 +138,7 @@ def _of_role(entry: str, role: str, old: Grants, new: Grants) -> Iterator[Change
     before, after = dict(_flat(old)), dict(_flat(new))
     for grant in sorted(before.keys() | after):
         was, value = before.get(grant, False), after.get(grant, False)
-        if was == value:
+        if was == value or not (was or value):
             continue
         if isinstance(was, bool) and isinstance(value, bool):
             yield Change("gained" if value else "lost", entry, f"role {role}", grant)

@@ -180,8 +180,8 @@ _STRICT = {bool: Flag, bool | None: Flag, str: Text, tuple[str, ...]: list[Text]
 
 
 def _strict(hint: Any, values: tuple[str, ...]) -> Any:  # noqa: ANN401 - types
-    """The type of a role's field: no "yes" for true, and no null."""
-    return list[Literal[values]] if values else _STRICT[hint]  # type: ignore[valid-type]
+    """The type of a role's field: no "yes" for true, no null, and no empty list, which LiveKit reads as everything."""
+    return Annotated[list[Literal[values]], Field(min_length=1)] if values else _STRICT[hint]  # type: ignore[valid-type]
 
 
 def _grant_models() -> Iterator[tuple[str, Any]]:

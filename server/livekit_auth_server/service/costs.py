@@ -21,9 +21,9 @@ def of_request(request: Any, permitted: frozenset[str]) -> Projects:  # noqa: AN
     return {_named(request.project, permitted): 1}
 
 
-def of_required_project(request: Any, _permitted: frozenset[str]) -> Projects:  # noqa: ANN401 - likewise
+def of_required_project(request: Any, permitted: frozenset[str]) -> Projects:  # noqa: ANN401 - likewise
     """One call in the project that the request must name."""
-    return {request.project or None: 1}
+    return {request.project if request.project in permitted else None: 1}
 
 
 def of_any_project(_request: object, permitted: frozenset[str]) -> Projects:
@@ -44,5 +44,10 @@ def of_batch(batch: Any, permitted: frozenset[str]) -> Projects:  # noqa: ANN401
 
 
 def _named(project: str, permitted: frozenset[str]) -> str | None:
-    """The project that a request means: the one it names, or the only permitted one."""
-    return project or (next(iter(permitted)) if len(permitted) == 1 else None)
+    """The project that a request means: the one it names, or the only permitted one.
+
+    One that isn't permitted is none: the denial counts against every limit, so that it isn't a free call.
+    """
+    if project:
+        return project if project in permitted else None
+    return next(iter(permitted)) if len(permitted) == 1 else None

@@ -222,6 +222,15 @@ def test_a_key_that_is_a_list_or_a_mapping_is_refused_at_once(text: str) -> None
         Document.parse(Path("policy.yaml"), text.encode())
 
 
+@pytest.mark.parametrize(
+    "text", ["a: !foo ab", "a: !!set {x, y}", "a: !!binary aGk=", "!foo {a: 1}", "a: !!omap [b: 1]"]
+)
+def test_a_tag_that_says_what_a_value_is_is_refused(text: str) -> None:
+    """A tagged text would be read as a list of its letters, and a tagged mapping as if it had no tag."""
+    with pytest.raises(ConfigError, match="a tag that this service doesn't know"):
+        Document.parse(Path("policy.yaml"), text.encode())
+
+
 def test_deep_nesting_is_told_at_once(tmp_path: Path) -> None:
     """ruamel.yaml took 8 s for 3,000 brackets, four times as much for 6,000, and nothing could end it."""
     for text in ("[" * 1_000_000, "- " * 1_000_000, "{a: " * 100_000, "? " * 100_000):

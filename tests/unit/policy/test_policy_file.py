@@ -20,6 +20,7 @@ from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS, UNS
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.files.errors import ConfigError
+from livekit_auth_server.policy import policy_file
 from livekit_auth_server.policy.explain import expectations_path, run_expectations
 from livekit_auth_server.policy.models import seconds
 from livekit_auth_server.policy.policy_file import compile_policy, load_policies, load_policy
@@ -779,3 +780,21 @@ def test_the_collector_runs_again_after_a_load_and_after_a_failed_one(tmp_path: 
     with pytest.raises(ConfigError):
         load_policy(bad, None)
     assert gc.isenabled()
+
+
+def test_collection_stays_paused_until_the_last_of_two_loads_ends() -> None:
+    first, second = policy_file._no_collection(), policy_file._no_collection()
+    with first:
+        second.__enter__()
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("name", ["policy.yaml", "policy.json"])
+def test_an_empty_list_of_sources_is_refused_since_livekit_reads_it_as_all(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    role = '{"room_join": true, "can_publish_sources": []}'
+    path.write_text(f'{{"version": 1, "roles": {{"r": {{"video": {role}}}}}, "callers": []}}')
+    with pytest.raises(ConfigError, match="roles.r.video.can_publish_sources"):
+        load_policy(path, None)
