@@ -82,7 +82,7 @@ _TAGS = frozenset(
 
 
 class _Composer(Composer):
-    """Refuses unknown tags, and lists and mappings as keys, also by alias: building them takes twice as long per level."""
+    """Refuses unknown tags, and lists and mappings as keys, also by alias: their cost doubles with each level."""
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:  # noqa: ANN401 - ruamel's
         mark = self.parser.peek_event().start_mark

@@ -796,5 +796,5 @@ def test_an_empty_list_of_sources_is_refused_since_livekit_reads_it_as_all(tmp_p
     path = tmp_path / name
     role = '{"room_join": true, "can_publish_sources": []}'
     path.write_text(f'{{"version": 1, "roles": {{"r": {{"video": {role}}}}}, "callers": []}}')
-    with pytest.raises(ConfigError, match="roles.r.video.can_publish_sources"):
+    with pytest.raises(ConfigError, match=r"roles\.r\.video\.can_publish_sources"):
         load_policy(path, None)
