@@ -29,14 +29,13 @@ from bench.devfolder import signing_key  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2 as pb  # noqa: E402
 from livekit_auth.v1 import auth_service_pb2_grpc as pb_grpc  # noqa: E402
 from livekit_auth_server.config.sections import LimitSettings  # noqa: E402
-from livekit_auth_server.service.methods import METHODS  # noqa: E402
 from livekit_auth_server.transport.grpc_aio.server import Limits  # noqa: E402
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 TTL = dt.timedelta(minutes=10)
-LIMITS = Limits(max(method.max_bytes for method in METHODS), **LimitSettings().model_dump())
+LIMITS = Limits(**LimitSettings().model_dump())
 
 
 class Empty(pb_grpc.AuthServiceServicer):

@@ -34,7 +34,6 @@ from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.issue import Issuer
-from livekit_auth_server.service.methods import METHODS
 from livekit_auth_server.service.state import InForce
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.webhooks import Webhooks
@@ -180,7 +179,7 @@ def _new_server(
     decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
     issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
     webhooks = Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))
-    limits = Limits(max(method.max_bytes for method in METHODS), **settings.limits.model_dump())
+    limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
     calls = Calls(
         process.in_force, clock, telemetry.observer, stores.limits, issuer.deny_unlisted, room, issuer.deny_invalid

@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.service.methods import SERVICE
+from livekit_auth_server.service.methods import METHODS, SERVICE
 from livekit_auth_server.transport.grpc_aio.acceptor import Acceptor
 from livekit_auth_server.transport.grpc_aio.connections import Connections
 from livekit_auth_server.transport.grpc_aio.gate import Gate
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _KIB = 1024
 _NO_PORT = "can't listen on {}: in use, or not this machine's"
+_MESSAGE = max(method.max_bytes for method in METHODS)  # bytes; each method's own bound is checked on its message
 _WINDOW = 16 * _KIB  # bytes of a request that C-core takes before anybody asks for them
 
 
@@ -33,7 +34,6 @@ _WINDOW = 16 * _KIB  # bytes of a request that C-core takes before anybody asks 
 class Limits:
     """Bounds on what clients can make the server hold: sizes in bytes, times in seconds. config has the defaults."""
 
-    message: int
     metadata: int
     connections: int
     streams_per_connection: int
@@ -48,8 +48,8 @@ class Limits:
     def options(self) -> list[tuple[str, int]]:
         """As gRPC's channel arguments."""
         return [
-            ("grpc.max_receive_message_length", self.message),
-            ("grpc.max_send_message_length", self.message),
+            ("grpc.max_receive_message_length", _MESSAGE),
+            ("grpc.max_send_message_length", _MESSAGE),
             ("grpc.max_metadata_size", self.metadata),
             ("grpc.absolute_max_metadata_size", 2 * self.metadata),
             ("grpc.max_allowed_incoming_connections", self.connections),
@@ -86,7 +86,7 @@ class Server:
     ) -> None:
         """`accepted` is how many handshakes began so far; `tell` is told what became of how many connections."""
         self._connections = Connections(limits.connections, limits.first_call, accepted, tell)
-        edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, limits.message)
+        edge = Edge(calls, Gate(limits.concurrent_calls, limits.request_bytes), self._connections, _MESSAGE)
         self._health = Health((SERVICE,))
         handlers = edge.methods(SERVICE, served) | self._health.handlers(edge)
         if reflect:
