@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -14,20 +13,14 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from support import command_line
 from support.deployment import POLICY, Deployment
 from support.refusals import refusal
+from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 WEB = "spiffe://example.org/web"
 ASK = pb.IssueTokenRequest(project="alpha", role="guest", room="consult-1", identity="user-1")
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def as_json(text: str) -> str:

@@ -20,6 +20,7 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import KEYS_ALPHA, POLICY, SECRETS, Deployment
 from support.pki import SERVER, Authority, Credential
 from support.refusals import refusal, refused
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,10 +58,7 @@ def free_port() -> int:
 
 def soon(condition: Callable[[], bool], seconds: float = SOON) -> None:
     """Waits for it. On two busy processors a test gets some more time than the server is promised to take."""
-    deadline = time.monotonic() + seconds + 1
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.01)
+    eventually(condition, seconds + 1, pause=0.01)
 
 
 def reason(stub: AuthServiceStub) -> str:

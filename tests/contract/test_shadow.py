@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import pytest
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.deployment import POLICY, Deployment
 from support.refusals import refusal
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,10 +42,7 @@ def metrics(server: Deployment) -> str:
 
 
 def soon(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.02)
+    eventually(condition, 5)
 
 
 def counted(server: Deployment, kind: str) -> float:

@@ -22,6 +22,7 @@ from support.probes import Probes
 from support.redis_server import RedisServer, free_port
 from support.refusals import refusal, refused
 from support.signing import event, webhook_token
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +82,6 @@ def passes(*stubs: AuthServiceStub, at_most: int = 20) -> int:
 
 def says(server: Deployment, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, server.log.splitlines()) if line["event"] == event]
-
-
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't come to that"
-        time.sleep(0.05)
 
 
 def test_two_servers_share_a_limit(deploy: Callable[..., Deployment]) -> None:

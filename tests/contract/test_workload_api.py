@@ -24,6 +24,7 @@ from support.fake_agent import FakeAgent, fake_agent, response
 from support.pki import Authority, Credential
 from support.ports import free_port
 from support.refusals import refused
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,10 +41,7 @@ WHO = pb.GetCallerRequest()
 
 
 def soon(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it didn't happen in time"
-        time.sleep(0.02)
+    eventually(condition, seconds)
 
 
 class World:
