@@ -1,7 +1,7 @@
 """Generates files from the contract and compares them with the checked-in files, or writes them with --write.
 
 The files are the Python code, and the contract without its validation rules, which `protoc`, Go and grpcurl can read
-with no other files on their path. The plain contract omits only the validation rules and names Go's package.
+with no other files on their path. The plain contract omits only the validation rules and field behaviours.
 """
 
 import re
@@ -14,14 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("clients/python/livekit_auth/v1")
 PLAIN = Path("protos-plain")
-_GO = 'option go_package = "livekit_auth/v1;livekit_authv1";'
 _PART = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|[\[\]]|[^/"\[\]]+|/')
 _RULE = re.compile(r"^[ \t]*option \(buf\.validate\.[a-z.]+\)[^;]*;\n\n?", re.MULTILINE)
-_ANOTHER_OPTION = re.compile(r"\[(?!\s*\(buf\.validate\.)")
+_ANOTHER_OPTION = re.compile(r"\[(?!\s*\((?:buf\.validate|google\.api)\.field)")
+_IMPORT = re.compile(r'^import "(?:buf/validate|google/api)/[^"]+";\n', re.MULTILINE)
 
 
 def plain(text: str) -> str:
-    """A file of the contract without its rules. Raises ValueError for field options that aren't rules."""
+    """A file of the contract without its rules. Raises ValueError for field options of other kinds."""
     kept: list[str] = []
     depth, options = 0, ""
     for part in _PART.findall(text):
@@ -35,13 +35,11 @@ def plain(text: str) -> str:
             depth -= 1
             if depth == 0:
                 if _ANOTHER_OPTION.match(options):
-                    raise ValueError(f"an option that isn't a rule: {options[:80]}")
+                    raise ValueError(f"an option that is neither a rule nor a behaviour: {options[:80]}")
                 kept[-1] = kept[-1].rstrip()
                 options = ""
-    without = _RULE.sub("", "".join(kept)).replace('import "buf/validate/validate.proto";\n', "")
-    return re.sub(
-        r"^(package [^;]+;\n(?:\n(?:import [^\n]+\n)+)?)", rf"\1\n{_GO}\n", without, count=1, flags=re.MULTILINE
-    )
+    without = _IMPORT.sub("", _RULE.sub("", "".join(kept)))
+    return re.sub(r"^(package [^;]+;\n)\n+", r"\1\n", without, count=1, flags=re.MULTILINE)
 
 
 def plain_files() -> dict[str, bytes]:

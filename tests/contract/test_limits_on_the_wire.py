@@ -117,7 +117,7 @@ def test_a_caller_without_limits_has_the_default_ones(limited: Deployment) -> No
 
 def test_requests_that_can_not_be_read_count(limited: Deployment) -> None:
     call = limited.raw(limited.example_ca.issue(uris=[uri("unread")]), "IssueToken")
-    assert [refusal(lambda: call(b"\xff")).reason for _ in range(3)] == ["MALFORMED_REQUEST"] * 2 + ["RATE_LIMITED"]
+    assert [refusal(lambda: call(b"\xff")).reason for _ in range(3)] == ["REQUEST_MALFORMED"] * 2 + ["RATE_LIMITED"]
 
 
 def test_unlisted_callers_share_one_budget_and_listed_ones_do_not_feel_it(limited: Deployment) -> None:

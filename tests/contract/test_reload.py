@@ -346,7 +346,7 @@ def test_a_ca_that_leaves_its_bundle_takes_its_callers_along(server: Deployment)
     successor = Authority.create("example.org CA 2")
     assert reason(stub) == ""
     replace(server.directory / "example.pem", successor.leaf_pem)
-    soon(lambda: reason(stub) == "IDENTITY_INVALID")
+    soon(lambda: reason(stub) == "CERTIFICATE_INVALID")
     fresh = server.stub(credential)
     assert refusal(lambda: fresh.GetCaller(WHO, timeout=3)).code == "UNAVAILABLE"  # not even the handshake
     assert server.stub(successor.issue(uris=[WEB])).GetCaller(WHO).known
@@ -360,7 +360,7 @@ def test_a_ca_that_moves_to_another_domains_bundle_signs_for_that_one_alone(serv
     assert reason(stub) == ""
     replace(server.directory / "other.pem", server.example_ca.leaf_pem)
     replace(server.directory / "example.pem", server.other_ca.leaf_pem)
-    soon(lambda: reason(stub) == "IDENTITY_INVALID")
+    soon(lambda: reason(stub) == "CERTIFICATE_INVALID")
     assert server.stub(server.example_ca.issue(uris=["spiffe://other.org/web"])).GetCaller(WHO).known
 
 
@@ -447,7 +447,7 @@ def test_a_crl_is_checked_again_when_the_bundles_change(server: Deployment) -> N
     """Until the CRL of a CA that has left is taken out, what was loaded stays in force, and is reported."""
     stub = server.caller(WEB)
     replace(server.directory / "example.pem", Authority.create("example.org CA 2").leaf_pem)
-    soon(lambda: reason(stub) == "IDENTITY_INVALID")
+    soon(lambda: reason(stub) == "CERTIFICATE_INVALID")
     soon(lambda: 'livekit_auth_reload_failed{kind="crls"} 1.0' in metrics(server))
     assert "no bundle holds such a CA" in server.log
 

@@ -87,9 +87,9 @@ NOW = int(time.time())  # tokens that hold are made when their test runs, howeve
         (BODY, lambda: f"{webhook_token(BODY)}, {webhook_token(BODY)}", "TOKEN_MALFORMED"),
         (BODY, lambda: f"Basic {webhook_token(BODY)}", "TOKEN_MALFORMED"),
         (BODY, lambda: "no.to.ken", "TOKEN_MALFORMED"),
-        (BODY, lambda: "", "INVALID_REQUEST"),
-        (b"", lambda: webhook_token(b""), "INVALID_REQUEST"),
-        (BODY, lambda: "a" * 8193, "INVALID_REQUEST"),
+        (BODY, lambda: "", "REQUEST_INVALID"),
+        (b"", lambda: webhook_token(b""), "REQUEST_INVALID"),
+        (BODY, lambda: "a" * 8193, "REQUEST_INVALID"),
         (b" " * (1024 * 1024 + 1), lambda: webhook_token(BODY), "BODY_TOO_LARGE"),
     ],
 )
@@ -139,7 +139,7 @@ def test_an_event_without_an_id_is_never_a_duplicate(hooks: AuthServiceStub) -> 
 def test_an_acknowledgement_names_its_event_whole(hooks: AuthServiceStub, fields: dict[str, Any], field: str) -> None:
     good = {"project": "alpha", "event_id": "EV_1", "body_sha256": b"\0" * 32}
     got = refusal(lambda: hooks.AckWebhook(pb.AckWebhookRequest(**{**good, **fields})))
-    assert (got.reason, got.fields) == ("INVALID_REQUEST", (field,))
+    assert (got.reason, got.fields) == ("REQUEST_INVALID", (field,))
 
 
 def test_a_caller_that_may_verify_nothing_is_denied(web: AuthServiceStub) -> None:
@@ -172,7 +172,7 @@ def test_an_issued_token_verifies(web: AuthServiceStub, hooks: AuthServiceStub) 
         (lambda: access_token(algorithm="HS384"), "TOKEN_MALFORMED"),
         (lambda: access_token(video="yes"), "TOKEN_MALFORMED"),
         (lambda: access_token()[:-4] + "AAAA", "SIGNATURE_INVALID"),
-        (lambda: "", "INVALID_REQUEST"),
+        (lambda: "", "REQUEST_INVALID"),
         (lambda: "é.é.é", "TOKEN_MALFORMED"),
     ],
 )

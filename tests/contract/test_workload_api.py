@@ -148,7 +148,7 @@ def test_certificate_and_named_bundles_come_from_the_agent(world: World) -> None
 def test_a_federated_ca_signs_no_name_of_another_domain(world: World) -> None:
     world.send(other_org=world.other)
     world.start()
-    assert world.reason(world.deployment.stub(world.other.issue(uris=[WEB]))) == "IDENTITY_INVALID"
+    assert world.reason(world.deployment.stub(world.other.issue(uris=[WEB]))) == "CERTIFICATE_INVALID"
 
 
 def test_a_new_svid_is_shown_and_a_new_bundle_is_believed_within_a_second(world: World) -> None:
@@ -161,7 +161,7 @@ def test_a_new_svid_is_shown_and_a_new_bundle_is_believed_within_a_second(world:
     soon(lambda: world.serial() != before, 2.5)
     world.deployment.server_ca = newer
     assert world.reason(world.deployment.stub(newer.issue(uris=[WEB]))) == ""
-    soon(lambda: world.reason(old) == "IDENTITY_INVALID", 2.5)  # on the connection that was open
+    soon(lambda: world.reason(old) == "CERTIFICATE_INVALID", 2.5)  # on the connection that was open
 
 
 def test_a_bundle_that_is_taken_back_is_believed_no_more(world: World) -> None:
@@ -170,7 +170,7 @@ def test_a_bundle_that_is_taken_back_is_believed_no_more(world: World) -> None:
     other = world.deployment.stub(world.other.issue(uris=[OTHER]))
     assert world.reason(other) == ""
     world.send()
-    soon(lambda: world.reason(other) == "IDENTITY_INVALID")
+    soon(lambda: world.reason(other) == "CERTIFICATE_INVALID")
     assert world.reason(world.deployment.caller(WEB)) == ""
     assert '"domain":"other.org"' in world.deployment.log
 

@@ -9,11 +9,27 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from livekit_auth.v1 import auth_service_pb2, errors_pb2, grants_pb2, room_config_pb2, webhook_pb2
+from livekit_auth.v1 import (
+    auth_service_pb2,
+    decision_pb2,
+    errors_pb2,
+    grants_pb2,
+    permissions_pb2,
+    room_config_pb2,
+    webhook_pb2,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ROOT / "protos-plain"
-MODULES = (auth_service_pb2, errors_pb2, grants_pb2, room_config_pb2, webhook_pb2)
+MODULES = (
+    auth_service_pb2,
+    decision_pb2,
+    errors_pb2,
+    grants_pb2,
+    permissions_pb2,
+    room_config_pb2,
+    webhook_pb2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +47,6 @@ def test_it_is_the_contract(compiled: dict[str, descriptor_pb2.FileDescriptorPro
     expected = {}
     for module in MODULES:
         file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
-        file.options.go_package = "livekit_auth/v1;livekit_authv1"
         expected[file.name] = file
     assert compiled == expected
 

@@ -88,9 +88,9 @@ def test_a_request_of_empty_messages_takes_little_memory(deployment: Deployment)
     batch = deployment.raw(deployment.example_ca.issue(uris=["spiffe://example.org/web"]), "BatchIssueTokens")
     assert batch(b"\x0a\x00"), "one entry, which fails alone"
     before = process.memory_info().rss
-    assert refusal(lambda: batch(b"\x0a\x00" * 2_000_000)).reason == "INVALID_REQUEST"
+    assert refusal(lambda: batch(b"\x0a\x00" * 2_000_000)).reason == "REQUEST_INVALID"
     for _ in range(6):
-        assert refusal(lambda: batch(b"\x0a\x00" * 500_000)).reason == "INVALID_REQUEST"
+        assert refusal(lambda: batch(b"\x0a\x00" * 500_000)).reason == "REQUEST_INVALID"
     grown = (process.memory_info().rss - before) / 1024 / 1024
     assert grown < 200, f"{grown:.0f} MiB; six requests at 95 MiB each must not add up"
 
@@ -169,7 +169,7 @@ def test_health_is_not_watched(running: Deployment) -> None:
 def test_a_call_with_two_requests_or_none_is_malformed(running: Deployment) -> None:
     call = running.raw_stream(running.example_ca.issue(uris=["spiffe://example.org/web"]), "IssueToken")
     for requests in ([], [ASK.SerializeToString()] * 2):
-        assert refusal(partial(call, iter(requests), timeout=5)).reason == "MALFORMED_REQUEST"
+        assert refusal(partial(call, iter(requests), timeout=5)).reason == "REQUEST_MALFORMED"
 
 
 def test_a_policy_that_others_can_change_is_refused(deployment: Deployment) -> None:

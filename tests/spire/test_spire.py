@@ -83,7 +83,7 @@ def test_a_federated_domain_counts_if_the_settings_name_it(world: World) -> None
     _, domains = json.loads(world.python("livekit-auth", GIVEN).stdout)
     assert domains == [DOMAIN, "other.org", "unnamed.org"]  # the agent gives all three
     assert call(world, world.other, "spiffe://other.org/web") == ""
-    assert call(world, world.other, f"spiffe://{DOMAIN}/web") == "IDENTITY_INVALID"
+    assert call(world, world.other, f"spiffe://{DOMAIN}/web") == "CERTIFICATE_INVALID"
 
 
 def test_a_domain_that_only_the_agent_names_is_not_believed(world: World) -> None:

@@ -161,4 +161,4 @@ def seconds(time: dt.datetime) -> int:
 
 def invalid_certificate(why: str) -> Refusal:
     """The refusal of a certificate."""
-    return Refusal(Reason.IDENTITY_INVALID, f"your client certificate isn't accepted: {why}")
+    return Refusal(Reason.CERTIFICATE_INVALID, f"your client certificate isn't accepted: {why}")

@@ -119,7 +119,7 @@ class Identifier:
     def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int, source: str = "") -> Identified:
         """The caller with this certificate, from this address. Times are checked at every call, the rest once.
 
-        Raises IDENTITY_INVALID or CERTIFICATE_EXPIRED, and RATE_LIMITED for a certificate that isn't known to hold
+        Raises CERTIFICATE_INVALID or CERTIFICATE_EXPIRED, and RATE_LIMITED for a certificate that isn't known to hold
         while too many others are refused.
         """
         # By digest: a caller may send what chain it likes, and its bytes aren't worth keeping.

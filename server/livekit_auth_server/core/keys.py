@@ -99,11 +99,11 @@ class Project:
     keys: tuple[ApiKey, ...]
 
     def signing_key(self, now: int) -> ApiKey:
-        """The first key that may sign. Raises NO_SIGNING_KEY when there is none."""
+        """The first key that may sign. Raises SIGNING_KEY_MISSING when there is none."""
         for key in self.keys:
             if key.may_sign(now):
                 return key
-        raise Refusal(Reason.NO_SIGNING_KEY, f'project "{self.name}" has no key that may sign now')
+        raise Refusal(Reason.SIGNING_KEY_MISSING, f'project "{self.name}" has no key that may sign now')
 
 
 class KeySet:

@@ -202,9 +202,9 @@ def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decis
 _STAGES = (
     Reason.PROJECT_NOT_PERMITTED,
     Reason.ROLE_NOT_PERMITTED,
-    Reason.GRANTS_NOT_PERMITTED,
+    Reason.GRANT_NOT_PERMITTED,
     Reason.POWER_NOT_PERMITTED,
-    Reason.INVALID_REQUEST,
+    Reason.REQUEST_INVALID,
     Reason.ROOM_NOT_PERMITTED,
     Reason.IDENTITY_NOT_PERMITTED,
     Reason.TTL_NOT_PERMITTED,
@@ -230,7 +230,7 @@ def _lacks(  # noqa: PLR0913, PLR0917 - the request, and what it needs, computed
     elif needed is not None and not (entry.grants and needed.ordinary <= entry.grants):
         names = ", ".join(sorted(needed.ordinary - entry.grants)) or "any"
         message = f"spelled-out grants that you may not have: {names} (unset can_* grants count as true)"
-        lacks.append(Lack(Reason.GRANTS_NOT_PERMITTED, message, {"grants": names.replace(" ", "")}))
+        lacks.append(Lack(Reason.GRANT_NOT_PERMITTED, message, {"grants": names.replace(" ", "")}))
     if needed is None or grants is None:
         return tuple(lacks)
     if missing := powers - entry.powers:
@@ -262,7 +262,7 @@ def _shape_lacks(needed: Needs, request: TokenRequest) -> list[Lack]:
         found.append(Violation("identity", "room_join needs an identity"))
     if request.room and not needed.carries_room:
         found.append(Violation("room", "this access has no video grants, so the token couldn't carry the room"))
-    return [Lack(Reason.INVALID_REQUEST, f"{v.field}: {v.description}", violation=v) for v in found]
+    return [Lack(Reason.REQUEST_INVALID, f"{v.field}: {v.description}", violation=v) for v in found]
 
 
 def _scope_lacks(entry: AllowEntry, request: TokenRequest, grants: Grants) -> list[Lack]:

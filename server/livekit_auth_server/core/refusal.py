@@ -17,21 +17,21 @@ class Reason(StrEnum):
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[str]) -> str:  # noqa: ARG004
         return name
 
-    IDENTITY_INVALID = auto()
+    CERTIFICATE_INVALID = auto()
     CERTIFICATE_EXPIRED = auto()
     CALLER_NOT_LISTED = auto()
-    MALFORMED_REQUEST = auto()
-    UNKNOWN_FIELD = auto()
-    INVALID_REQUEST = auto()
+    REQUEST_MALFORMED = auto()
+    FIELD_UNKNOWN = auto()
+    REQUEST_INVALID = auto()
     PROJECT_REQUIRED = auto()
     PROJECT_NOT_PERMITTED = auto()
     ROLE_NOT_PERMITTED = auto()
-    GRANTS_NOT_PERMITTED = auto()
+    GRANT_NOT_PERMITTED = auto()
     POWER_NOT_PERMITTED = auto()
     ROOM_NOT_PERMITTED = auto()
     IDENTITY_NOT_PERMITTED = auto()
     TTL_NOT_PERMITTED = auto()
-    NO_SIGNING_KEY = auto()
+    SIGNING_KEY_MISSING = auto()
     RESPONSE_TOO_LARGE = auto()
     RATE_LIMITED = auto()
     AUDIT_UNAVAILABLE = auto()
@@ -46,9 +46,14 @@ class Reason(StrEnum):
     BODY_NOT_JSON = auto()
     ACK_STORE_UNAVAILABLE = auto()
     INTERNAL = auto()
-    TLS_VERSION = auto()
+    TLS_VERSION_UNSUPPORTED = auto()
     LIMITS_UNAVAILABLE = auto()
     CERTIFICATE_REVOKED = auto()
+    OVERLOADED = auto()
+    BATCH_EXCEEDS_LIMIT = auto()
+    PAGE_TOKEN_INVALID = auto()
+    DECISION_NOT_FOUND = auto()
+    SELFCHECK_FAILED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +84,4 @@ class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call i
 def invalid(*violations: Violation) -> Refusal:
     """A refusal of fields that break their rules."""
     summary = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:3])
-    return Refusal(Reason.INVALID_REQUEST, summary, violations=violations)
+    return Refusal(Reason.REQUEST_INVALID, summary, violations=violations)

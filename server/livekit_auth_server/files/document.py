@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from livekit_auth_server.files import json_text, yaml_text
-from livekit_auth_server.files.errors import UNKNOWN_FIELD, ConfigError, Location, first_mistake, placed
+from livekit_auth_server.files.errors import FIELD_UNKNOWN, ConfigError, Location, first_mistake, placed
 from livekit_auth_server.files.read import read_bytes
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Document:
         kind, within, message = first_mistake(error)
         location = (*place, *within)
         line = self.line(location)
-        if kind == UNKNOWN_FIELD and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
+        if kind == FIELD_UNKNOWN and (self.secret or not _FIELD_NAME.match(str(location[-1]))):
             location = location[:-1]  # the name may be a secret in the wrong place
         return ConfigError(self.path, placed(location, message), line)
 

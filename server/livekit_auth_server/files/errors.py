@@ -15,7 +15,7 @@ Location = tuple[int | str, ...]
 
 _UNION_BRANCH = re.compile(r"\[(?:any|list|key)\]\Z")  # what files.field_types and pydantic put into a location
 _LONGEST_NAME = 31  # characters; a secret has at least 32 bytes
-UNKNOWN_FIELD = "extra_forbidden"
+FIELD_UNKNOWN = "extra_forbidden"
 """pydantic's name for a field that the model doesn't have."""
 
 MAX_DEPTH = 200
@@ -24,7 +24,7 @@ TOO_DEEP = "it nests too deeply"
 
 # pydantic's kinds of mistakes whose own words speak of Python.
 _WORDS = {
-    UNKNOWN_FIELD: "there is no such field; check its spelling",
+    FIELD_UNKNOWN: "there is no such field; check its spelling",
     "missing": "is required",
     **dict.fromkeys(("model_type", "dict_type"), "should hold fields, written `name: value` and indented below it"),
     "list_type": "should be a list: [a, b], or one `- a` a line",
@@ -62,7 +62,7 @@ def placed(location: Location, message: str) -> str:
 def first_mistake(error: ValidationError) -> tuple[str, Location, str]:
     """The kind, place and words of the mistake to show: a misspelt field before what is missing because of it."""
     mistakes = error.errors(include_input=False, include_url=False, include_context=False)
-    first = next((mistake for mistake in mistakes if mistake["type"] == UNKNOWN_FIELD), mistakes[0])
+    first = next((mistake for mistake in mistakes if mistake["type"] == FIELD_UNKNOWN), mistakes[0])
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
     return first["type"], shown(first["loc"]), readable(first["type"], first["msg"]) + more
 

@@ -73,7 +73,7 @@ def explain(policy: Policy, caller_id: str, request: pb.IssueTokenRequest) -> Ex
     if caller is None:
         return _refused(Reason.CALLER_NOT_LISTED, f"the policy doesn't list {caller_id}")
     if found := violations(request):
-        return _refused(Reason.INVALID_REQUEST, "; ".join(f"{v.field}: {v.description}" for v in found))
+        return _refused(Reason.REQUEST_INVALID, "; ".join(f"{v.field}: {v.description}" for v in found))
     decision = decide(policy, caller, token_request(request))
     if isinstance(decision, Denial):
         lacked, permits = [], []

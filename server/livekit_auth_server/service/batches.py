@@ -115,7 +115,7 @@ class _Answer:
         self.left -= _room(result)
 
     def _valid(self, index: int) -> Valid[pb.IssueTokenRequest]:
-        """The entry. Raises INVALID_REQUEST, which is recorded."""
+        """The entry. Raises REQUEST_INVALID, which is recorded."""
         request = _entry(self.entries[index])
         try:
             return Valid(request)
@@ -173,7 +173,7 @@ class Batches:
             await request.charge(caller, batch)
             if not batch.entries:
                 caller = caller.renewed()
-                self.issuer.deny_invalid(caller, BATCH_ISSUE_TOKENS.name, Reason.INVALID_REQUEST)
+                self.issuer.deny_invalid(caller, BATCH_ISSUE_TOKENS.name, Reason.REQUEST_INVALID)
                 raise invalid(Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {batch.count}"))
             answer = _Answer(self.issuer, caller, batch.entries)
             undecided: list[int] = list(range(batch.count))

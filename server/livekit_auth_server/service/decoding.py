@@ -24,13 +24,13 @@ def growth(message_type: type[Message]) -> int:
 
 
 def check_size(data: bytes, max_bytes: int) -> None:
-    """Raises INVALID_REQUEST for more bytes than a request may have."""
+    """Raises REQUEST_INVALID for more bytes than a request may have."""
     if len(data) > max_bytes:
-        raise Refusal(Reason.INVALID_REQUEST, f"{len(data)} bytes are over this request's limit of {max_bytes}")
+        raise Refusal(Reason.REQUEST_INVALID, f"{len(data)} bytes are over this request's limit of {max_bytes}")
 
 
 def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
-    """The request. Raises INVALID_REQUEST, MALFORMED_REQUEST or UNKNOWN_FIELD.
+    """The request. Raises REQUEST_INVALID, REQUEST_MALFORMED or FIELD_UNKNOWN.
 
     The size comes first: two bytes of an empty message become a hundred in memory.
     """
@@ -40,9 +40,9 @@ def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
         message.ParseFromString(data)
     except DecodeError:
         name = message_type.DESCRIPTOR.full_name
-        raise Refusal(Reason.MALFORMED_REQUEST, f"the request isn't a {name}") from None
+        raise Refusal(Reason.REQUEST_MALFORMED, f"the request isn't a {name}") from None
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        raise Refusal(Reason.UNKNOWN_FIELD, "the request has a field that this server doesn't know")
+        raise Refusal(Reason.FIELD_UNKNOWN, "the request has a field that this server doesn't know")
     return message

@@ -191,10 +191,10 @@ def _response(
 
 
 def _signer(caller: ListedCaller, grant: Grant) -> tuple[Project, ApiKey]:
-    """The granted project and its key that signs now. Raises NO_SIGNING_KEY."""
+    """The granted project and its key that signs now. Raises SIGNING_KEY_MISSING."""
     project = caller.keys.projects.get(grant.project)
     if project is None:
-        raise Refusal(Reason.NO_SIGNING_KEY, f'project "{grant.project}" has no keys')
+        raise Refusal(Reason.SIGNING_KEY_MISSING, f'project "{grant.project}" has no keys')
     return project, project.signing_key(caller.now)
 
 

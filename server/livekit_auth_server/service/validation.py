@@ -168,7 +168,7 @@ _KEYS: dict[Field, str] = {}
 
 
 class Valid(Generic[M]):
-    """A message that keeps every rule: making one checks them. Raises INVALID_REQUEST with the first few broken."""
+    """A message that keeps every rule: making one checks them. Raises REQUEST_INVALID with the first few broken."""
 
     __slots__ = ("message",)
 

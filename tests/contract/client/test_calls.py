@@ -134,7 +134,7 @@ async def test_get_caller_returns_the_identity_and_the_policy_entries(client):
 
 
 async def test_error_has_the_invalid_fields(client, service):
-    service.script.append(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"ttl": "must be whole seconds"}))
+    service.script.append(refusal("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"ttl": "must be whole seconds"}))
     with pytest.raises(InvalidRequest) as caught:
         await client.issue_token(role="guest", ttl=timedelta(seconds=1.5))
     assert caught.value.violations == (("ttl", "must be whole seconds"),)

@@ -26,7 +26,7 @@ async def test_cancellation_by_the_server_is_retried(client, service):
     ("code", "reason", "error"),
     [
         ("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", Denied),
-        ("INVALID_ARGUMENT", "INVALID_REQUEST", InvalidRequest),
+        ("INVALID_ARGUMENT", "REQUEST_INVALID", InvalidRequest),
         ("RESOURCE_EXHAUSTED", "RATE_LIMITED", RateLimited),
         ("INTERNAL", "INTERNAL", ServerError),
     ],

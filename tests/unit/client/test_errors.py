@@ -72,27 +72,27 @@ OF_THE_TOKEN_OR_WEBHOOK = {
 }
 OF_THE_CALLER_OR_SERVER = {
     "UNSPECIFIED",
-    "IDENTITY_INVALID",
+    "CERTIFICATE_INVALID",
     "CERTIFICATE_EXPIRED",
     "CALLER_NOT_LISTED",
-    "MALFORMED_REQUEST",
-    "UNKNOWN_FIELD",
-    "INVALID_REQUEST",
+    "REQUEST_MALFORMED",
+    "FIELD_UNKNOWN",
+    "REQUEST_INVALID",
     "PROJECT_REQUIRED",
     "PROJECT_NOT_PERMITTED",
     "ROLE_NOT_PERMITTED",
-    "GRANTS_NOT_PERMITTED",
+    "GRANT_NOT_PERMITTED",
     "POWER_NOT_PERMITTED",
     "ROOM_NOT_PERMITTED",
     "IDENTITY_NOT_PERMITTED",
     "TTL_NOT_PERMITTED",
-    "NO_SIGNING_KEY",
+    "SIGNING_KEY_MISSING",
     "RESPONSE_TOO_LARGE",
     "RATE_LIMITED",
     "AUDIT_UNAVAILABLE",
     "ACK_STORE_UNAVAILABLE",
     "INTERNAL",
-    "TLS_VERSION",
+    "TLS_VERSION_UNSUPPORTED",
     "LIMITS_UNAVAILABLE",
     "CERTIFICATE_REVOKED",
 }
@@ -152,8 +152,8 @@ def test_error_has_all_details_of_the_server():
 
 
 def test_text_does_not_repeat_a_violation():
-    error = to_error(refusal("INVALID_ARGUMENT", "INVALID_REQUEST", "ttl: too long", violations={"ttl": "too long"}))
-    assert str(error) == "ttl: too long (INVALID_REQUEST)"
+    error = to_error(refusal("INVALID_ARGUMENT", "REQUEST_INVALID", "ttl: too long", violations={"ttl": "too long"}))
+    assert str(error) == "ttl: too long (REQUEST_INVALID)"
 
 
 def test_message_over_grpcs_size_limit_is_an_invalid_request():

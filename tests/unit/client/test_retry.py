@@ -22,9 +22,9 @@ def test_transient_errors_are_retried(code, reason):
     [
         ("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"),
         ("UNAUTHENTICATED", "KEY_UNKNOWN"),
-        ("INVALID_ARGUMENT", "INVALID_REQUEST"),
+        ("INVALID_ARGUMENT", "REQUEST_INVALID"),
         ("RESOURCE_EXHAUSTED", "RATE_LIMITED"),
-        ("FAILED_PRECONDITION", "NO_SIGNING_KEY"),
+        ("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"),
         ("DEADLINE_EXCEEDED", ""),
         ("INTERNAL", "INTERNAL"),
     ],

@@ -59,7 +59,7 @@ def reason(credential: Credential, now: int = T0, **options: Any) -> Reason:
 def message(credential: Credential, **options: Any) -> str:
     with pytest.raises(Refusal) as caught:
         identify(credential, **options)
-    assert caught.value.reason is Reason.IDENTITY_INVALID
+    assert caught.value.reason is Reason.CERTIFICATE_INVALID
     return caught.value.message
 
 
@@ -254,7 +254,7 @@ def test_a_proper_certificate_is_who_it_says() -> None:
 
 def test_the_common_name_is_never_an_identity() -> None:
     assert message(EXAMPLE.issue(common_name=WEB)).endswith("it has no subject alternative name")
-    assert reason(DNS.issue(common_name="legacy.example.org"), dns=True) is Reason.IDENTITY_INVALID
+    assert reason(DNS.issue(common_name="legacy.example.org"), dns=True) is Reason.CERTIFICATE_INVALID
 
 
 def test_the_common_name_doesnt_disturb_an_identity() -> None:
@@ -272,17 +272,17 @@ def test_the_common_name_doesnt_disturb_an_identity() -> None:
     ],
 )
 def test_exactly_one_uri_and_that_a_spiffe_id(uris: list[str]) -> None:
-    assert reason(EXAMPLE.issue(uris=uris)) is Reason.IDENTITY_INVALID
+    assert reason(EXAMPLE.issue(uris=uris)) is Reason.CERTIFICATE_INVALID
 
 
 @pytest.mark.parametrize("uri", [uri for uri in NO_IDENTITIES if uri.isascii() and uri and not uri.startswith("dns:")])
 def test_a_uri_that_is_no_spiffe_id_makes_nobody(uri: str) -> None:
-    assert reason(EXAMPLE.issue(uris=[uri]), dns=True) is Reason.IDENTITY_INVALID
+    assert reason(EXAMPLE.issue(uris=[uri]), dns=True) is Reason.CERTIFICATE_INVALID
 
 
 def test_a_name_typed_dns_cant_pose_as_a_uri_and_back() -> None:
-    assert reason(EXAMPLE.issue(dns=[WEB]), dns=True) is Reason.IDENTITY_INVALID
-    assert reason(DNS.issue(uris=["dns:legacy.example.org"]), dns=True) is Reason.IDENTITY_INVALID
+    assert reason(EXAMPLE.issue(dns=[WEB]), dns=True) is Reason.CERTIFICATE_INVALID
+    assert reason(DNS.issue(uris=["dns:legacy.example.org"]), dns=True) is Reason.CERTIFICATE_INVALID
 
 
 @pytest.mark.parametrize("dns", [False, True])
@@ -324,7 +324,7 @@ def test_a_dns_name_is_an_identity_only_where_enabled() -> None:
     ],
 )
 def test_a_dns_identity_is_one_plain_name_and_nothing_beside_it(dns: list[str], others: list[x509.GeneralName]) -> None:
-    assert reason(DNS.issue(dns=dns, other_names=others), dns=True) is Reason.IDENTITY_INVALID
+    assert reason(DNS.issue(dns=dns, other_names=others), dns=True) is Reason.CERTIFICATE_INVALID
 
 
 # What a leaf may be
@@ -413,7 +413,7 @@ def test_a_broken_extension_makes_nobody(oid: str, der: bytes) -> None:
     given: dict[str, Any] = {} if oid == SAN else {"uris": [WEB]}
     given |= {"2.5.29.15": {"digital_signature": None}, "2.5.29.37": {"usages": None}}.get(oid, {})
     credential = EXAMPLE.issue(**given, common_name="x", extensions=[extension(oid, der)])
-    assert reason(credential) is Reason.IDENTITY_INVALID
+    assert reason(credential) is Reason.CERTIFICATE_INVALID
 
 
 def test_a_handmade_subject_alternative_name_is_read_as_any_other() -> None:
@@ -436,7 +436,7 @@ def test_a_leaf_of_another_domains_ca_is_refused(issuer: Authority) -> None:
 
 @pytest.mark.parametrize("issuer", [EXAMPLE, OTHER])
 def test_a_spiffe_ca_cant_vouch_for_a_dns_name(issuer: Authority) -> None:
-    assert reason(issuer.issue(dns=["legacy.example.org"]), dns=True) is Reason.IDENTITY_INVALID
+    assert reason(issuer.issue(dns=["legacy.example.org"]), dns=True) is Reason.CERTIFICATE_INVALID
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_a_self_signed_leaf_is_nobody() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     alone = Authority(Authority.create("example.org CA").certificate, key)
     credential = alone.issue(uris=[WEB], key=key)
-    assert reason(credential, chain=credential.leaf_pem) is Reason.IDENTITY_INVALID
+    assert reason(credential, chain=credential.leaf_pem) is Reason.CERTIFICATE_INVALID
 
 
 def test_the_union_holds_every_ca_once() -> None:
@@ -477,7 +477,7 @@ def test_intermediates_that_are_sent_lead_to_the_bundle() -> None:
 
 def test_intermediates_that_arent_sent_are_missed() -> None:
     credential = Authority.create("middle", parent=EXAMPLE).issue(uris=[WEB])
-    assert reason(credential, chain=b"") is Reason.IDENTITY_INVALID
+    assert reason(credential, chain=b"") is Reason.CERTIFICATE_INVALID
 
 
 def test_an_intermediate_in_the_bundle_needs_no_root() -> None:
@@ -490,7 +490,7 @@ def test_an_intermediate_in_the_bundle_needs_no_root() -> None:
 def test_an_intermediate_of_another_domain_cant_vouch_for_this_one(extra: bytes) -> None:
     """Whatever roots it sends along: only the bundle's count."""
     credential = Authority.create("example.org intermediate", parent=OTHER).issue(uris=[WEB])
-    assert reason(credential, chain=credential.chain_pem + extra) is Reason.IDENTITY_INVALID
+    assert reason(credential, chain=credential.chain_pem + extra) is Reason.CERTIFICATE_INVALID
 
 
 def test_superfluous_certificates_do_no_harm() -> None:
@@ -501,7 +501,7 @@ def test_superfluous_certificates_do_no_harm() -> None:
 def test_a_leaf_cant_act_as_an_intermediate() -> None:
     holder = EXAMPLE.issue(uris=["spiffe://example.org/evil"], common_name="evil")
     forger = Authority(holder.certificate, holder.key)
-    assert reason(forger.issue(uris=[WEB]), chain=holder.leaf_pem) is Reason.IDENTITY_INVALID
+    assert reason(forger.issue(uris=[WEB]), chain=holder.leaf_pem) is Reason.CERTIFICATE_INVALID
 
 
 BROKEN_INTERMEDIATES: dict[str, dict[str, Any]] = {
@@ -519,14 +519,14 @@ BROKEN_INTERMEDIATES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", BROKEN_INTERMEDIATES)
 def test_a_broken_intermediate_vouches_for_nobody(kind: str) -> None:
     credential = Authority.create("middle", parent=EXAMPLE, **BROKEN_INTERMEDIATES[kind]).issue(uris=[WEB])
-    assert reason(credential) is Reason.IDENTITY_INVALID
+    assert reason(credential) is Reason.CERTIFICATE_INVALID
 
 
 def test_path_length_constraints_hold() -> None:
     last = Authority.create("last", parent=EXAMPLE, path_length=0)
     assert identify(last.issue(uris=[WEB])).identity.text == WEB
     beyond = Authority.create("beyond", parent=last)
-    assert reason(beyond.issue(uris=[WEB])) is Reason.IDENTITY_INVALID
+    assert reason(beyond.issue(uris=[WEB])) is Reason.CERTIFICATE_INVALID
 
 
 # Time
@@ -543,7 +543,7 @@ def leaf_for(what: str, start: dt.datetime, end: dt.datetime) -> tuple[Credentia
 EXPIRED = {
     "leaf": Reason.CERTIFICATE_EXPIRED,
     "intermediate": Reason.CERTIFICATE_EXPIRED,
-    "root": Reason.IDENTITY_INVALID,  # that one isn't the caller's to renew
+    "root": Reason.CERTIFICATE_INVALID,  # that one isn't the caller's to renew
 }
 
 
@@ -672,12 +672,12 @@ def test_what_is_remembered_is_bounded_in_number_and_size(monkeypatch: pytest.Mo
 def test_a_leaf_that_isnt_one_certificate_in_pem_makes_nobody(pem: bytes) -> None:
     with pytest.raises(Refusal) as caught:
         identifier().identify(pem, b"", T0)
-    assert caught.value.reason is Reason.IDENTITY_INVALID
+    assert caught.value.reason is Reason.CERTIFICATE_INVALID
 
 
 @pytest.mark.parametrize("chain", [b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_a_chain_that_isnt_pem_makes_nobody(chain: bytes) -> None:
-    assert reason(EXAMPLE.issue(uris=[WEB]), chain=chain) is Reason.IDENTITY_INVALID
+    assert reason(EXAMPLE.issue(uris=[WEB]), chain=chain) is Reason.CERTIFICATE_INVALID
 
 
 def test_a_chain_over_64_kib_is_refused_unread() -> None:
@@ -823,9 +823,9 @@ def test_a_refusal_is_remembered_for_some_seconds(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Identifier, "_verify", counted)
     for _ in range(100):
-        assert failing(known, 1).reason is Reason.IDENTITY_INVALID
+        assert failing(known, 1).reason is Reason.CERTIFICATE_INVALID
     assert verified == [1]
-    assert failing(known, 1, T0 + 5).reason is Reason.IDENTITY_INVALID
+    assert failing(known, 1, T0 + 5).reason is Reason.CERTIFICATE_INVALID
     assert verified == [2]
 
 
@@ -834,7 +834,7 @@ def test_only_so_many_certificates_are_refused_in_a_second() -> None:
     caller, late = EXAMPLE.issue(uris=[WEB]), EXAMPLE.issue(uris=["spiffe://example.org/late"])
     assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB
     reasons = [failing(known, number).reason for number in range(50)]
-    assert reasons == [Reason.IDENTITY_INVALID] * 5 + [Reason.RATE_LIMITED] * 45
+    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.RATE_LIMITED] * 45
     assert failing(known, 99).retry_after == 1
     assert known.identify(late.leaf_pem, b"", T0, "ipv4:192.0.2.2").identity.text == "spiffe://example.org/late"
     for source in range(3, 30):
@@ -842,18 +842,18 @@ def test_only_so_many_certificates_are_refused_in_a_second() -> None:
     assert failing(known, 100, source="ipv4:192.0.2.4").reason is Reason.RATE_LIMITED
     newcomer = EXAMPLE.issue(uris=["spiffe://example.org/newcomer"])
     assert known.identify(newcomer.leaf_pem, b"", T0, "ipv4:192.0.2.99").serial, "others' refusals keep nobody out"
-    assert failing(known, 102, source="ipv4:192.0.2.98").reason is Reason.IDENTITY_INVALID
+    assert failing(known, 102, source="ipv4:192.0.2.98").reason is Reason.CERTIFICATE_INVALID
     assert failing(known, 103, source="ipv4:192.0.2.98").reason is Reason.RATE_LIMITED
     assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB, "known, so never charged"
-    assert failing(known, 101, T0 + 1).reason is Reason.IDENTITY_INVALID
+    assert failing(known, 101, T0 + 1).reason is Reason.CERTIFICATE_INVALID
 
 
 def test_the_addresses_of_one_ipv6_network_are_one_source() -> None:
     known = identifier()
     sources = [f"ipv6:%5B2001:db8::{number:x}%5D" for number in range(1, 9)]
     reasons = [failing(known, number, source=source).reason for number, source in enumerate(sources)]
-    assert reasons == [Reason.IDENTITY_INVALID] * 5 + [Reason.RATE_LIMITED] * 3
-    assert failing(known, 50, source="ipv6:[2001:db8:0:1::1]").reason is Reason.IDENTITY_INVALID
+    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.RATE_LIMITED] * 3
+    assert failing(known, 50, source="ipv6:[2001:db8:0:1::1]").reason is Reason.CERTIFICATE_INVALID
 
 
 def test_a_leaf_that_is_refused_at_sight_is_not_charged() -> None:
@@ -861,7 +861,7 @@ def test_a_leaf_that_is_refused_at_sight_is_not_charged() -> None:
     for number in range(50):
         with pytest.raises(Refusal) as caught:
             known.identify(b"junk %d" % number, b"", T0)
-        assert caught.value.reason is Reason.IDENTITY_INVALID
+        assert caught.value.reason is Reason.CERTIFICATE_INVALID
     assert known.identify(credential.leaf_pem, b"", T0).identity.text == WEB
 
 

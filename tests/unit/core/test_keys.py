@@ -162,7 +162,7 @@ def test_the_first_key_that_may_sign_signs() -> None:
 def test_a_project_without_a_key_that_may_sign_says_so(keys: tuple[ApiKey, ...]) -> None:
     with pytest.raises(Refusal) as caught:
         project(*keys).signing_key(NOW)
-    assert caught.value.reason is Reason.NO_SIGNING_KEY
+    assert caught.value.reason is Reason.SIGNING_KEY_MISSING
     assert "alpha" in caught.value.message
 
 

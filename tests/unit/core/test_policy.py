@@ -85,7 +85,7 @@ def test_an_entry_without_anything_permits_nothing():
     assert reason(ASKED, AllowEntry("empty", frozenset())) is Reason.PROJECT_NOT_PERMITTED
     assert reason(ASKED, AllowEntry("empty", frozenset({"default"}))) is Reason.ROLE_NOT_PERMITTED
     spelled_out = replace(ASKED, access=Grants())
-    assert reason(spelled_out, AllowEntry("empty", frozenset({"default"}))) is Reason.GRANTS_NOT_PERMITTED
+    assert reason(spelled_out, AllowEntry("empty", frozenset({"default"}))) is Reason.GRANT_NOT_PERMITTED
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_an_ordinary_grant_must_be_listed_to_be_spelled_out(name):
     request = TokenRequest(access=Grants(video=with_grant(QUIET, name, value)), room="r", identity="i")
     decision = decided(request, replace(EVERYTHING, grants=ORDINARY_GRANTS - {name}))
     assert isinstance(decision, Denial)
-    assert (decision.reason, decision.metadata) == (Reason.GRANTS_NOT_PERMITTED, {"grants": name})
+    assert (decision.reason, decision.metadata) == (Reason.GRANT_NOT_PERMITTED, {"grants": name})
     assert isinstance(decided(request, replace(EVERYTHING, grants=frozenset({name}))), Grant)
 
 
@@ -265,7 +265,7 @@ def test_an_entry_that_lists_no_grants_takes_none_spelled_out_whatever_its_power
     for access in (Grants(), Grants(video=QUIET), Grants(sip=SipGrants()), JOIN):
         decision = decided(TokenRequest(access=access, identity="i"), powers_only, roles=ROLES)
         assert isinstance(decision, Denial)
-        assert decision.reason is Reason.GRANTS_NOT_PERMITTED
+        assert decision.reason is Reason.GRANT_NOT_PERMITTED
 
 
 def test_an_entry_that_lists_grants_takes_no_role_that_it_doesnt_list():
@@ -306,7 +306,7 @@ def test_what_the_request_lacks_is_said_only_to_a_caller_that_may_have_the_acces
     assert reason(incomplete, GUEST) is Reason.ROLE_NOT_PERMITTED
     assert reason(incomplete, replace(GUEST, roles=frozenset({"host"}))) is Reason.POWER_NOT_PERMITTED
     may = replace(GUEST, roles=frozenset({"host"}), powers=frozenset({"room_admin"}))
-    assert reason(incomplete, may) is Reason.INVALID_REQUEST
+    assert reason(incomplete, may) is Reason.REQUEST_INVALID
 
 
 # Rooms and identities
@@ -320,14 +320,14 @@ def test_a_join_token_without_a_room_or_an_identity_is_refused(change, field):
     """LiveKit reads an empty room in a join token as any room."""
     decision = decided(replace(ASKED, **change), replace(GUEST, rooms=ANY, identities=ANY), roles=ROLES)
     assert isinstance(decision, Denial)
-    assert decision.reason is Reason.INVALID_REQUEST
+    assert decision.reason is Reason.REQUEST_INVALID
     assert decision.violation is not None
     assert decision.violation.field == field
 
 
 def test_room_admin_without_a_room_is_refused():
     request = TokenRequest(access=Grants(video=replace(QUIET, room_admin=True)))
-    assert reason(request, EVERYTHING) is Reason.INVALID_REQUEST
+    assert reason(request, EVERYTHING) is Reason.REQUEST_INVALID
     assert reason(replace(request, room="r"), EVERYTHING) is None
 
 
@@ -336,7 +336,7 @@ def test_a_room_without_video_grants_to_carry_it_is_refused():
     decision = decided(request, EVERYTHING)
     assert isinstance(decision, Denial)
     assert decision.violation is not None
-    assert (decision.reason, decision.violation.field) == (Reason.INVALID_REQUEST, "room")
+    assert (decision.reason, decision.violation.field) == (Reason.REQUEST_INVALID, "room")
     assert reason(replace(request, room=""), EVERYTHING) is None
 
 

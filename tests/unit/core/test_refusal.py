@@ -53,6 +53,6 @@ def test_equal_refusals_are_two_exceptions() -> None:
 def test_violations_are_all_kept_and_the_first_three_said() -> None:
     violations = tuple(Violation(f"entries[{index}].room", "is too long") for index in range(5))
     refusal = invalid(*violations)
-    assert refusal.reason is Reason.INVALID_REQUEST
+    assert refusal.reason is Reason.REQUEST_INVALID
     assert refusal.violations == violations
     assert refusal.message == "; ".join(f"entries[{index}].room: is too long" for index in range(3))

@@ -481,14 +481,14 @@ async def test_a_large_token_is_verified_as_a_small_one():
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (b"\xff", Reason.MALFORMED_REQUEST),
-        (b"\x0a\x02\x0a\xff", Reason.MALFORMED_REQUEST),
-        (b"\x0a\x00\x0a\x03\xba\x3e\x01", Reason.MALFORMED_REQUEST),
-        (b"\x0a\x00\x0a\x04\xba\x3e\x01x", Reason.UNKNOWN_FIELD),
-        (b"\x0a\x00\xba\x3e\x01x", Reason.UNKNOWN_FIELD),
-        (b"\x0a\x00" * 524_289, Reason.INVALID_REQUEST),
-        (b"\x0a\x00" * 501, Reason.INVALID_REQUEST),
-        (b"", Reason.INVALID_REQUEST),
+        (b"\xff", Reason.REQUEST_MALFORMED),
+        (b"\x0a\x02\x0a\xff", Reason.REQUEST_MALFORMED),
+        (b"\x0a\x00\x0a\x03\xba\x3e\x01", Reason.REQUEST_MALFORMED),
+        (b"\x0a\x00\x0a\x04\xba\x3e\x01x", Reason.FIELD_UNKNOWN),
+        (b"\x0a\x00\xba\x3e\x01x", Reason.FIELD_UNKNOWN),
+        (b"\x0a\x00" * 524_289, Reason.REQUEST_INVALID),
+        (b"\x0a\x00" * 501, Reason.REQUEST_INVALID),
+        (b"", Reason.REQUEST_INVALID),
     ],
 )
 async def test_a_batch_that_can_not_be_read_is_refused_whole_and_charged_once(sent, reason):
@@ -496,10 +496,10 @@ async def test_a_batch_that_can_not_be_read_is_refused_whole_and_charged_once(se
     with pytest.raises(Refusal) as caught:
         await world.calls.run(world.methods["BatchIssueTokens"], CONTEXT, sent)
     assert caught.value.reason is reason
-    if reason is Reason.MALFORMED_REQUEST and len(sent) == 1:
+    if reason is Reason.REQUEST_MALFORMED and len(sent) == 1:
         assert "livekit_auth.v1.BatchIssueTokensRequest" in caught.value.message
     assert [[cost for _, cost in charges] for charges in world.store.charged] == [[1]]
-    told = [Reason.INVALID_REQUEST] if reason is Reason.INVALID_REQUEST and len(sent) < 1024 * 1024 else []
+    told = [Reason.REQUEST_INVALID] if reason is Reason.REQUEST_INVALID and len(sent) < 1024 * 1024 else []
     assert [record.reason for record in world.audit.records] == told
 
 
@@ -522,7 +522,7 @@ async def test_a_request_that_breaks_a_rule_leaves_the_same_line_alone_and_in_a_
     with pytest.raises(Refusal) as caught:
         await world.issue(broken)
     response = await world.batch(broken)
-    assert (caught.value.reason, caught.value.metadata) == (Reason.INVALID_REQUEST, {})
+    assert (caught.value.reason, caught.value.metadata) == (Reason.REQUEST_INVALID, {})
     assert response.results[0].error == to_status(caught.value)
     for number, record in enumerate(world.audit.records, 1):
         said = {name: value for name, value in asdict(record).items() if value not in ("", None, False)}
@@ -532,7 +532,7 @@ async def test_a_request_that_breaks_a_rule_leaves_the_same_line_alone_and_in_a_
             "caller": CALLER,
             "certificate_serial": "2a",
             "method": ("IssueToken", "BatchIssueTokens")[number - 1],
-            "reason": Reason.INVALID_REQUEST,
+            "reason": Reason.REQUEST_INVALID,
             "policy_revision": "r2",
         }
     assert len(world.audit.records) == 2

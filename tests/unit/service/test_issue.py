@@ -176,7 +176,7 @@ async def test_an_audit_trail_that_cant_be_written_stops_the_token():
         ({"ttl": {"seconds": 3601}}, WEB, Reason.TTL_NOT_PERMITTED),
         ({"kind": "PARTICIPANT_KIND_AGENT"}, WEB, Reason.POWER_NOT_PERMITTED),
         ({"room_config": {}}, WEB, Reason.POWER_NOT_PERMITTED),
-        ({"grants": {}}, WEB, Reason.GRANTS_NOT_PERMITTED),
+        ({"grants": {}}, WEB, Reason.GRANT_NOT_PERMITTED),
     ],
 )
 async def test_a_denial_is_recorded_and_carries_its_decision(audit, fields, caller, reason):
@@ -208,7 +208,7 @@ async def test_an_unknown_project_and_one_that_isnt_permitted_get_the_same_bytes
 
 async def test_a_denial_for_a_missing_field_names_it(audit):
     refusal = await refused(audit, pb.IssueTokenRequest(role="guest", identity="i"))
-    assert refusal.reason is Reason.INVALID_REQUEST
+    assert refusal.reason is Reason.REQUEST_INVALID
     assert [violation.field for violation in refusal.violations] == ["room"]
     assert refusal.metadata == {"decision_id": "d1"}
 
@@ -247,9 +247,9 @@ WITHOUT_A_SIGNING_KEY = {
 @pytest.mark.parametrize("validate_only", [False, True])
 async def test_a_project_without_a_key_that_signs_issues_nothing(audit, keys, validate_only):
     refusal = await refused(audit, changed(validate_only=validate_only), listed(GUESTS, roles=ROLES, keys=keys))
-    assert (refusal.reason, refusal.metadata) == (Reason.NO_SIGNING_KEY, {"decision_id": "d1"})
+    assert (refusal.reason, refusal.metadata) == (Reason.SIGNING_KEY_MISSING, {"decision_id": "d1"})
     [record] = audit.records  # a decision like every other
-    assert (record.permitted, record.reason, record.entry) == (False, Reason.NO_SIGNING_KEY, "guests")
+    assert (record.permitted, record.reason, record.entry) == (False, Reason.SIGNING_KEY_MISSING, "guests")
     assert (record.key_id, record.token_sha256, record.dry_run) == ("", "", validate_only)
 
 
@@ -343,9 +343,9 @@ async def test_each_entry_of_a_batch_succeeds_or_fails_alone_and_in_order(audit)
     assert [outcome(result) for result in response.results] == [
         "issued",
         "ROOM_NOT_PERMITTED",
-        "INVALID_REQUEST",
+        "REQUEST_INVALID",
         "ROLE_NOT_PERMITTED",
-        "INVALID_REQUEST",
+        "REQUEST_INVALID",
         "issued",
     ]
 
@@ -378,7 +378,7 @@ async def test_permits_that_cant_be_recorded_fail_and_take_no_denial_with_them()
     assert [outcome(result) for result in response.results] == [
         "AUDIT_UNAVAILABLE",
         "ROOM_NOT_PERMITTED",
-        "INVALID_REQUEST",
+        "REQUEST_INVALID",
         "AUDIT_UNAVAILABLE",
     ]
     assert not any(result.response.token for result in response.results)
@@ -406,10 +406,10 @@ async def test_an_entry_of_a_batch_can_be_a_dry_run(audit):
 async def test_a_batch_has_1_to_500_entries(audit, count):
     with pytest.raises(Refusal) as caught:
         await batch(audit, *[pb.IssueTokenRequest()] * count)
-    assert caught.value.reason is Reason.INVALID_REQUEST
+    assert caught.value.reason is Reason.REQUEST_INVALID
     assert [violation.field for violation in caught.value.violations] == ["requests"]
     assert str(count) in caught.value.message
-    assert [(record.method, record.reason) for record in audit.records] == [("BatchIssueTokens", "INVALID_REQUEST")]
+    assert [(record.method, record.reason) for record in audit.records] == [("BatchIssueTokens", "REQUEST_INVALID")]
 
 
 @pytest.mark.parametrize("count", [1, 500])
@@ -452,15 +452,15 @@ async def test_a_response_stays_under_3_mib_whatever_its_entries_ask_for(audit):
     assert 2_900_000 < response.ByteSize() <= 3 * 1024 * 1024
     outcomes = [outcome(result) for result in response.results]
     assert outcomes[0] == "issued"
-    assert outcomes[1] == "INVALID_REQUEST"
-    assert set(outcomes[1:]) == {"INVALID_REQUEST", "RESPONSE_TOO_LARGE"}
+    assert outcomes[1] == "REQUEST_INVALID"
+    assert set(outcomes[1:]) == {"REQUEST_INVALID", "RESPONSE_TOO_LARGE"}
 
 
 async def test_500_entries_that_all_fail_stay_within_the_response_too(audit):
     wrong = pb.IssueTokenRequest()
     wrong.grants.video.can_publish_sources.extend(cast("Any", range(100, 140)))
     response = await batch(audit, *[wrong] * 500)
-    assert {outcome(result) for result in response.results} == {"INVALID_REQUEST"}
+    assert {outcome(result) for result in response.results} == {"REQUEST_INVALID"}
     assert response.ByteSize() <= 3 * 1024 * 1024
 
 

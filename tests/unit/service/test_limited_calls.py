@@ -88,7 +88,7 @@ async def test_a_call_over_the_limit_does_not_reach_its_handler():
 async def test_a_request_that_can_not_be_read_counts_as_well():
     served = calls()
     method = VERIFY_TOKEN.served_by(Counting())
-    assert [await reason(served, method, UNREADABLE) for _ in range(2)] == ["MALFORMED_REQUEST", "RATE_LIMITED"]
+    assert [await reason(served, method, UNREADABLE) for _ in range(2)] == ["REQUEST_MALFORMED", "RATE_LIMITED"]
     assert await reason(served, method, GOOD) == "RATE_LIMITED"
 
 
@@ -115,10 +115,10 @@ async def test_the_request_of_an_unlisted_caller_over_the_limit_is_not_read():
 
 async def test_who_can_not_be_identified_costs_nobody_anything():
     served = calls()
-    refusal = Refusal(Reason.IDENTITY_INVALID, "no identity")
+    refusal = Refusal(Reason.CERTIFICATE_INVALID, "no identity")
     served.in_force.replace_identifier(FakeIdentifier(refusal=refusal))
     for _ in range(3):
-        assert await reason(served, OPEN, b"") == "IDENTITY_INVALID"
+        assert await reason(served, OPEN, b"") == "CERTIFICATE_INVALID"
     served.in_force.replace_identifier(FakeIdentifier())
     assert await reason(served, OPEN, b"") == "OK"
 

@@ -68,7 +68,7 @@ def test_a_refusal_of_fields_lists_each():
     assert [detail.type_url.rsplit(".", 1)[1] for detail in status.details] == ["ErrorInfo", "BadRequest"]
     assert status.details[0].Unpack(info)
     assert status.details[1].Unpack(request)
-    assert info.reason == "INVALID_REQUEST"
+    assert info.reason == "REQUEST_INVALID"
     assert [(v.field, v.description) for v in request.field_violations] == [
         ("room", "holds a control character"),
         ("ttl", "is too long"),

@@ -366,20 +366,20 @@ async def test_denial_shows_only_its_id(http, service):
 
 
 async def test_field_over_a_limit_has_the_front_ends_name(http, service):
-    broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"room": "too long", "name": "odd"})
+    broken = error("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"room": "too long", "name": "odd"})
     answer = await refused(http, service, broken, {"room_name": "consult-1", "participant_name": "A"})
     assert answer.status_code == 400
     assert answer.json()["fields"] == {"room_name": "too long", "participant_name": "odd"}
 
 
 async def test_older_request_has_its_own_field_names(http, service):
-    broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"room": "too long", "identity": "odd"})
+    broken = error("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"room": "too long", "identity": "odd"})
     answer = await refused(http, service, broken, {"room": "consult-1", "user_id": "ada"}, OLDER)
     assert (answer.status_code, answer.json()["fields"]) == (400, {"room": "too long", "user_id": "odd"})
 
 
 async def test_limit_broken_by_the_application_is_a_server_error(http, service):
-    broken = error("INVALID_ARGUMENT", "INVALID_REQUEST", violations={"role": "no such form", "room": "too long"})
+    broken = error("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"role": "no such form", "room": "too long"})
     answer = await refused(http, service, broken)
     assert (answer.status_code, "fields" in answer.json()) == (500, False)
 
@@ -398,7 +398,7 @@ async def test_unavailable_service_has_retry_after(http, service, failure):
 
 @pytest.mark.parametrize(
     "failure",
-    [error("UNAUTHENTICATED", "IDENTITY_INVALID"), error("FAILED_PRECONDITION", "NO_SIGNING_KEY"), error("INTERNAL")],
+    [error("UNAUTHENTICATED", "CERTIFICATE_INVALID"), error("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"), error("INTERNAL")],
 )
 async def test_deployment_fault_is_not_explained_to_browsers(http, service, failure):
     assert (await refused(http, service, failure)).status_code == 500

@@ -25,56 +25,93 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from livekit_auth.v1 import decision_pb2 as livekit__auth_dot_v1_dot_decision__pb2
 from livekit_auth.v1 import grants_pb2 as livekit__auth_dot_v1_dot_grants__pb2
+from livekit_auth.v1 import permissions_pb2 as livekit__auth_dot_v1_dot_permissions__pb2
 from livekit_auth.v1 import room_config_pb2 as livekit__auth_dot_v1_dot_room__config__pb2
 from livekit_auth.v1 import webhook_pb2 as livekit__auth_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"livekit_auth/v1/auth_service.proto\x12\x0flivekit_auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1clivekit_auth/v1/grants.proto\x1a!livekit_auth/v1/room_config.proto\x1a\x1dlivekit_auth/v1/webhook.proto\"\xda\x04\n\x11IssueTokenRequest\x12\x18\n\x07project\x18\x01 \x01(\tR\x07project\x12\x1a\n\x08identity\x18\x02 \x01(\tR\x08identity\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n\x08metadata\x18\x04 \x01(\tR\x08metadata\x12R\n\nattributes\x18\x05 \x03(\x0b\x32\x32.livekit_auth.v1.IssueTokenRequest.AttributesEntryR\nattributes\x12\x14\n\x04role\x18\x06 \x01(\tH\x00R\x04role\x12\x31\n\x06grants\x18\x07 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsH\x00R\x06grants\x12\x12\n\x04room\x18\x08 \x01(\tR\x04room\x12+\n\x03ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12\x34\n\x04kind\x18\n \x01(\x0e\x32 .livekit_auth.v1.ParticipantKindR\x04kind\x12<\n\x0broom_config\x18\x0b \x01(\x0b\x32\x1b.livekit_auth.v1.RoomConfigR\nroomConfig\x12\x1f\n\x0broom_preset\x18\x0c \x01(\tR\nroomPreset\x12#\n\rvalidate_only\x18\r \x01(\x08R\x0cvalidateOnly\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xe0\x02\n\x12IssueTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x39\n\nissue_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tissueTime\x12/\n\x06grants\x18\x05 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsR\x06grants\x12\x15\n\x06key_id\x18\x06 \x01(\tR\x05keyId\x12\'\n\x0fpolicy_revision\x18\x07 \x01(\tR\x0epolicyRevision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x08 \x01(\tR\ndecisionId\x12\x18\n\x07project\x18\t \x01(\tR\x07project\"Y\n\x17\x42\x61tchIssueTokensRequest\x12>\n\x08requests\x18\x01 \x03(\x0b\x32\".livekit_auth.v1.IssueTokenRequestR\x08requests\"W\n\x18\x42\x61tchIssueTokensResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32!.livekit_auth.v1.IssueTokenResultR\x07results\"\x8c\x01\n\x10IssueTokenResult\x12\x41\n\x08response\x18\x01 \x01(\x0b\x32#.livekit_auth.v1.IssueTokenResponseH\x00R\x08response\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rrorB\t\n\x07outcome\"j\n\x14VerifyWebhookRequest\x12\x12\n\x04\x62ody\x18\x01 \x01(\x0cR\x04\x62ody\x12$\n\rauthorization\x18\x02 \x01(\tR\rauthorization\x12\x18\n\x07project\x18\x03 \x01(\tR\x07project\"\xc8\x01\n\x15VerifyWebhookResponse\x12\x33\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.livekit_auth.v1.WebhookEventR\x05\x65vent\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x18\n\x07project\x18\x03 \x01(\tR\x07project\x12\x1c\n\tduplicate\x18\x04 \x01(\x08R\tduplicate\x12+\n\x11\x64uplicate_checked\x18\x05 \x01(\x08R\x10\x64uplicateChecked\"i\n\x11\x41\x63kWebhookRequest\x12\x18\n\x07project\x18\x01 \x01(\tR\x07project\x12\x19\n\x08\x65vent_id\x18\x02 \x01(\tR\x07\x65ventId\x12\x1f\n\x0b\x62ody_sha256\x18\x03 \x01(\x0cR\nbodySha256\"Q\n\x12\x41\x63kWebhookResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"*\n\x12VerifyTokenRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"\x9c\x05\n\x13VerifyTokenResponse\x12/\n\x06grants\x18\x01 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsR\x06grants\x12\x12\n\x04room\x18\x02 \x01(\tR\x04room\x12\x1a\n\x08identity\x18\x03 \x01(\tR\x08identity\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n\x08metadata\x18\x05 \x01(\tR\x08metadata\x12T\n\nattributes\x18\x06 \x03(\x0b\x32\x34.livekit_auth.v1.VerifyTokenResponse.AttributesEntryR\nattributes\x12\x34\n\x04kind\x18\x07 \x01(\x0e\x32 .livekit_auth.v1.ParticipantKindR\x04kind\x12\x1f\n\x0broom_preset\x18\x08 \x01(\tR\nroomPreset\x12<\n\x0broom_config\x18\t \x01(\x0b\x32\x1b.livekit_auth.v1.RoomConfigR\nroomConfig\x12\x39\n\nissue_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tissueTime\x12;\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x15\n\x06key_id\x18\x0c \x01(\tR\x05keyId\x12\x18\n\x07project\x18\r \x01(\tR\x07project\x12!\n\x0cother_claims\x18\x0e \x03(\tR\x0botherClaims\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x12\n\x10GetCallerRequest\"\xf7\x02\n\x11GetCallerResponse\x12\x1f\n\x0bworkload_id\x18\x01 \x01(\tR\nworkloadId\x12\x14\n\x05known\x18\x02 \x01(\x08R\x05known\x12\'\n\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x12-\n\x12\x63\x65rtificate_serial\x18\x04 \x01(\tR\x11\x63\x65rtificateSerial\x12R\n\x17\x63\x65rtificate_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x15\x63\x65rtificateExpireTime\x12\x31\n\x05\x61llow\x18\x06 \x03(\x0b\x32\x1b.livekit_auth.v1.AllowEntryR\x05\x61llow\x12\'\n\x0fverify_webhooks\x18\x07 \x03(\tR\x0everifyWebhooks\x12#\n\rverify_tokens\x18\x08 \x03(\tR\x0cverifyTokens\"\xdc\x02\n\nAllowEntry\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n\x08projects\x18\x02 \x03(\tR\x08projects\x12\x14\n\x05roles\x18\x03 \x03(\tR\x05roles\x12\x16\n\x06grants\x18\x04 \x03(\tR\x06grants\x12\x16\n\x06powers\x18\x05 \x03(\tR\x06powers\x12.\n\x05rooms\x18\x06 \x03(\x0b\x32\x18.livekit_auth.v1.MatcherR\x05rooms\x12\x38\n\nidentities\x18\x07 \x03(\x0b\x32\x18.livekit_auth.v1.MatcherR\nidentities\x12:\n\x0b\x64\x65\x66\x61ult_ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationR\ndefaultTtl\x12\x32\n\x07max_ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x06maxTtl\"X\n\x07Matcher\x12\x16\n\x05\x65xact\x18\x01 \x01(\tH\x00R\x05\x65xact\x12\x18\n\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x12\n\x03\x61ny\x18\x03 \x01(\x08H\x00R\x03\x61nyB\x07\n\x05match2\xb2\x04\n\x0b\x41uthService\x12U\n\nIssueToken\x12\".livekit_auth.v1.IssueTokenRequest\x1a#.livekit_auth.v1.IssueTokenResponse\x12g\n\x10\x42\x61tchIssueTokens\x12(.livekit_auth.v1.BatchIssueTokensRequest\x1a).livekit_auth.v1.BatchIssueTokensResponse\x12^\n\rVerifyWebhook\x12%.livekit_auth.v1.VerifyWebhookRequest\x1a&.livekit_auth.v1.VerifyWebhookResponse\x12U\n\nAckWebhook\x12\".livekit_auth.v1.AckWebhookRequest\x1a#.livekit_auth.v1.AckWebhookResponse\x12X\n\x0bVerifyToken\x12#.livekit_auth.v1.VerifyTokenRequest\x1a$.livekit_auth.v1.VerifyTokenResponse\x12R\n\tGetCaller\x12!.livekit_auth.v1.GetCallerRequest\x1a\".livekit_auth.v1.GetCallerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"livekit_auth/v1/auth_service.proto\x12\x0flivekit_auth.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1elivekit_auth/v1/decision.proto\x1a\x1clivekit_auth/v1/grants.proto\x1a!livekit_auth/v1/permissions.proto\x1a!livekit_auth/v1/room_config.proto\x1a\x1dlivekit_auth/v1/webhook.proto\"\x81\x05\n\x11IssueTokenRequest\x12\x18\n\x07project\x18\x01 \x01(\tR\x07project\x12\x1a\n\x08identity\x18\x02 \x01(\tR\x08identity\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n\x08metadata\x18\x04 \x01(\tR\x08metadata\x12R\n\nattributes\x18\x05 \x03(\x0b\x32\x32.livekit_auth.v1.IssueTokenRequest.AttributesEntryR\nattributes\x12\x14\n\x04role\x18\x06 \x01(\tH\x00R\x04role\x12\x31\n\x06grants\x18\x07 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsH\x00R\x06grants\x12\x12\n\x04room\x18\x08 \x01(\tR\x04room\x12+\n\x03ttl\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x03ttl\x12\x34\n\x04kind\x18\n \x01(\x0e\x32 .livekit_auth.v1.ParticipantKindR\x04kind\x12<\n\x0broom_config\x18\x0b \x01(\x0b\x32\x1b.livekit_auth.v1.RoomConfigR\nroomConfig\x12\x1f\n\x0broom_preset\x18\x0c \x01(\tR\nroomPreset\x12#\n\rvalidate_only\x18\r \x01(\x08R\x0cvalidateOnly\x12%\n\x0erequest_reason\x18\x0e \x01(\tR\rrequestReason\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xe0\x02\n\x12IssueTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x39\n\nissue_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tissueTime\x12/\n\x06grants\x18\x05 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsR\x06grants\x12\x15\n\x06key_id\x18\x06 \x01(\tR\x05keyId\x12\'\n\x0fpolicy_revision\x18\x07 \x01(\tR\x0epolicyRevision\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x08 \x01(\tR\ndecisionId\x12\x18\n\x07project\x18\t \x01(\tR\x07project\"Y\n\x17\x42\x61tchIssueTokensRequest\x12>\n\x08requests\x18\x01 \x03(\x0b\x32\".livekit_auth.v1.IssueTokenRequestR\x08requests\"W\n\x18\x42\x61tchIssueTokensResponse\x12;\n\x07results\x18\x01 \x03(\x0b\x32!.livekit_auth.v1.IssueTokenResultR\x07results\"\x8c\x01\n\x10IssueTokenResult\x12\x41\n\x08response\x18\x01 \x01(\x0b\x32#.livekit_auth.v1.IssueTokenResponseH\x00R\x08response\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x05\x65rrorB\t\n\x07outcome\"j\n\x14VerifyWebhookRequest\x12\x12\n\x04\x62ody\x18\x01 \x01(\x0cR\x04\x62ody\x12$\n\rauthorization\x18\x02 \x01(\tR\rauthorization\x12\x18\n\x07project\x18\x03 \x01(\tR\x07project\"\xca\x01\n\x15VerifyWebhookResponse\x12\x33\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.livekit_auth.v1.WebhookEventR\x05\x65vent\x12\x15\n\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x18\n\x07project\x18\x03 \x01(\tR\x07project\x12K\n\x10\x64uplicate_status\x18\x04 \x01(\x0e\x32 .livekit_auth.v1.DuplicateStatusR\x0f\x64uplicateStatus\"i\n\x11\x41\x63kWebhookRequest\x12\x18\n\x07project\x18\x01 \x01(\tR\x07project\x12\x19\n\x08\x65vent_id\x18\x02 \x01(\tR\x07\x65ventId\x12\x1f\n\x0b\x62ody_sha256\x18\x03 \x01(\x0cR\nbodySha256\"Q\n\x12\x41\x63kWebhookResponse\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"*\n\x12VerifyTokenRequest\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\"\xb7\x05\n\x13VerifyTokenResponse\x12/\n\x06grants\x18\x01 \x01(\x0b\x32\x17.livekit_auth.v1.GrantsR\x06grants\x12\x12\n\x04room\x18\x02 \x01(\tR\x04room\x12\x1a\n\x08identity\x18\x03 \x01(\tR\x08identity\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n\x08metadata\x18\x05 \x01(\tR\x08metadata\x12T\n\nattributes\x18\x06 \x03(\x0b\x32\x34.livekit_auth.v1.VerifyTokenResponse.AttributesEntryR\nattributes\x12\x34\n\x04kind\x18\x07 \x01(\x0e\x32 .livekit_auth.v1.ParticipantKindR\x04kind\x12\x19\n\x08raw_kind\x18\x0f \x01(\tR\x07rawKind\x12\x1f\n\x0broom_preset\x18\x08 \x01(\tR\nroomPreset\x12<\n\x0broom_config\x18\t \x01(\x0b\x32\x1b.livekit_auth.v1.RoomConfigR\nroomConfig\x12\x39\n\nissue_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tissueTime\x12;\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x15\n\x06key_id\x18\x0c \x01(\tR\x05keyId\x12\x18\n\x07project\x18\r \x01(\tR\x07project\x12!\n\x0cother_claims\x18\x0e \x03(\tR\x0botherClaims\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x12\n\x10GetCallerRequest\"\xf8\x01\n\x11GetCallerResponse\x12\x1f\n\x0bworkload_id\x18\x01 \x01(\tR\nworkloadId\x12\x16\n\x06listed\x18\x02 \x01(\x08R\x06listed\x12\'\n\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x12-\n\x12\x63\x65rtificate_serial\x18\x04 \x01(\tR\x11\x63\x65rtificateSerial\x12R\n\x17\x63\x65rtificate_expire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x15\x63\x65rtificateExpireTime\"T\n\x16ListPermissionsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\xa1\x01\n\x17ListPermissionsResponse\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.livekit_auth.v1.AllowEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\'\n\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\"Q\n\x13ListProjectsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x9d\x01\n\x14ListProjectsResponse\x12\x34\n\x08projects\x18\x01 \x03(\x0b\x32\x18.livekit_auth.v1.ProjectR\x08projects\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\'\n\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\"5\n\x12GetDecisionRequest\x12\x1f\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\tR\ndecisionId\"L\n\x13GetDecisionResponse\x12\x35\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x19.livekit_auth.v1.DecisionR\x08\x64\x65\x63ision\"\x16\n\x14GetServerInfoRequest\"\xc7\x02\n\x15GetServerInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12N\n\x11\x63ontract_revision\x18\x02 \x01(\x0e\x32!.livekit_auth.v1.ContractRevisionR\x10\x63ontractRevision\x12\x35\n\x07methods\x18\x03 \x03(\x0b\x32\x1b.livekit_auth.v1.MethodInfoR\x07methods\x12*\n\x11max_batch_entries\x18\x04 \x01(\x05R\x0fmaxBatchEntries\x12\x33\n\x16max_webhook_body_bytes\x18\x05 \x01(\x05R\x13maxWebhookBodyBytes\x12,\n\x12max_response_bytes\x18\x06 \x01(\x05R\x10maxResponseBytes\"L\n\nMethodInfo\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12*\n\x11max_request_bytes\x18\x02 \x01(\x05R\x0fmaxRequestBytes*\x8b\x01\n\x0f\x44uplicateStatus\x12 \n\x1c\x44UPLICATE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44UPLICATE_STATUS_NEW\x10\x01\x12\x1e\n\x1a\x44UPLICATE_STATUS_DUPLICATE\x10\x02\x12\x1c\n\x18\x44UPLICATE_STATUS_UNKNOWN\x10\x03*R\n\x10\x43ontractRevision\x12!\n\x1d\x43ONTRACT_REVISION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43ONTRACT_REVISION_0_2_0\x10\x01\x32\xd7\x07\n\x0b\x41uthService\x12U\n\nIssueToken\x12\".livekit_auth.v1.IssueTokenRequest\x1a#.livekit_auth.v1.IssueTokenResponse\x12g\n\x10\x42\x61tchIssueTokens\x12(.livekit_auth.v1.BatchIssueTokensRequest\x1a).livekit_auth.v1.BatchIssueTokensResponse\x12\x63\n\rVerifyWebhook\x12%.livekit_auth.v1.VerifyWebhookRequest\x1a&.livekit_auth.v1.VerifyWebhookResponse\"\x03\x90\x02\x01\x12Z\n\nAckWebhook\x12\".livekit_auth.v1.AckWebhookRequest\x1a#.livekit_auth.v1.AckWebhookResponse\"\x03\x90\x02\x02\x12]\n\x0bVerifyToken\x12#.livekit_auth.v1.VerifyTokenRequest\x1a$.livekit_auth.v1.VerifyTokenResponse\"\x03\x90\x02\x01\x12W\n\tGetCaller\x12!.livekit_auth.v1.GetCallerRequest\x1a\".livekit_auth.v1.GetCallerResponse\"\x03\x90\x02\x01\x12i\n\x0fListPermissions\x12\'.livekit_auth.v1.ListPermissionsRequest\x1a(.livekit_auth.v1.ListPermissionsResponse\"\x03\x90\x02\x01\x12`\n\x0cListProjects\x12$.livekit_auth.v1.ListProjectsRequest\x1a%.livekit_auth.v1.ListProjectsResponse\"\x03\x90\x02\x01\x12]\n\x0bGetDecision\x12#.livekit_auth.v1.GetDecisionRequest\x1a$.livekit_auth.v1.GetDecisionResponse\"\x03\x90\x02\x01\x12\x63\n\rGetServerInfo\x12%.livekit_auth.v1.GetServerInfoRequest\x1a&.livekit_auth.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x42\x8d\x01\n\x0elivekitauth.v1B\x10\x41uthServiceProtoP\x01Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\xaa\x02\x0eLivekitAuth.V1\xca\x02\x0eLivekitAuth\\V1\xea\x02\x0fLivekitAuth::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'livekit_auth.v1.auth_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016livekitauth.v1B\020AuthServiceProtoP\001Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\252\002\016LivekitAuth.V1\312\002\016LivekitAuth\\V1\352\002\017LivekitAuth::V1'
   _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_ISSUETOKENREQUEST']._serialized_start=242
-  _globals['_ISSUETOKENREQUEST']._serialized_end=844
-  _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._serialized_start=773
-  _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._serialized_end=834
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=847
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=1199
-  _globals['_BATCHISSUETOKENSREQUEST']._serialized_start=1201
-  _globals['_BATCHISSUETOKENSREQUEST']._serialized_end=1290
-  _globals['_BATCHISSUETOKENSRESPONSE']._serialized_start=1292
-  _globals['_BATCHISSUETOKENSRESPONSE']._serialized_end=1379
-  _globals['_ISSUETOKENRESULT']._serialized_start=1382
-  _globals['_ISSUETOKENRESULT']._serialized_end=1522
-  _globals['_VERIFYWEBHOOKREQUEST']._serialized_start=1524
-  _globals['_VERIFYWEBHOOKREQUEST']._serialized_end=1630
-  _globals['_VERIFYWEBHOOKRESPONSE']._serialized_start=1633
-  _globals['_VERIFYWEBHOOKRESPONSE']._serialized_end=1833
-  _globals['_ACKWEBHOOKREQUEST']._serialized_start=1835
-  _globals['_ACKWEBHOOKREQUEST']._serialized_end=1940
-  _globals['_ACKWEBHOOKRESPONSE']._serialized_start=1942
-  _globals['_ACKWEBHOOKRESPONSE']._serialized_end=2023
-  _globals['_VERIFYTOKENREQUEST']._serialized_start=2025
-  _globals['_VERIFYTOKENREQUEST']._serialized_end=2067
-  _globals['_VERIFYTOKENRESPONSE']._serialized_start=2070
-  _globals['_VERIFYTOKENRESPONSE']._serialized_end=2738
-  _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._serialized_start=773
-  _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._serialized_end=834
-  _globals['_GETCALLERREQUEST']._serialized_start=2740
-  _globals['_GETCALLERREQUEST']._serialized_end=2758
-  _globals['_GETCALLERRESPONSE']._serialized_start=2761
-  _globals['_GETCALLERRESPONSE']._serialized_end=3136
-  _globals['_ALLOWENTRY']._serialized_start=3139
-  _globals['_ALLOWENTRY']._serialized_end=3487
-  _globals['_MATCHER']._serialized_start=3489
-  _globals['_MATCHER']._serialized_end=3577
-  _globals['_AUTHSERVICE']._serialized_start=3580
-  _globals['_AUTHSERVICE']._serialized_end=4142
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyWebhook']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyWebhook']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['AckWebhook']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['AckWebhook']._serialized_options = b'\220\002\002'
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyToken']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyToken']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['GetCaller']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['ListPermissions']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ListPermissions']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['ListProjects']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['GetDecision']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['GetDecision']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001'
+  _globals['_DUPLICATESTATUS']._serialized_start=4205
+  _globals['_DUPLICATESTATUS']._serialized_end=4344
+  _globals['_CONTRACTREVISION']._serialized_start=4346
+  _globals['_CONTRACTREVISION']._serialized_end=4428
+  _globals['_ISSUETOKENREQUEST']._serialized_start=309
+  _globals['_ISSUETOKENREQUEST']._serialized_end=950
+  _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._serialized_start=879
+  _globals['_ISSUETOKENREQUEST_ATTRIBUTESENTRY']._serialized_end=940
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=953
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=1305
+  _globals['_BATCHISSUETOKENSREQUEST']._serialized_start=1307
+  _globals['_BATCHISSUETOKENSREQUEST']._serialized_end=1396
+  _globals['_BATCHISSUETOKENSRESPONSE']._serialized_start=1398
+  _globals['_BATCHISSUETOKENSRESPONSE']._serialized_end=1485
+  _globals['_ISSUETOKENRESULT']._serialized_start=1488
+  _globals['_ISSUETOKENRESULT']._serialized_end=1628
+  _globals['_VERIFYWEBHOOKREQUEST']._serialized_start=1630
+  _globals['_VERIFYWEBHOOKREQUEST']._serialized_end=1736
+  _globals['_VERIFYWEBHOOKRESPONSE']._serialized_start=1739
+  _globals['_VERIFYWEBHOOKRESPONSE']._serialized_end=1941
+  _globals['_ACKWEBHOOKREQUEST']._serialized_start=1943
+  _globals['_ACKWEBHOOKREQUEST']._serialized_end=2048
+  _globals['_ACKWEBHOOKRESPONSE']._serialized_start=2050
+  _globals['_ACKWEBHOOKRESPONSE']._serialized_end=2131
+  _globals['_VERIFYTOKENREQUEST']._serialized_start=2133
+  _globals['_VERIFYTOKENREQUEST']._serialized_end=2175
+  _globals['_VERIFYTOKENRESPONSE']._serialized_start=2178
+  _globals['_VERIFYTOKENRESPONSE']._serialized_end=2873
+  _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._serialized_start=879
+  _globals['_VERIFYTOKENRESPONSE_ATTRIBUTESENTRY']._serialized_end=940
+  _globals['_GETCALLERREQUEST']._serialized_start=2875
+  _globals['_GETCALLERREQUEST']._serialized_end=2893
+  _globals['_GETCALLERRESPONSE']._serialized_start=2896
+  _globals['_GETCALLERRESPONSE']._serialized_end=3144
+  _globals['_LISTPERMISSIONSREQUEST']._serialized_start=3146
+  _globals['_LISTPERMISSIONSREQUEST']._serialized_end=3230
+  _globals['_LISTPERMISSIONSRESPONSE']._serialized_start=3233
+  _globals['_LISTPERMISSIONSRESPONSE']._serialized_end=3394
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=3396
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=3477
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=3480
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=3637
+  _globals['_GETDECISIONREQUEST']._serialized_start=3639
+  _globals['_GETDECISIONREQUEST']._serialized_end=3692
+  _globals['_GETDECISIONRESPONSE']._serialized_start=3694
+  _globals['_GETDECISIONRESPONSE']._serialized_end=3770
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=3772
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=3794
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=3797
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=4124
+  _globals['_METHODINFO']._serialized_start=4126
+  _globals['_METHODINFO']._serialized_end=4202
+  _globals['_AUTHSERVICE']._serialized_start=4431
+  _globals['_AUTHSERVICE']._serialized_end=5414
 # @@protoc_insertion_point(module_scope)

@@ -3,10 +3,13 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
+from livekit_auth.v1 import decision_pb2 as _decision_pb2
 from livekit_auth.v1 import grants_pb2 as _grants_pb2
+from livekit_auth.v1 import permissions_pb2 as _permissions_pb2
 from livekit_auth.v1 import room_config_pb2 as _room_config_pb2
 from livekit_auth.v1 import webhook_pb2 as _webhook_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -14,8 +17,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DuplicateStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DUPLICATE_STATUS_UNSPECIFIED: _ClassVar[DuplicateStatus]
+    DUPLICATE_STATUS_NEW: _ClassVar[DuplicateStatus]
+    DUPLICATE_STATUS_DUPLICATE: _ClassVar[DuplicateStatus]
+    DUPLICATE_STATUS_UNKNOWN: _ClassVar[DuplicateStatus]
+
+class ContractRevision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONTRACT_REVISION_UNSPECIFIED: _ClassVar[ContractRevision]
+    CONTRACT_REVISION_0_2_0: _ClassVar[ContractRevision]
+DUPLICATE_STATUS_UNSPECIFIED: DuplicateStatus
+DUPLICATE_STATUS_NEW: DuplicateStatus
+DUPLICATE_STATUS_DUPLICATE: DuplicateStatus
+DUPLICATE_STATUS_UNKNOWN: DuplicateStatus
+CONTRACT_REVISION_UNSPECIFIED: ContractRevision
+CONTRACT_REVISION_0_2_0: ContractRevision
+
 class IssueTokenRequest(_message.Message):
-    __slots__ = ("project", "identity", "name", "metadata", "attributes", "role", "grants", "room", "ttl", "kind", "room_config", "room_preset", "validate_only")
+    __slots__ = ("project", "identity", "name", "metadata", "attributes", "role", "grants", "room", "ttl", "kind", "room_config", "room_preset", "validate_only", "request_reason")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +57,7 @@ class IssueTokenRequest(_message.Message):
     ROOM_CONFIG_FIELD_NUMBER: _ClassVar[int]
     ROOM_PRESET_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_REASON_FIELD_NUMBER: _ClassVar[int]
     project: str
     identity: str
     name: str
@@ -49,7 +71,8 @@ class IssueTokenRequest(_message.Message):
     room_config: _room_config_pb2.RoomConfig
     room_preset: str
     validate_only: bool
-    def __init__(self, project: _Optional[str] = ..., identity: _Optional[str] = ..., name: _Optional[str] = ..., metadata: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., role: _Optional[str] = ..., grants: _Optional[_Union[_grants_pb2.Grants, _Mapping]] = ..., room: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kind: _Optional[_Union[_grants_pb2.ParticipantKind, str]] = ..., room_config: _Optional[_Union[_room_config_pb2.RoomConfig, _Mapping]] = ..., room_preset: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    request_reason: str
+    def __init__(self, project: _Optional[str] = ..., identity: _Optional[str] = ..., name: _Optional[str] = ..., metadata: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., role: _Optional[str] = ..., grants: _Optional[_Union[_grants_pb2.Grants, _Mapping]] = ..., room: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kind: _Optional[_Union[_grants_pb2.ParticipantKind, str]] = ..., room_config: _Optional[_Union[_room_config_pb2.RoomConfig, _Mapping]] = ..., room_preset: _Optional[str] = ..., validate_only: _Optional[bool] = ..., request_reason: _Optional[str] = ...) -> None: ...
 
 class IssueTokenResponse(_message.Message):
     __slots__ = ("token", "url", "expire_time", "issue_time", "grants", "key_id", "policy_revision", "decision_id", "project")
@@ -104,18 +127,16 @@ class VerifyWebhookRequest(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., authorization: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class VerifyWebhookResponse(_message.Message):
-    __slots__ = ("event", "key_id", "project", "duplicate", "duplicate_checked")
+    __slots__ = ("event", "key_id", "project", "duplicate_status")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
-    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
-    DUPLICATE_CHECKED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_STATUS_FIELD_NUMBER: _ClassVar[int]
     event: _webhook_pb2.WebhookEvent
     key_id: str
     project: str
-    duplicate: bool
-    duplicate_checked: bool
-    def __init__(self, event: _Optional[_Union[_webhook_pb2.WebhookEvent, _Mapping]] = ..., key_id: _Optional[str] = ..., project: _Optional[str] = ..., duplicate: _Optional[bool] = ..., duplicate_checked: _Optional[bool] = ...) -> None: ...
+    duplicate_status: DuplicateStatus
+    def __init__(self, event: _Optional[_Union[_webhook_pb2.WebhookEvent, _Mapping]] = ..., key_id: _Optional[str] = ..., project: _Optional[str] = ..., duplicate_status: _Optional[_Union[DuplicateStatus, str]] = ...) -> None: ...
 
 class AckWebhookRequest(_message.Message):
     __slots__ = ("project", "event_id", "body_sha256")
@@ -140,7 +161,7 @@ class VerifyTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class VerifyTokenResponse(_message.Message):
-    __slots__ = ("grants", "room", "identity", "name", "metadata", "attributes", "kind", "room_preset", "room_config", "issue_time", "expire_time", "key_id", "project", "other_claims")
+    __slots__ = ("grants", "room", "identity", "name", "metadata", "attributes", "kind", "raw_kind", "room_preset", "room_config", "issue_time", "expire_time", "key_id", "project", "other_claims")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +176,7 @@ class VerifyTokenResponse(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    RAW_KIND_FIELD_NUMBER: _ClassVar[int]
     ROOM_PRESET_FIELD_NUMBER: _ClassVar[int]
     ROOM_CONFIG_FIELD_NUMBER: _ClassVar[int]
     ISSUE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +191,7 @@ class VerifyTokenResponse(_message.Message):
     metadata: str
     attributes: _containers.ScalarMap[str, str]
     kind: _grants_pb2.ParticipantKind
+    raw_kind: str
     room_preset: str
     room_config: _room_config_pb2.RoomConfig
     issue_time: _timestamp_pb2.Timestamp
@@ -176,60 +199,98 @@ class VerifyTokenResponse(_message.Message):
     key_id: str
     project: str
     other_claims: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, grants: _Optional[_Union[_grants_pb2.Grants, _Mapping]] = ..., room: _Optional[str] = ..., identity: _Optional[str] = ..., name: _Optional[str] = ..., metadata: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., kind: _Optional[_Union[_grants_pb2.ParticipantKind, str]] = ..., room_preset: _Optional[str] = ..., room_config: _Optional[_Union[_room_config_pb2.RoomConfig, _Mapping]] = ..., issue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key_id: _Optional[str] = ..., project: _Optional[str] = ..., other_claims: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, grants: _Optional[_Union[_grants_pb2.Grants, _Mapping]] = ..., room: _Optional[str] = ..., identity: _Optional[str] = ..., name: _Optional[str] = ..., metadata: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., kind: _Optional[_Union[_grants_pb2.ParticipantKind, str]] = ..., raw_kind: _Optional[str] = ..., room_preset: _Optional[str] = ..., room_config: _Optional[_Union[_room_config_pb2.RoomConfig, _Mapping]] = ..., issue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key_id: _Optional[str] = ..., project: _Optional[str] = ..., other_claims: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetCallerRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetCallerResponse(_message.Message):
-    __slots__ = ("workload_id", "known", "policy_revision", "certificate_serial", "certificate_expire_time", "allow", "verify_webhooks", "verify_tokens")
+    __slots__ = ("workload_id", "listed", "policy_revision", "certificate_serial", "certificate_expire_time")
     WORKLOAD_ID_FIELD_NUMBER: _ClassVar[int]
-    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
     POLICY_REVISION_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SERIAL_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
-    ALLOW_FIELD_NUMBER: _ClassVar[int]
-    VERIFY_WEBHOOKS_FIELD_NUMBER: _ClassVar[int]
-    VERIFY_TOKENS_FIELD_NUMBER: _ClassVar[int]
     workload_id: str
-    known: bool
+    listed: bool
     policy_revision: str
     certificate_serial: str
     certificate_expire_time: _timestamp_pb2.Timestamp
-    allow: _containers.RepeatedCompositeFieldContainer[AllowEntry]
-    verify_webhooks: _containers.RepeatedScalarFieldContainer[str]
-    verify_tokens: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, workload_id: _Optional[str] = ..., known: _Optional[bool] = ..., policy_revision: _Optional[str] = ..., certificate_serial: _Optional[str] = ..., certificate_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., allow: _Optional[_Iterable[_Union[AllowEntry, _Mapping]]] = ..., verify_webhooks: _Optional[_Iterable[str]] = ..., verify_tokens: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, workload_id: _Optional[str] = ..., listed: _Optional[bool] = ..., policy_revision: _Optional[str] = ..., certificate_serial: _Optional[str] = ..., certificate_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class AllowEntry(_message.Message):
-    __slots__ = ("name", "projects", "roles", "grants", "powers", "rooms", "identities", "default_ttl", "max_ttl")
-    NAME_FIELD_NUMBER: _ClassVar[int]
+class ListPermissionsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListPermissionsResponse(_message.Message):
+    __slots__ = ("entries", "next_page_token", "policy_revision")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    POLICY_REVISION_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[_permissions_pb2.AllowEntry]
+    next_page_token: str
+    policy_revision: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[_permissions_pb2.AllowEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., policy_revision: _Optional[str] = ...) -> None: ...
+
+class ListProjectsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListProjectsResponse(_message.Message):
+    __slots__ = ("projects", "next_page_token", "policy_revision")
     PROJECTS_FIELD_NUMBER: _ClassVar[int]
-    ROLES_FIELD_NUMBER: _ClassVar[int]
-    GRANTS_FIELD_NUMBER: _ClassVar[int]
-    POWERS_FIELD_NUMBER: _ClassVar[int]
-    ROOMS_FIELD_NUMBER: _ClassVar[int]
-    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
-    DEFAULT_TTL_FIELD_NUMBER: _ClassVar[int]
-    MAX_TTL_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    projects: _containers.RepeatedScalarFieldContainer[str]
-    roles: _containers.RepeatedScalarFieldContainer[str]
-    grants: _containers.RepeatedScalarFieldContainer[str]
-    powers: _containers.RepeatedScalarFieldContainer[str]
-    rooms: _containers.RepeatedCompositeFieldContainer[Matcher]
-    identities: _containers.RepeatedCompositeFieldContainer[Matcher]
-    default_ttl: _duration_pb2.Duration
-    max_ttl: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., projects: _Optional[_Iterable[str]] = ..., roles: _Optional[_Iterable[str]] = ..., grants: _Optional[_Iterable[str]] = ..., powers: _Optional[_Iterable[str]] = ..., rooms: _Optional[_Iterable[_Union[Matcher, _Mapping]]] = ..., identities: _Optional[_Iterable[_Union[Matcher, _Mapping]]] = ..., default_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    POLICY_REVISION_FIELD_NUMBER: _ClassVar[int]
+    projects: _containers.RepeatedCompositeFieldContainer[_permissions_pb2.Project]
+    next_page_token: str
+    policy_revision: str
+    def __init__(self, projects: _Optional[_Iterable[_Union[_permissions_pb2.Project, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., policy_revision: _Optional[str] = ...) -> None: ...
 
-class Matcher(_message.Message):
-    __slots__ = ("exact", "prefix", "any")
-    EXACT_FIELD_NUMBER: _ClassVar[int]
-    PREFIX_FIELD_NUMBER: _ClassVar[int]
-    ANY_FIELD_NUMBER: _ClassVar[int]
-    exact: str
-    prefix: str
-    any: bool
-    def __init__(self, exact: _Optional[str] = ..., prefix: _Optional[str] = ..., any: _Optional[bool] = ...) -> None: ...
+class GetDecisionRequest(_message.Message):
+    __slots__ = ("decision_id",)
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
+
+class GetDecisionResponse(_message.Message):
+    __slots__ = ("decision",)
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    decision: _decision_pb2.Decision
+    def __init__(self, decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ...) -> None: ...
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ("version", "contract_revision", "methods", "max_batch_entries", "max_webhook_body_bytes", "max_response_bytes")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_REVISION_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_WEBHOOK_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESPONSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    contract_revision: ContractRevision
+    methods: _containers.RepeatedCompositeFieldContainer[MethodInfo]
+    max_batch_entries: int
+    max_webhook_body_bytes: int
+    max_response_bytes: int
+    def __init__(self, version: _Optional[str] = ..., contract_revision: _Optional[_Union[ContractRevision, str]] = ..., methods: _Optional[_Iterable[_Union[MethodInfo, _Mapping]]] = ..., max_batch_entries: _Optional[int] = ..., max_webhook_body_bytes: _Optional[int] = ..., max_response_bytes: _Optional[int] = ...) -> None: ...
+
+class MethodInfo(_message.Message):
+    __slots__ = ("name", "max_request_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    max_request_bytes: int
+    def __init__(self, name: _Optional[str] = ..., max_request_bytes: _Optional[int] = ...) -> None: ...

@@ -32,12 +32,20 @@ class AuthServiceStub:
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+    UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     def __init__(self, channel):
@@ -76,6 +84,26 @@ class AuthServiceStub:
                 request_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerRequest.SerializeToString,
                 response_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerResponse.FromString,
                 _registered_method=True)
+        self.ListPermissions = channel.unary_unary(
+                '/livekit_auth.v1.AuthService/ListPermissions',
+                request_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsRequest.SerializeToString,
+                response_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsResponse.FromString,
+                _registered_method=True)
+        self.ListProjects = channel.unary_unary(
+                '/livekit_auth.v1.AuthService/ListProjects',
+                request_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsResponse.FromString,
+                _registered_method=True)
+        self.GetDecision = channel.unary_unary(
+                '/livekit_auth.v1.AuthService/GetDecision',
+                request_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionRequest.SerializeToString,
+                response_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionResponse.FromString,
+                _registered_method=True)
+        self.GetServerInfo = channel.unary_unary(
+                '/livekit_auth.v1.AuthService/GetServerInfo',
+                request_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -85,17 +113,25 @@ class AuthServiceServicer:
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+    UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     def IssueToken(self, request, context):
         """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-        Safe to retry: a second call issues a second token.
+        Safe to retry: a second call issues a second token, which is why it has no idempotency level.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +139,7 @@ class AuthServiceServicer:
 
     def BatchIssueTokens(self, request, context):
         """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-        listed or the batch itself is out of bounds.
+        listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +147,8 @@ class AuthServiceServicer:
 
     def VerifyWebhook(self, request, context):
         """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
-        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
+        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called. A webhook
+        that isn't genuine is an error, so that a caller that looks at nothing but the code fails closed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,15 +163,46 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyToken(self, request, context):
-        """Verifies a LiveKit access token for a service that receives tokens and holds no secret.
+        """Verifies a LiveKit access token for a service that receives tokens and holds no secret. A token that isn't genuine
+        or isn't valid now is an error, so that a caller that looks at nothing but the code fails closed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCaller(self, request, context):
-        """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
-        Call this first when a request is denied.
+        """Returns the caller's identity as the server sees it. Needs no policy entry. Call this first when a request is
+        denied; ListPermissions then shows what the policy permits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPermissions(self, request, context):
+        """Lists what the policy permits this caller, with the grants of each role (AIP-158 pages).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """Lists the projects that this caller may use, and for what (AIP-158 pages).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDecision(self, request, context):
+        """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
+        callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
+        the server has forgotten it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServerInfo(self, request, context):
+        """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,6 +241,26 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     request_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerRequest.FromString,
                     response_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerResponse.SerializeToString,
             ),
+            'ListPermissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPermissions,
+                    request_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsRequest.FromString,
+                    response_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsRequest.FromString,
+                    response_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'GetDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDecision,
+                    request_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionRequest.FromString,
+                    response_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionResponse.SerializeToString,
+            ),
+            'GetServerInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerInfo,
+                    request_deserializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'livekit_auth.v1.AuthService', rpc_method_handlers)
@@ -188,12 +276,20 @@ class AuthService:
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+    UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     @staticmethod
@@ -348,6 +444,114 @@ class AuthService:
             '/livekit_auth.v1.AuthService/GetCaller',
             livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerRequest.SerializeToString,
             livekit__auth_dot_v1_dot_auth__service__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPermissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/livekit_auth.v1.AuthService/ListPermissions',
+            livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsRequest.SerializeToString,
+            livekit__auth_dot_v1_dot_auth__service__pb2.ListPermissionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/livekit_auth.v1.AuthService/ListProjects',
+            livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsRequest.SerializeToString,
+            livekit__auth_dot_v1_dot_auth__service__pb2.ListProjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/livekit_auth.v1.AuthService/GetDecision',
+            livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionRequest.SerializeToString,
+            livekit__auth_dot_v1_dot_auth__service__pb2.GetDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/livekit_auth.v1.AuthService/GetServerInfo',
+            livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoRequest.SerializeToString,
+            livekit__auth_dot_v1_dot_auth__service__pb2.GetServerInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,12 +33,20 @@ class AuthServiceStub:
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+      UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     @_typing.overload
@@ -47,26 +55,40 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     IssueToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]
     """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-    Safe to retry: a second call issues a second token.
+    Safe to retry: a second call issues a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]
     """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-    listed or the batch itself is out of bounds.
+    listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
     """
     VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]
     """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
-    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
+    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called. A webhook
+    that isn't genuine is an error, so that a caller that looks at nothing but the code fails closed.
     """
     AckWebhook: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.AckWebhookRequest, _auth_service_pb2.AckWebhookResponse]
     """Records that this caller has handled a webhook, so that a redelivery to it is reported as a duplicate.
     Acknowledgements are kept per caller: consumers of one event don't suppress each other.
     """
     VerifyToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyTokenRequest, _auth_service_pb2.VerifyTokenResponse]
-    """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
-    GetCaller: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]
-    """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
-    Call this first when a request is denied.
+    """Verifies a LiveKit access token for a service that receives tokens and holds no secret. A token that isn't genuine
+    or isn't valid now is an error, so that a caller that looks at nothing but the code fails closed.
     """
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]
+    """Returns the caller's identity as the server sees it. Needs no policy entry. Call this first when a request is
+    denied; ListPermissions then shows what the policy permits.
+    """
+    ListPermissions: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListPermissionsRequest, _auth_service_pb2.ListPermissionsResponse]
+    """Lists what the policy permits this caller, with the grants of each role (AIP-158 pages)."""
+    ListProjects: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListProjectsRequest, _auth_service_pb2.ListProjectsResponse]
+    """Lists the projects that this caller may use, and for what (AIP-158 pages)."""
+    GetDecision: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]
+    """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
+    callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
+    the server has forgotten it.
+    """
+    GetServerInfo: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]
+    """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -76,37 +98,59 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+      UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-    Safe to retry: a second call issues a second token.
+    Safe to retry: a second call issues a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]  # type: ignore[assignment]
     """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-    listed or the batch itself is out of bounds.
+    listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
     """
     VerifyWebhook: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
     """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
-    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
+    acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called. A webhook
+    that isn't genuine is an error, so that a caller that looks at nothing but the code fails closed.
     """
     AckWebhook: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.AckWebhookRequest, _auth_service_pb2.AckWebhookResponse]  # type: ignore[assignment]
     """Records that this caller has handled a webhook, so that a redelivery to it is reported as a duplicate.
     Acknowledgements are kept per caller: consumers of one event don't suppress each other.
     """
     VerifyToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyTokenRequest, _auth_service_pb2.VerifyTokenResponse]  # type: ignore[assignment]
-    """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
-    GetCaller: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]  # type: ignore[assignment]
-    """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
-    Call this first when a request is denied.
+    """Verifies a LiveKit access token for a service that receives tokens and holds no secret. A token that isn't genuine
+    or isn't valid now is an error, so that a caller that looks at nothing but the code fails closed.
     """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetCallerRequest, _auth_service_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Returns the caller's identity as the server sees it. Needs no policy entry. Call this first when a request is
+    denied; ListPermissions then shows what the policy permits.
+    """
+    ListPermissions: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListPermissionsRequest, _auth_service_pb2.ListPermissionsResponse]  # type: ignore[assignment]
+    """Lists what the policy permits this caller, with the grants of each role (AIP-158 pages)."""
+    ListProjects: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListProjectsRequest, _auth_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
+    """Lists the projects that this caller may use, and for what (AIP-158 pages)."""
+    GetDecision: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
+    """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
+    callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
+    the server has forgotten it.
+    """
+    GetServerInfo: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
+    """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
@@ -115,12 +159,20 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
     Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest, and an
-    exceeded limit adds a google.rpc.RetryInfo. A caller that the policy doesn't list gets CALLER_NOT_LISTED from every
-    method except GetCaller, before the server examines its request.
+    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
+    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
+    retries. What the codes mean:
+      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
+      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
+      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
+      UNAVAILABLE: retry with backoff.
+    A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
+    before the server examines its request.
 
-    Unknown fields are refused with UNKNOWN_FIELD: an older server must not silently drop a restriction that it doesn't
-    understand.
+    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
+    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
+    knows.
     """
 
     @_abc_1.abstractmethod
@@ -130,7 +182,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.IssueTokenResponse, _abc.Awaitable[_auth_service_pb2.IssueTokenResponse]]:
         """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-        Safe to retry: a second call issues a second token.
+        Safe to retry: a second call issues a second token, which is why it has no idempotency level.
         """
 
     @_abc_1.abstractmethod
@@ -140,7 +192,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.BatchIssueTokensResponse, _abc.Awaitable[_auth_service_pb2.BatchIssueTokensResponse]]:
         """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-        listed or the batch itself is out of bounds.
+        listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
         """
 
     @_abc_1.abstractmethod
@@ -150,7 +202,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.VerifyWebhookResponse, _abc.Awaitable[_auth_service_pb2.VerifyWebhookResponse]]:
         """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
-        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called.
+        acknowledged it. Doesn't acknowledge it: repeated calls give the same answer until AckWebhook is called. A webhook
+        that isn't genuine is an error, so that a caller that looks at nothing but the code fails closed.
         """
 
     @_abc_1.abstractmethod
@@ -169,7 +222,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.VerifyTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.VerifyTokenResponse, _abc.Awaitable[_auth_service_pb2.VerifyTokenResponse]]:
-        """Verifies a LiveKit access token for a service that receives tokens and holds no secret."""
+        """Verifies a LiveKit access token for a service that receives tokens and holds no secret. A token that isn't genuine
+        or isn't valid now is an error, so that a caller that looks at nothing but the code fails closed.
+        """
 
     @_abc_1.abstractmethod
     def GetCaller(
@@ -177,8 +232,43 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.GetCallerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.GetCallerResponse, _abc.Awaitable[_auth_service_pb2.GetCallerResponse]]:
-        """Returns the caller's identity as the server sees it, and what the policy permits. Needs no policy entry.
-        Call this first when a request is denied.
+        """Returns the caller's identity as the server sees it. Needs no policy entry. Call this first when a request is
+        denied; ListPermissions then shows what the policy permits.
         """
+
+    @_abc_1.abstractmethod
+    def ListPermissions(
+        self,
+        request: _auth_service_pb2.ListPermissionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ListPermissionsResponse, _abc.Awaitable[_auth_service_pb2.ListPermissionsResponse]]:
+        """Lists what the policy permits this caller, with the grants of each role (AIP-158 pages)."""
+
+    @_abc_1.abstractmethod
+    def ListProjects(
+        self,
+        request: _auth_service_pb2.ListProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.ListProjectsResponse, _abc.Awaitable[_auth_service_pb2.ListProjectsResponse]]:
+        """Lists the projects that this caller may use, and for what (AIP-158 pages)."""
+
+    @_abc_1.abstractmethod
+    def GetDecision(
+        self,
+        request: _auth_service_pb2.GetDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.GetDecisionResponse, _abc.Awaitable[_auth_service_pb2.GetDecisionResponse]]:
+        """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
+        callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
+        the server has forgotten it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerInfo(
+        self,
+        request: _auth_service_pb2.GetServerInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_service_pb2.GetServerInfoResponse, _abc.Awaitable[_auth_service_pb2.GetServerInfoResponse]]:
+        """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,31 +24,32 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clivekit_auth/v1/grants.proto\x12\x0flivekit_auth.v1\"\xbc\x03\n\x06Grants\x12\x31\n\x05video\x18\x01 \x01(\x0b\x32\x1b.livekit_auth.v1.VideoGrantR\x05video\x12+\n\x03sip\x18\x02 \x01(\x0b\x32\x19.livekit_auth.v1.SipGrantR\x03sip\x12=\n\tinference\x18\x03 \x01(\x0b\x32\x1f.livekit_auth.v1.InferenceGrantR\tinference\x12I\n\robservability\x18\x04 \x01(\x0b\x32#.livekit_auth.v1.ObservabilityGrantR\robservability\x12\x36\n\x05\x61gent\x18\x05 \x01(\x0b\x32 .livekit_auth.v1.CloudAgentGrantR\x05\x61gent\x12J\n\x0e\x61gent_endpoint\x18\x06 \x01(\x0b\x32#.livekit_auth.v1.AgentEndpointGrantR\ragentEndpoint\x12\x44\n\x0c\x61gent_thread\x18\x07 \x01(\x0b\x32!.livekit_auth.v1.AgentThreadGrantR\x0b\x61gentThread\"\xe9\x05\n\nVideoGrant\x12\x1b\n\troom_join\x18\x01 \x01(\x08R\x08roomJoin\x12$\n\x0b\x63\x61n_publish\x18\x02 \x01(\x08H\x00R\ncanPublish\x88\x01\x01\x12(\n\rcan_subscribe\x18\x03 \x01(\x08H\x01R\x0c\x63\x61nSubscribe\x88\x01\x01\x12-\n\x10\x63\x61n_publish_data\x18\x04 \x01(\x08H\x02R\x0e\x63\x61nPublishData\x88\x01\x01\x12L\n\x13\x63\x61n_publish_sources\x18\x05 \x03(\x0e\x32\x1c.livekit_auth.v1.TrackSourceR\x11\x63\x61nPublishSources\x12\x35\n\x17\x63\x61n_update_own_metadata\x18\x06 \x01(\x08R\x14\x63\x61nUpdateOwnMetadata\x12\x14\n\x05\x61gent\x18\x07 \x01(\x08R\x05\x61gent\x12\x1d\n\nroom_admin\x18\x08 \x01(\x08R\troomAdmin\x12\x1f\n\x0broom_create\x18\t \x01(\x08R\nroomCreate\x12\x1b\n\troom_list\x18\n \x01(\x08R\x08roomList\x12\x1f\n\x0broom_record\x18\x0b \x01(\x08R\nroomRecord\x12#\n\ringress_admin\x18\x0c \x01(\x08R\x0cingressAdmin\x12\x16\n\x06hidden\x18\r \x01(\x08R\x06hidden\x12\x1a\n\x08recorder\x18\x0e \x01(\x08R\x08recorder\x12)\n\x10\x64\x65stination_room\x18\x0f \x01(\tR\x0f\x64\x65stinationRoom\x12\x37\n\x18\x63\x61n_manage_agent_session\x18\x10 \x01(\x08R\x15\x63\x61nManageAgentSession\x12\x32\n\x15\x63\x61n_subscribe_metrics\x18\x11 \x01(\x08R\x13\x63\x61nSubscribeMetricsB\x0e\n\x0c_can_publishB\x10\n\x0e_can_subscribeB\x13\n\x11_can_publish_data\"4\n\x08SipGrant\x12\x14\n\x05\x61\x64min\x18\x01 \x01(\x08R\x05\x61\x64min\x12\x12\n\x04\x63\x61ll\x18\x02 \x01(\x08R\x04\x63\x61ll\"*\n\x0eInferenceGrant\x12\x18\n\x07perform\x18\x01 \x01(\x08R\x07perform\"*\n\x12ObservabilityGrant\x12\x14\n\x05write\x18\x01 \x01(\x08R\x05write\"\xa0\x01\n\x0f\x43loudAgentGrant\x12\x14\n\x05\x61\x64min\x18\x01 \x01(\x08R\x05\x61\x64min\x12)\n\x10simulation_admin\x18\x02 \x01(\x08R\x0fsimulationAdmin\x12%\n\x0e\x64\x61tabase_admin\x18\x03 \x01(\x08R\rdatabaseAdmin\x12%\n\x0e\x64ispatch_admin\x18\x04 \x01(\x08R\rdispatchAdmin\"g\n\x12\x41gentEndpointGrant\x12\x12\n\x04\x63\x61ll\x18\x01 \x01(\x08R\x04\x63\x61ll\x12\x1d\n\nagent_name\x18\x02 \x01(\tR\tagentName\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\"\xc7\x01\n\x10\x41gentThreadGrant\x12\x10\n\x03\x61ll\x18\x01 \x01(\x08R\x03\x61ll\x12\x14\n\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1d\n\nthread_ids\x18\x03 \x03(\tR\tthreadIds\x12\x12\n\x04list\x18\x04 \x01(\x08R\x04list\x12\x16\n\x06\x63reate\x18\x05 \x01(\x08R\x06\x63reate\x12\x14\n\x05write\x18\x06 \x01(\x08R\x05write\x12\x12\n\x04read\x18\x07 \x01(\x08R\x04read\x12\x16\n\x06\x64\x65lete\x18\x08 \x01(\x08R\x06\x64\x65lete*\xa5\x01\n\x0bTrackSource\x12\x1c\n\x18TRACK_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRACK_SOURCE_CAMERA\x10\x01\x12\x1b\n\x17TRACK_SOURCE_MICROPHONE\x10\x02\x12\x1d\n\x19TRACK_SOURCE_SCREEN_SHARE\x10\x03\x12#\n\x1fTRACK_SOURCE_SCREEN_SHARE_AUDIO\x10\x04*\xc3\x01\n\x0fParticipantKind\x12 \n\x1cPARTICIPANT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19PARTICIPANT_KIND_STANDARD\x10\x01\x12\x1b\n\x17PARTICIPANT_KIND_EGRESS\x10\x02\x12\x1c\n\x18PARTICIPANT_KIND_INGRESS\x10\x03\x12\x18\n\x14PARTICIPANT_KIND_SIP\x10\x04\x12\x1a\n\x16PARTICIPANT_KIND_AGENT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clivekit_auth/v1/grants.proto\x12\x0flivekit_auth.v1\"\xc7\x03\n\x06Grants\x12\x31\n\x05video\x18\x01 \x01(\x0b\x32\x1b.livekit_auth.v1.VideoGrantR\x05video\x12+\n\x03sip\x18\x02 \x01(\x0b\x32\x19.livekit_auth.v1.SipGrantR\x03sip\x12=\n\tinference\x18\x03 \x01(\x0b\x32\x1f.livekit_auth.v1.InferenceGrantR\tinference\x12I\n\robservability\x18\x04 \x01(\x0b\x32#.livekit_auth.v1.ObservabilityGrantR\robservability\x12\x41\n\x0b\x63loud_agent\x18\x05 \x01(\x0b\x32 .livekit_auth.v1.CloudAgentGrantR\ncloudAgent\x12J\n\x0e\x61gent_endpoint\x18\x06 \x01(\x0b\x32#.livekit_auth.v1.AgentEndpointGrantR\ragentEndpoint\x12\x44\n\x0c\x61gent_thread\x18\x07 \x01(\x0b\x32!.livekit_auth.v1.AgentThreadGrantR\x0b\x61gentThread\"\xcb\x06\n\nVideoGrant\x12\x1b\n\troom_join\x18\x01 \x01(\x08R\x08roomJoin\x12$\n\x0b\x63\x61n_publish\x18\x02 \x01(\x08H\x00R\ncanPublish\x88\x01\x01\x12(\n\rcan_subscribe\x18\x03 \x01(\x08H\x01R\x0c\x63\x61nSubscribe\x88\x01\x01\x12-\n\x10\x63\x61n_publish_data\x18\x04 \x01(\x08H\x02R\x0e\x63\x61nPublishData\x88\x01\x01\x12L\n\x13\x63\x61n_publish_sources\x18\x05 \x03(\x0e\x32\x1c.livekit_auth.v1.TrackSourceR\x11\x63\x61nPublishSources\x12:\n\x17\x63\x61n_update_own_metadata\x18\x06 \x01(\x08H\x03R\x14\x63\x61nUpdateOwnMetadata\x88\x01\x01\x12\x14\n\x05\x61gent\x18\x07 \x01(\x08R\x05\x61gent\x12\x1d\n\nroom_admin\x18\x08 \x01(\x08R\troomAdmin\x12\x1f\n\x0broom_create\x18\t \x01(\x08R\nroomCreate\x12\x1b\n\troom_list\x18\n \x01(\x08R\x08roomList\x12\x1f\n\x0broom_record\x18\x0b \x01(\x08R\nroomRecord\x12#\n\ringress_admin\x18\x0c \x01(\x08R\x0cingressAdmin\x12\x16\n\x06hidden\x18\r \x01(\x08R\x06hidden\x12\x1a\n\x08recorder\x18\x0e \x01(\x08R\x08recorder\x12)\n\x10\x64\x65stination_room\x18\x0f \x01(\tR\x0f\x64\x65stinationRoom\x12<\n\x18\x63\x61n_manage_agent_session\x18\x10 \x01(\x08H\x04R\x15\x63\x61nManageAgentSession\x88\x01\x01\x12\x37\n\x15\x63\x61n_subscribe_metrics\x18\x11 \x01(\x08H\x05R\x13\x63\x61nSubscribeMetrics\x88\x01\x01\x42\x0e\n\x0c_can_publishB\x10\n\x0e_can_subscribeB\x13\n\x11_can_publish_dataB\x1a\n\x18_can_update_own_metadataB\x1b\n\x19_can_manage_agent_sessionB\x18\n\x16_can_subscribe_metrics\"4\n\x08SipGrant\x12\x14\n\x05\x61\x64min\x18\x01 \x01(\x08R\x05\x61\x64min\x12\x12\n\x04\x63\x61ll\x18\x02 \x01(\x08R\x04\x63\x61ll\"*\n\x0eInferenceGrant\x12\x18\n\x07perform\x18\x01 \x01(\x08R\x07perform\"*\n\x12ObservabilityGrant\x12\x14\n\x05write\x18\x01 \x01(\x08R\x05write\"\xa0\x01\n\x0f\x43loudAgentGrant\x12\x14\n\x05\x61\x64min\x18\x01 \x01(\x08R\x05\x61\x64min\x12)\n\x10simulation_admin\x18\x02 \x01(\x08R\x0fsimulationAdmin\x12%\n\x0e\x64\x61tabase_admin\x18\x03 \x01(\x08R\rdatabaseAdmin\x12%\n\x0e\x64ispatch_admin\x18\x04 \x01(\x08R\rdispatchAdmin\"g\n\x12\x41gentEndpointGrant\x12\x12\n\x04\x63\x61ll\x18\x01 \x01(\x08R\x04\x63\x61ll\x12\x1d\n\nagent_name\x18\x02 \x01(\tR\tagentName\x12\x1e\n\ndeployment\x18\x03 \x01(\tR\ndeployment\"\xc7\x01\n\x10\x41gentThreadGrant\x12\x10\n\x03\x61ll\x18\x01 \x01(\x08R\x03\x61ll\x12\x14\n\x05scope\x18\x02 \x01(\tR\x05scope\x12\x1d\n\nthread_ids\x18\x03 \x03(\tR\tthreadIds\x12\x12\n\x04list\x18\x04 \x01(\x08R\x04list\x12\x16\n\x06\x63reate\x18\x05 \x01(\x08R\x06\x63reate\x12\x14\n\x05write\x18\x06 \x01(\x08R\x05write\x12\x12\n\x04read\x18\x07 \x01(\x08R\x04read\x12\x16\n\x06\x64\x65lete\x18\x08 \x01(\x08R\x06\x64\x65lete*\xa5\x01\n\x0bTrackSource\x12\x1c\n\x18TRACK_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13TRACK_SOURCE_CAMERA\x10\x01\x12\x1b\n\x17TRACK_SOURCE_MICROPHONE\x10\x02\x12\x1d\n\x19TRACK_SOURCE_SCREEN_SHARE\x10\x03\x12#\n\x1fTRACK_SOURCE_SCREEN_SHARE_AUDIO\x10\x04*\x80\x02\n\x0fParticipantKind\x12 \n\x1cPARTICIPANT_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19PARTICIPANT_KIND_STANDARD\x10\x01\x12\x1b\n\x17PARTICIPANT_KIND_EGRESS\x10\x02\x12\x1c\n\x18PARTICIPANT_KIND_INGRESS\x10\x03\x12\x18\n\x14PARTICIPANT_KIND_SIP\x10\x04\x12\x1a\n\x16PARTICIPANT_KIND_AGENT\x10\x05\x12\x1e\n\x1aPARTICIPANT_KIND_CONNECTOR\x10\x06\x12\x1b\n\x17PARTICIPANT_KIND_BRIDGE\x10\x07\x42\x88\x01\n\x0elivekitauth.v1B\x0bGrantsProtoP\x01Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\xaa\x02\x0eLivekitAuth.V1\xca\x02\x0eLivekitAuth\\V1\xea\x02\x0fLivekitAuth::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'livekit_auth.v1.grants_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_TRACKSOURCE']._serialized_start=1857
-  _globals['_TRACKSOURCE']._serialized_end=2022
-  _globals['_PARTICIPANTKIND']._serialized_start=2025
-  _globals['_PARTICIPANTKIND']._serialized_end=2220
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016livekitauth.v1B\013GrantsProtoP\001Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\252\002\016LivekitAuth.V1\312\002\016LivekitAuth\\V1\352\002\017LivekitAuth::V1'
+  _globals['_TRACKSOURCE']._serialized_start=1966
+  _globals['_TRACKSOURCE']._serialized_end=2131
+  _globals['_PARTICIPANTKIND']._serialized_start=2134
+  _globals['_PARTICIPANTKIND']._serialized_end=2390
   _globals['_GRANTS']._serialized_start=50
-  _globals['_GRANTS']._serialized_end=494
-  _globals['_VIDEOGRANT']._serialized_start=497
-  _globals['_VIDEOGRANT']._serialized_end=1242
-  _globals['_SIPGRANT']._serialized_start=1244
-  _globals['_SIPGRANT']._serialized_end=1296
-  _globals['_INFERENCEGRANT']._serialized_start=1298
-  _globals['_INFERENCEGRANT']._serialized_end=1340
-  _globals['_OBSERVABILITYGRANT']._serialized_start=1342
-  _globals['_OBSERVABILITYGRANT']._serialized_end=1384
-  _globals['_CLOUDAGENTGRANT']._serialized_start=1387
-  _globals['_CLOUDAGENTGRANT']._serialized_end=1547
-  _globals['_AGENTENDPOINTGRANT']._serialized_start=1549
-  _globals['_AGENTENDPOINTGRANT']._serialized_end=1652
-  _globals['_AGENTTHREADGRANT']._serialized_start=1655
-  _globals['_AGENTTHREADGRANT']._serialized_end=1854
+  _globals['_GRANTS']._serialized_end=505
+  _globals['_VIDEOGRANT']._serialized_start=508
+  _globals['_VIDEOGRANT']._serialized_end=1351
+  _globals['_SIPGRANT']._serialized_start=1353
+  _globals['_SIPGRANT']._serialized_end=1405
+  _globals['_INFERENCEGRANT']._serialized_start=1407
+  _globals['_INFERENCEGRANT']._serialized_end=1449
+  _globals['_OBSERVABILITYGRANT']._serialized_start=1451
+  _globals['_OBSERVABILITYGRANT']._serialized_end=1493
+  _globals['_CLOUDAGENTGRANT']._serialized_start=1496
+  _globals['_CLOUDAGENTGRANT']._serialized_end=1656
+  _globals['_AGENTENDPOINTGRANT']._serialized_start=1658
+  _globals['_AGENTENDPOINTGRANT']._serialized_end=1761
+  _globals['_AGENTTHREADGRANT']._serialized_start=1764
+  _globals['_AGENTTHREADGRANT']._serialized_end=1963
 # @@protoc_insertion_point(module_scope)

@@ -23,6 +23,8 @@ class ParticipantKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PARTICIPANT_KIND_INGRESS: _ClassVar[ParticipantKind]
     PARTICIPANT_KIND_SIP: _ClassVar[ParticipantKind]
     PARTICIPANT_KIND_AGENT: _ClassVar[ParticipantKind]
+    PARTICIPANT_KIND_CONNECTOR: _ClassVar[ParticipantKind]
+    PARTICIPANT_KIND_BRIDGE: _ClassVar[ParticipantKind]
 TRACK_SOURCE_UNSPECIFIED: TrackSource
 TRACK_SOURCE_CAMERA: TrackSource
 TRACK_SOURCE_MICROPHONE: TrackSource
@@ -34,24 +36,26 @@ PARTICIPANT_KIND_EGRESS: ParticipantKind
 PARTICIPANT_KIND_INGRESS: ParticipantKind
 PARTICIPANT_KIND_SIP: ParticipantKind
 PARTICIPANT_KIND_AGENT: ParticipantKind
+PARTICIPANT_KIND_CONNECTOR: ParticipantKind
+PARTICIPANT_KIND_BRIDGE: ParticipantKind
 
 class Grants(_message.Message):
-    __slots__ = ("video", "sip", "inference", "observability", "agent", "agent_endpoint", "agent_thread")
+    __slots__ = ("video", "sip", "inference", "observability", "cloud_agent", "agent_endpoint", "agent_thread")
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     SIP_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_FIELD_NUMBER: _ClassVar[int]
     OBSERVABILITY_FIELD_NUMBER: _ClassVar[int]
-    AGENT_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_AGENT_FIELD_NUMBER: _ClassVar[int]
     AGENT_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     AGENT_THREAD_FIELD_NUMBER: _ClassVar[int]
     video: VideoGrant
     sip: SipGrant
     inference: InferenceGrant
     observability: ObservabilityGrant
-    agent: CloudAgentGrant
+    cloud_agent: CloudAgentGrant
     agent_endpoint: AgentEndpointGrant
     agent_thread: AgentThreadGrant
-    def __init__(self, video: _Optional[_Union[VideoGrant, _Mapping]] = ..., sip: _Optional[_Union[SipGrant, _Mapping]] = ..., inference: _Optional[_Union[InferenceGrant, _Mapping]] = ..., observability: _Optional[_Union[ObservabilityGrant, _Mapping]] = ..., agent: _Optional[_Union[CloudAgentGrant, _Mapping]] = ..., agent_endpoint: _Optional[_Union[AgentEndpointGrant, _Mapping]] = ..., agent_thread: _Optional[_Union[AgentThreadGrant, _Mapping]] = ...) -> None: ...
+    def __init__(self, video: _Optional[_Union[VideoGrant, _Mapping]] = ..., sip: _Optional[_Union[SipGrant, _Mapping]] = ..., inference: _Optional[_Union[InferenceGrant, _Mapping]] = ..., observability: _Optional[_Union[ObservabilityGrant, _Mapping]] = ..., cloud_agent: _Optional[_Union[CloudAgentGrant, _Mapping]] = ..., agent_endpoint: _Optional[_Union[AgentEndpointGrant, _Mapping]] = ..., agent_thread: _Optional[_Union[AgentThreadGrant, _Mapping]] = ...) -> None: ...
 
 class VideoGrant(_message.Message):
     __slots__ = ("room_join", "can_publish", "can_subscribe", "can_publish_data", "can_publish_sources", "can_update_own_metadata", "agent", "room_admin", "room_create", "room_list", "room_record", "ingress_admin", "hidden", "recorder", "destination_room", "can_manage_agent_session", "can_subscribe_metrics")

@@ -25,15 +25,16 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlivekit_auth/v1/webhook.proto\x12\x0flivekit_auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x0cWebhookEvent\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32!.livekit_auth.v1.WebhookEventTypeR\x04type\x12\x19\n\x08raw_type\x18\x02 \x01(\tR\x07rawType\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n\x04room\x18\x04 \x01(\tR\x04room\x12\x31\n\x14participant_identity\x18\x05 \x01(\tR\x13participantIdentity\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime*\xf1\x04\n\x10WebhookEventType\x12\"\n\x1eWEBHOOK_EVENT_TYPE_UNSPECIFIED\x10\x00\x12#\n\x1fWEBHOOK_EVENT_TYPE_ROOM_STARTED\x10\x01\x12$\n WEBHOOK_EVENT_TYPE_ROOM_FINISHED\x10\x02\x12)\n%WEBHOOK_EVENT_TYPE_PARTICIPANT_JOINED\x10\x03\x12\'\n#WEBHOOK_EVENT_TYPE_PARTICIPANT_LEFT\x10\x04\x12\x35\n1WEBHOOK_EVENT_TYPE_PARTICIPANT_CONNECTION_ABORTED\x10\x05\x12&\n\"WEBHOOK_EVENT_TYPE_TRACK_PUBLISHED\x10\x06\x12(\n$WEBHOOK_EVENT_TYPE_TRACK_UNPUBLISHED\x10\x07\x12%\n!WEBHOOK_EVENT_TYPE_EGRESS_STARTED\x10\x08\x12%\n!WEBHOOK_EVENT_TYPE_EGRESS_UPDATED\x10\t\x12#\n\x1fWEBHOOK_EVENT_TYPE_EGRESS_ENDED\x10\n\x12&\n\"WEBHOOK_EVENT_TYPE_INGRESS_STARTED\x10\x0b\x12$\n WEBHOOK_EVENT_TYPE_INGRESS_ENDED\x10\x0c\x12(\n$WEBHOOK_EVENT_TYPE_AGENT_JOB_STARTED\x10\r\x12&\n\"WEBHOOK_EVENT_TYPE_AGENT_JOB_ENDED\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlivekit_auth/v1/webhook.proto\x12\x0flivekit_auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x0cWebhookEvent\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32!.livekit_auth.v1.WebhookEventTypeR\x04type\x12\x19\n\x08raw_type\x18\x02 \x01(\tR\x07rawType\x12\x0e\n\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n\x04room\x18\x04 \x01(\tR\x04room\x12\x31\n\x14participant_identity\x18\x05 \x01(\tR\x13participantIdentity\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1c\n\ttruncated\x18\x07 \x03(\tR\ttruncated*\xf1\x04\n\x10WebhookEventType\x12\"\n\x1eWEBHOOK_EVENT_TYPE_UNSPECIFIED\x10\x00\x12#\n\x1fWEBHOOK_EVENT_TYPE_ROOM_STARTED\x10\x01\x12$\n WEBHOOK_EVENT_TYPE_ROOM_FINISHED\x10\x02\x12)\n%WEBHOOK_EVENT_TYPE_PARTICIPANT_JOINED\x10\x03\x12\'\n#WEBHOOK_EVENT_TYPE_PARTICIPANT_LEFT\x10\x04\x12\x35\n1WEBHOOK_EVENT_TYPE_PARTICIPANT_CONNECTION_ABORTED\x10\x05\x12&\n\"WEBHOOK_EVENT_TYPE_TRACK_PUBLISHED\x10\x06\x12(\n$WEBHOOK_EVENT_TYPE_TRACK_UNPUBLISHED\x10\x07\x12%\n!WEBHOOK_EVENT_TYPE_EGRESS_STARTED\x10\x08\x12%\n!WEBHOOK_EVENT_TYPE_EGRESS_UPDATED\x10\t\x12#\n\x1fWEBHOOK_EVENT_TYPE_EGRESS_ENDED\x10\n\x12&\n\"WEBHOOK_EVENT_TYPE_INGRESS_STARTED\x10\x0b\x12$\n WEBHOOK_EVENT_TYPE_INGRESS_ENDED\x10\x0c\x12(\n$WEBHOOK_EVENT_TYPE_AGENT_JOB_STARTED\x10\r\x12&\n\"WEBHOOK_EVENT_TYPE_AGENT_JOB_ENDED\x10\x0e\x42\x89\x01\n\x0elivekitauth.v1B\x0cWebhookProtoP\x01Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\xaa\x02\x0eLivekitAuth.V1\xca\x02\x0eLivekitAuth\\V1\xea\x02\x0fLivekitAuth::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'livekit_auth.v1.webhook_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_WEBHOOKEVENTTYPE']._serialized_start=331
-  _globals['_WEBHOOKEVENTTYPE']._serialized_end=956
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016livekitauth.v1B\014WebhookProtoP\001Z3livekit-auth/clients/go/livekitauthv1;livekitauthv1\252\002\016LivekitAuth.V1\312\002\016LivekitAuth\\V1\352\002\017LivekitAuth::V1'
+  _globals['_WEBHOOKEVENTTYPE']._serialized_start=361
+  _globals['_WEBHOOKEVENTTYPE']._serialized_end=986
   _globals['_WEBHOOKEVENT']._serialized_start=84
-  _globals['_WEBHOOKEVENT']._serialized_end=328
+  _globals['_WEBHOOKEVENT']._serialized_end=358
 # @@protoc_insertion_point(module_scope)

@@ -135,14 +135,14 @@ class Edge:
     async def _request(self, endpoint: Endpoint, admitted: Admitted, place: Place, context: Context) -> bytes:
         """The call's one message, empty where nobody will look at it.
 
-        Raises MALFORMED_REQUEST when there is none, or more, or none in time; INVALID_REQUEST when it is too large;
+        Raises REQUEST_MALFORMED when there is none, or more, or none in time; REQUEST_INVALID when it is too large;
         RATE_LIMITED when the caller's earlier requests left it no room.
         """
         if not admitted.listed and not endpoint.open_to_all:
             return b""
         request = await self._message(endpoint, admitted, place, context, last=True)
         if request is None:
-            raise Refusal(Reason.MALFORMED_REQUEST, "a call has one request message")
+            raise Refusal(Reason.REQUEST_MALFORMED, "a call has one request message")
         return request
 
     async def _message(
@@ -164,13 +164,13 @@ class Edge:
                     return None
                 if len(request) > endpoint.max_bytes:
                     message = f"{len(request)} bytes are over this request's limit of {endpoint.max_bytes}"
-                    raise Refusal(Reason.INVALID_REQUEST, message)
+                    raise Refusal(Reason.REQUEST_INVALID, message)
                 after: object = await context.read() if last else grpc.aio.EOF
                 if after is not grpc.aio.EOF:
                     return None
         except TimeoutError:
             if room and not place.displaced:
-                raise Refusal(Reason.MALFORMED_REQUEST, f"no request came within {seconds} s") from None
+                raise Refusal(Reason.REQUEST_MALFORMED, f"no request came within {seconds} s") from None
             message = "too slow while other requests wait" if room else f"no room for the request within {seconds} s"
             raise Refusal(Reason.RATE_LIMITED, message, retry_after=RETRY) from None
         place.keep(len(request))
@@ -202,7 +202,7 @@ def _status(failure: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, 
 
 def _require_tls13(version: Sequence[bytes] | None) -> None:
     if version != [b"TLSv1.3"]:
-        raise Refusal(Reason.TLS_VERSION, "connect with TLS 1.3")
+        raise Refusal(Reason.TLS_VERSION_UNSUPPORTED, "connect with TLS 1.3")
 
 
 def _context(context: Context) -> tuple[CallContext, Sequence[bytes] | None]:

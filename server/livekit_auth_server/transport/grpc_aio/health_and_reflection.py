@@ -46,7 +46,7 @@ class Health:
         try:
             request = health_pb2.HealthCheckRequest.FromString(data)
         except DecodeError:
-            raise Refusal(Reason.MALFORMED_REQUEST, "the request isn't a grpc.health.v1.HealthCheckRequest") from None
+            raise Refusal(Reason.REQUEST_MALFORMED, "the request isn't a grpc.health.v1.HealthCheckRequest") from None
         if request.service not in self._services:
             raise Answer(grpc.StatusCode.NOT_FOUND, "this server has no such service")
         status = health_pb2.HealthCheckResponse
@@ -74,7 +74,7 @@ class Reflection:
             request = reflection_pb2.ServerReflectionRequest.FromString(data)
         except DecodeError:
             message = "the request isn't a grpc.reflection.v1alpha.ServerReflectionRequest"
-            raise Refusal(Reason.MALFORMED_REQUEST, message) from None
+            raise Refusal(Reason.REQUEST_MALFORMED, message) from None
         (response,) = self._answers.ServerReflectionInfo(iter((request,)), None)
         answer: bytes = response.SerializeToString()
         return answer
