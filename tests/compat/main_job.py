@@ -1,4 +1,4 @@
-"""What a user of any version does, in one program: run by the tests with the client of one version or another."""
+"""What users of any version do, in one program. The tests run it with the client of one version or another."""
 
 import asyncio
 import sys
@@ -10,12 +10,12 @@ from livekit_auth import AuthClient, AuthError, Denied, VerificationFailed
 
 
 async def refusal(call: Awaitable[object]) -> AuthError:
-    """How a call that must fail did."""
+    """The error of a call that must fail."""
     try:
-        answer = await call
+        response = await call
     except AuthError as error:
         return error
-    raise AssertionError(f"permitted: {answer}")
+    raise AssertionError(f"permitted: {response}")
 
 
 async def main(directory: Path, address: str) -> None:
@@ -25,7 +25,7 @@ async def main(directory: Path, address: str) -> None:
         )
 
     async with client("web") as web, client("hooks") as hooks:
-        assert (await web.get_caller()).known
+        assert (await web.get_caller()).listed
         issued = await web.issue_token(room="consult-1", identity="user-1", role="guest", attributes={"a": "b"})
         assert (await hooks.verify_token(issued.token)).identity == "user-1"
         denied = await refusal(web.issue_token(room="board", identity="user-1", role="guest"))
@@ -33,8 +33,10 @@ async def main(directory: Path, address: str) -> None:
         assert denied.reason == "ROOM_NOT_PERMITTED"
         assert denied.decision_id
         body, authorization = (directory / "body").read_bytes(), (directory / "authorization").read_text()
-        await hooks.ack_webhook(await hooks.verify_webhook(body, authorization))
-        assert (await hooks.verify_webhook(body, authorization)).duplicate
+        webhook = await hooks.verify_webhook(body, authorization)
+        await hooks.ack_webhook(webhook)
+        redelivered = await hooks.verify_webhook(body, authorization)
+        assert redelivered.duplicate_status != webhook.duplicate_status
         failed = await refusal(hooks.verify_webhook(body + b" ", authorization))
         assert isinstance(failed, VerificationFailed)
         assert failed.reason == "BODY_ALTERED"
