@@ -134,6 +134,7 @@ check: setup ## Check format, lint, types, import contracts, protos, generated c
 	@buf lint
 	@shopt -s nullglob; for image in protos/released/*.binpb; do buf breaking protos --against "$$image"; done
 	@python tools/check_generated.py
+	@python tools/errors_document.py --check
 	@python tools/unasync.py --check
 	@pytest tests/docs --quiet
 
@@ -146,8 +147,9 @@ format: setup ## Format code and protos
 # --- the contract ---
 
 .PHONY: proto
-proto: setup ## Generate code from the protos
+proto: setup ## Generate code from the protos, and the table of error reasons
 	@python tools/check_generated.py --write
+	@python tools/errors_document.py
 
 .PHONY: proto-release
 proto-release: setup ## Freeze the protos and wheels of this version; later versions must stay compatible with them
