@@ -158,7 +158,7 @@ callers:
   - id: dns:any.example.org
     allow: [{projects: any}]
 """
-GETS = "a request without a project gets PROJECT_REQUIRED; name one of them"
+GETS = "a request without a project gets PROJECT_REQUIRED; set default_project to one of them"
 
 
 def test_a_caller_with_several_projects_and_no_default_is_told_once(tmp_path: Path) -> None:
