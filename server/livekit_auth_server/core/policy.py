@@ -72,19 +72,24 @@ class AllowEntry:
     max_ttl: int = TTL_LIMIT
 
 
-Permission = Literal["projects", "verify_webhooks", "verify_tokens"]
-"""What a policy gives a caller in some projects, by its field of CallerPolicy: to issue tokens, or to verify."""
+Permission = Literal["projects", "verify_webhooks", "verify_tokens", "read_decisions"]
+"""What a policy permits a caller in some projects, by the field of CallerPolicy. "projects" permits issuing tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallerPolicy:
-    """What one workload identity may do, and how often."""
+    """What one workload identity may do, and how often.
+
+    `default_project` is the project of a token request that names none; empty if the policy sets none.
+    """
 
     id: str
     entries: tuple[AllowEntry, ...] = ()
     verify_webhooks: frozenset[str] = frozenset()
     verify_tokens: frozenset[str] = frozenset()
     limits: tuple[Limit, ...] = ()
+    read_decisions: frozenset[str] = frozenset()
+    default_project: str = ""
     projects: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +100,18 @@ class CallerPolicy:
         """The projects in which the caller has this permission; none for None."""
         found: frozenset[str] = getattr(self, permission) if permission is not None else frozenset()
         return found
+
+    def project_of(self, named: str, permission: Permission | None = "projects") -> str:
+        """The project of a request: the one it names, else the default one for tokens, else the only permitted one.
+
+        Empty if none of these exists. The named project need not be permitted.
+        """
+        if named:
+            return named
+        if permission == "projects" and self.default_project:
+            return self.default_project
+        permitted = self.permitted(permission)
+        return next(iter(permitted)) if len(permitted) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +190,7 @@ Decision = Grant | Denial
 
 def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decision:
     """Permits the request by the first entry that permits all of it, or says what the closest entry lacked."""
-    project = request.project or (next(iter(caller.projects)) if len(caller.projects) == 1 else "")
+    project = caller.project_of(request.project)
     if not project and caller.projects:
         names = ", ".join(sorted(caller.projects)[:_NAMED_PROJECTS])
         more = " and others" if len(caller.projects) > _NAMED_PROJECTS else ""

@@ -47,7 +47,7 @@ class RateLimits:
         """
         if not caller.limits and not self.default:
             return
-        costs = UNKNOWN if request is None else method.cost(request, caller.permitted(method.permission))
+        costs = UNKNOWN if request is None else method.cost(request, caller, method.permission)
         charges = self._charges(caller, method.limit, costs)
         if charges:
             await self._take(self.store, caller.id, method.name, charges)

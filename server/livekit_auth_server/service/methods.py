@@ -53,7 +53,7 @@ ACK_WEBHOOK = Method(
     callers=ListedCaller,
     permission="verify_webhooks",
     max_bytes=4 * KIB,
-    cost=costs.of_required_project,
+    cost=costs.of_request,
 )
 VERIFY_TOKEN = Method(
     name="VerifyToken",

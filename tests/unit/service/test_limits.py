@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -255,6 +255,15 @@ async def test_a_limit_of_a_project_counts_calls_in_it():
 
 async def test_the_only_project_of_a_caller_needs_no_name():
     assert await Limiter().passes(caller(per_second(3, project="alpha"))) == 3
+
+
+async def test_a_call_without_a_project_counts_in_the_default_one():
+    limiter, web = Limiter(), caller(per_second(3, project="alpha"), per_second(5, project="beta"), projects=TWO)
+    web = replace(web, default_project="beta")
+    assert await limiter.passes(web) == 5
+    assert (await limiter.refusal(web)).metadata["limit_project"] == "beta"
+    assert await limiter.refuses(web, "BatchIssueTokens", batch(""))
+    assert await limiter.passes(web, request=pb.IssueTokenRequest(project="alpha")) == 3
 
 
 @pytest.mark.parametrize(
