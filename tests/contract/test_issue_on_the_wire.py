@@ -238,7 +238,7 @@ def test_a_batch_stays_below_the_largest_response(web: AuthServiceStub) -> None:
 
 def test_a_token_over_the_largest_response_isnt_minted(web: AuthServiceStub) -> None:
     got = refusal(lambda: web.IssueToken(ask(metadata="\x01" * 524_288)))
-    assert (got.code, got.reason) == ("RESOURCE_EXHAUSTED", "RESPONSE_TOO_LARGE")
+    assert (got.code, got.reason) == ("INVALID_ARGUMENT", "RESPONSE_TOO_LARGE")
     assert web.IssueToken(ask(metadata="é" * 262_144)).token
 
 

@@ -306,7 +306,8 @@ async def test_a_batch_that_waits_is_told_when_all_of_it_fits():
 async def test_a_batch_over_the_whole_limit_is_told_to_be_smaller_and_not_to_wait():
     limiter, web = Limiter(), caller(per_second(4))
     refusal = await limiter.refusal(web, "BatchIssueTokens", batch(*[""] * 5))
-    assert (refusal.reason, refusal.retry_after) == (Reason.RATE_LIMITED, None)
+    assert (refusal.reason, refusal.retry_after) == (Reason.BATCH_EXCEEDS_LIMIT, None)
+    assert refusal.metadata == {"limit": "4/s", "limit_methods": "any"}
     assert "5 calls" in refusal.message
     assert await limiter.passes(web) == 4
 
