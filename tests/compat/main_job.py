@@ -25,7 +25,7 @@ async def main(directory: Path, address: str) -> None:
         )
 
     async with client("web") as web, client("hooks") as hooks:
-        assert (await web.get_caller()).known
+        assert (await web.get_caller()).listed
         issued = await web.issue_token(room="consult-1", identity="user-1", role="guest", attributes={"a": "b"})
         assert (await hooks.verify_token(issued.token)).identity == "user-1"
         denied = await refusal(web.issue_token(room="board", identity="user-1", role="guest"))
@@ -34,7 +34,7 @@ async def main(directory: Path, address: str) -> None:
         assert denied.decision_id
         body, authorization = (directory / "body").read_bytes(), (directory / "authorization").read_text()
         await hooks.ack_webhook(await hooks.verify_webhook(body, authorization))
-        assert (await hooks.verify_webhook(body, authorization)).duplicate
+        assert (await hooks.verify_webhook(body, authorization)).is_duplicate
         failed = await refusal(hooks.verify_webhook(body + b" ", authorization))
         assert isinstance(failed, VerificationFailed)
         assert failed.reason == "BODY_ALTERED"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from livekit_auth import ServerInfo, ServerTooOld
+from livekit_auth import ServerTooOld
 from livekit_auth._connection.retry import is_transient
 from livekit_auth._messages.needed_server import RELEASE, REVISION
 from livekit_auth._messages.server_info import required, server_info
@@ -65,7 +65,7 @@ def test_server_that_is_too_old_is_not_retried(error):
     assert not is_transient(error)
 
 
-def info(revision) -> ServerInfo:
+def info(revision):
     return server_info(pb.GetServerInfoResponse(version="0.1.9", contract_revision=revision))
 
 
