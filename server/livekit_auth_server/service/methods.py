@@ -91,6 +91,15 @@ LIST_PROJECTS = Method(
     max_bytes=4 * KIB,
     cost=costs.of_no_project,
 )
+GET_DECISION = Method(
+    name="GetDecision",
+    request=pb.GetDecisionRequest,
+    response=pb.GetDecisionResponse,
+    callers=ListedCaller,
+    permission=None,
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
 GET_SERVER_INFO = Method(
     name="GetServerInfo",
     request=pb.GetServerInfoRequest,
@@ -110,6 +119,7 @@ METHODS: tuple[AnyMethod, ...] = (
     GET_CALLER,
     LIST_PERMISSIONS,
     LIST_PROJECTS,
+    GET_DECISION,
     GET_SERVER_INFO,
 )
 LIMITED = tuple(method.name for method in METHODS if method.counts_as is None)
