@@ -77,7 +77,7 @@ def test_the_five_minute_start_is_as_it_says(tmp_path: Path) -> None:
         shell("\n".join(added), tmp_path)
         served.wait_for("reloaded")
         billing = json.loads(shell(f"{exports}\n{whoami} --json", tmp_path))
-        assert (billing["workload_id"], billing["known"]) == ("spiffe://dev.example.org/billing", True)
+        assert (billing["workload_id"], billing["listed"]) == ("spiffe://dev.example.org/billing", True)
 
 
 def shell(commands: str, folder: Path) -> str:

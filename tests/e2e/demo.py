@@ -148,7 +148,7 @@ async def _webhook_consumer(deployment: Deployment, listener: WebhookListener) -
             who = f" of {event.participant_identity}" if event.participant_identity else ""
             _step(f"{event.type}{who}: livekit-auth confirms that LiveKit signed it, with {event.key_id}")
         await webhooks.ack_webhook(event)
-        if not (await webhooks.verify_webhook(delivery.body, delivery.authorization)).duplicate:
+        if not (await webhooks.verify_webhook(delivery.body, delivery.authorization)).is_duplicate:
             raise DemoError("an acknowledged webhook isn't reported as a duplicate")
         _step("the last one is acknowledged; when it comes again, livekit-auth calls it a duplicate")
         altered = dataclasses.replace(delivery, body=delivery.body.replace(b"user-", b"boss-"))

@@ -11,6 +11,7 @@ import livekit_auth
 import livekit_auth.sync
 from livekit_auth import AuthError, TokenRequest, TokenSource
 from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth.v1.permissions_pb2 import AllowEntry
 from support.fake_auth_server import issued
 from support.pki import Authority
 from support.raw_http2_server import Answer, raw_server
@@ -40,6 +41,8 @@ CALLS = {
     "webhook": lambda client: client.verify_webhook(b"{}", "a.b.c"),
     "verify": lambda client: client.verify_token("a.b.c"),
     "caller": lambda client: client.get_caller(),
+    "permissions": lambda client: client.list_permissions(),
+    "decision": lambda client: client.get_decision("dec-1"),
 }
 
 
@@ -62,10 +65,16 @@ def with_times(message, seconds=0, nanos=0):
     return message
 
 
-def caller(seconds):
-    entry = pb.AllowEntry(name="web")
+def permissions(seconds):
+    entry = AllowEntry(name="web")
     entry.max_ttl.seconds = seconds
-    return pb.GetCallerResponse(allow=[entry])
+    return pb.ListPermissionsResponse(entries=[entry])
+
+
+def decision(seconds, ttl):
+    response = pb.GetDecisionResponse()
+    response.decision.decide_time.seconds, response.decision.ttl.seconds = seconds, ttl
+    return response
 
 
 def webhook(seconds):
@@ -97,8 +106,10 @@ BAD_MESSAGES = [
     ("verify", with_times(pb.VerifyTokenResponse(), FAR)),
     ("webhook", webhook(FAR)),
     ("caller", with_times(pb.GetCallerResponse(), -FAR)),
-    ("caller", caller(FAR)),
-    ("caller", caller(-FAR)),
+    ("permissions", permissions(FAR)),
+    ("permissions", permissions(-FAR)),
+    ("decision", decision(FAR, 0)),
+    ("decision", decision(0, FAR)),
 ]
 
 

@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceServicer, add_AuthServiceServicer_to_server
+from livekit_auth.v1.permissions_pb2 import AllowEntry, Matcher, Project
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,6 +88,10 @@ class FakeAuthService(AuthServiceServicer):
     connections: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
     url: str = ""
+    listed: bool = True
+    entries: list[AllowEntry] = field(default_factory=lambda: [_entry()])
+    """What the policy permits, one entry or part of one a page."""
+    revision: int = max(pb.ContractRevision.values())
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _step(self, request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -117,13 +122,14 @@ class FakeAuthService(AuthServiceServicer):
 
     async def VerifyWebhook(self, request, context):
         await self._step(request, context)
-        response = pb.VerifyWebhookResponse(key_id="APIkey", project="default", duplicate_checked=True)
+        response = pb.VerifyWebhookResponse(key_id="APIkey", project="default")
         response.event.raw_type = "participant_joined"
         response.event.id = "" if b"without id" in request.body else "EV_1"
         response.event.room = "lobby"
         response.event.participant_identity = "ada"
         response.event.create_time.seconds = ISSUED_AT
-        response.duplicate = response.event.id in self.acknowledged
+        handled = response.event.id in self.acknowledged
+        response.duplicate_status = pb.DUPLICATE_STATUS_DUPLICATE if handled else pb.DUPLICATE_STATUS_NEW
         return response
 
     async def AckWebhook(self, request, context):
@@ -141,12 +147,48 @@ class FakeAuthService(AuthServiceServicer):
 
     async def GetCaller(self, request, context):
         await self._step(request, context)
-        entry = pb.AllowEntry(name="web", roles=["guest"], rooms=[pb.Matcher(prefix="consult-")])
-        entry.identities.add(any=True)
-        entry.max_ttl.seconds = 3600
-        response = pb.GetCallerResponse(workload_id="spiffe://example.org/web", known=True, allow=[entry])
+        response = pb.GetCallerResponse(workload_id="spiffe://example.org/web", listed=self.listed)
         response.certificate_expire_time.seconds = ISSUED_AT
         return response
+
+    async def ListPermissions(self, request, context):
+        await self._step(request, context)
+        return _page(pb.ListPermissionsResponse, request, [{"entries": [part]} for part in self.entries])
+
+    async def ListProjects(self, request, context):
+        await self._step(request, context)
+        names = ("default", "staging")
+        return _page(pb.ListProjectsResponse, request, [{"projects": [Project(name=name)]} for name in names])
+
+    async def GetDecision(self, request, context):
+        await self._step(request, context)
+        response = pb.GetDecisionResponse()
+        decision = response.decision
+        decision.decision_id, decision.reason, decision.shortfall_count = request.decision_id, "ROOM_NOT_PERMITTED", 1
+        decision.decide_time.seconds = ISSUED_AT
+        decision.shortfalls.add(entry="web").lacks.add(reason="ROOM_NOT_PERMITTED", message="not this room")
+        return response
+
+    async def GetServerInfo(self, request, context):
+        await self._step(request, context)
+        methods = [pb.MethodInfo(name="IssueToken", max_request_bytes=1_048_576)]
+        return pb.GetServerInfoResponse(
+            version="0.2.0", contract_revision=self.revision, methods=methods, max_batch_entries=500
+        )
+
+
+def _entry() -> AllowEntry:
+    entry = AllowEntry(name="web", projects=["default"], rooms=[Matcher(prefix="consult-")])
+    entry.roles.add(name="guest").grants.video.room_join = True
+    entry.identities.add(any=True)
+    entry.max_ttl.seconds = 3600
+    return entry
+
+
+def _page(kind, request, pages):
+    """The page that a token names, which is the number of the page."""
+    at = int(request.page_token or 0)
+    return kind(**pages[at], next_page_token=str(at + 1) if at + 1 < len(pages) else "")
 
 
 @contextlib.asynccontextmanager

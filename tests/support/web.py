@@ -12,20 +12,27 @@ import httpx
 from livekit_auth import IssuedToken, VerifiedWebhook
 from livekit_auth._messages.status import to_error
 from livekit_auth.fastapi import Issuer
+from livekit_auth.v1.auth_service_pb2 import VerifyWebhookRequest
 from livekit_auth.v1.grants_pb2 import Grants
 from livekit_auth.webhooks import Verifier
 from support.fake_auth_server import TOKEN, refusal
 
 if TYPE_CHECKING:
     from livekit_auth import AuthError, TokenRequest
+    from livekit_auth._messages.webhook import DuplicateStatus
 
 URL = "wss://livekit.example.org"
 JSON = {"content-type": "application/json"}
 
 
 def error(code: str, reason: str = "", message: str = "an internal reason", **details) -> AuthError:
-    """What the client would raise for this refusal of the service."""
+    """What the client would raise for this refusal of the service to issue a token."""
     return to_error(refusal(code, reason, message, **details))
+
+
+def not_verified(code: str, reason: str = "", message: str = "an internal reason", **details) -> AuthError:
+    """What the client would raise for this refusal of the service to verify a webhook."""
+    return to_error(refusal(code, reason, message, **details), VerifyWebhookRequest)
 
 
 @dataclass
@@ -35,6 +42,7 @@ class FakeClient(Issuer, Verifier):
     failure: Exception | None = None
     ack_failure: Exception | None = None
     event_type: str = "participant_joined"
+    status: DuplicateStatus | None = None
     asked: list[TokenRequest] = field(default_factory=list)
     verified: list[tuple[bytes, str, str]] = field(default_factory=list)
     acknowledged: set[bytes] = field(default_factory=set)
@@ -68,8 +76,8 @@ class FakeClient(Issuer, Verifier):
             create_time=None,
             key_id="APIkey",
             project="default",
-            duplicate=body in self.acknowledged,
-            duplicate_checked=True,
+            duplicate_status=self.status or ("duplicate" if body in self.acknowledged else "new"),
+            truncated=(),
             body_sha256=hashlib.sha256(body).digest(),
             body=body,
         )

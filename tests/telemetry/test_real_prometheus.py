@@ -93,7 +93,7 @@ def handled(server: Deployment, client: AuthClient, number: int) -> None:
     body = event(id=f"EV_handled{number}")
     verified = client.verify_webhook(body, webhook_token(body))
     client.ack_webhook(verified)
-    assert client.verify_webhook(body, webhook_token(body)).duplicate
+    assert client.verify_webhook(body, webhook_token(body)).is_duplicate
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from livekit_auth._async.client import AuthClient
     from livekit_auth._async.token_source import TokenSource
+    from livekit_auth._messages.decision import Decision, EntryShortfall, Lack
     from livekit_auth._messages.errors import (
         AuthError,
         ConfigError,
         Denied,
         InvalidRequest,
         NotConnected,
+        NotFound,
         RateLimited,
         ServerError,
+        ServerTooOld,
         Unauthenticated,
         Unavailable,
         VerificationFailed,
         Violation,
     )
+    from livekit_auth._messages.permissions import AllowEntry, Caller, Matcher, Project, Role
     from livekit_auth._messages.requests import TokenRequest
-    from livekit_auth._messages.results import AllowEntry, Caller, IssuedToken, Matcher, VerifiedToken
+    from livekit_auth._messages.results import IssuedToken, VerifiedToken
+    from livekit_auth._messages.server_info import ServerInfo
     from livekit_auth._messages.webhook import VerifiedWebhook
 
 __all__ = [
@@ -35,13 +40,21 @@ __all__ = [
     "AuthError",
     "Caller",
     "ConfigError",
+    "Decision",
     "Denied",
+    "EntryShortfall",
     "InvalidRequest",
     "IssuedToken",
+    "Lack",
     "Matcher",
     "NotConnected",
+    "NotFound",
+    "Project",
     "RateLimited",
+    "Role",
     "ServerError",
+    "ServerInfo",
+    "ServerTooOld",
     "TokenRequest",
     "TokenSource",
     "Unauthenticated",
@@ -54,10 +67,13 @@ __all__ = [
 
 _HOMES = {
     "AuthClient": "_async.client",
+    "ServerInfo": "_messages.server_info",
     "TokenRequest": "_messages.requests",
     "TokenSource": "_async.token_source",
     "VerifiedWebhook": "_messages.webhook",
-    **dict.fromkeys(("AllowEntry", "Caller", "IssuedToken", "Matcher", "VerifiedToken"), "_messages.results"),
+    **dict.fromkeys(("Decision", "EntryShortfall", "Lack"), "_messages.decision"),
+    **dict.fromkeys(("AllowEntry", "Caller", "Matcher", "Project", "Role"), "_messages.permissions"),
+    **dict.fromkeys(("IssuedToken", "VerifiedToken"), "_messages.results"),
 }
 
 

@@ -118,7 +118,7 @@ class WebhookReceiver:
         try:
             authorization = _authorization(headers)
             event = await self._verify(await self._read(headers, chunks), authorization)
-            if event.duplicate:
+            if event.is_duplicate:
                 return HttpResponse(200, {"detail": "already handled"})
             if handlers := [*self._handlers.get(event.type, ()), *self._any]:
                 await self._handle(event, handlers)
@@ -211,8 +211,8 @@ def _is_senders_fault(error: AuthError) -> bool:
 def _refusal(error: AuthError) -> RefusedError:
     if error.reason == "BODY_TOO_LARGE" or error.code == "RESOURCE_EXHAUSTED":
         return RefusedError(413, "the body is too large")
-    if error.code == "UNAUTHENTICATED":
-        return RefusedError(401, "LiveKit didn't sign this", headers={"www-authenticate": "Bearer"})
+    if isinstance(error, VerificationFailed):
+        return RefusedError(401, "not a webhook that LiveKit signed", headers={"www-authenticate": "Bearer"})
     return RefusedError(400, "not a LiveKit webhook")
 
 

@@ -171,9 +171,9 @@ async def _webhook_consumer(story: Story, webhooks: AuthClient, livekit: _LiveKi
     story.step("learns that LiveKit sent an event", shown, **facts)
     await webhooks.ack_webhook(event)
     again = await webhooks.verify_webhook(body, authorization)
-    if not again.duplicate:
+    if not again.is_duplicate:
         raise DemoError("a redelivered webhook wasn't reported as a duplicate")
-    story.step("handles it, and gets it once more", "duplicate", duplicate=again.duplicate)
+    story.step("handles it, and gets it once more", "duplicate", duplicate=again.is_duplicate)
     altered = body.replace(b"user-7", b"user-8")
     await _expect(story, "shows an altered body", "BODY_ALTERED", webhooks.verify_webhook(altered, authorization))
 

@@ -101,6 +101,7 @@ class FinishedCall:
     """How a call ended. Nothing here is secret.
 
     `caller` is verified, and empty for a call without an accepted identity; `listed` is whether the policy has it.
+    `overload` is the bound that an OVERLOADED call met, one of core.refusal.Overload.
     """
 
     method: str
@@ -115,6 +116,7 @@ class FinishedCall:
     reason: str = ""
     message: str = ""
     decision_id: str = ""
+    overload: str = ""
     seconds: float = 0.0
 
     @property

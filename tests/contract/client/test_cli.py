@@ -56,10 +56,23 @@ async def test_token_prints_the_token_alone_on_stdout_for_a_shell(run):
 
 
 async def test_token_sends_all_options(run, service):
-    options = ["--name", "Ada", "--metadata", "m", "--attribute", "a=b", "--attribute", "c=d", "--project", "p"]
+    options = [
+        "--name",
+        "Ada",
+        "--metadata",
+        "m",
+        "--attribute",
+        "a=b",
+        "--attribute",
+        "c=d",
+        "--project",
+        "p",
+        "--reason",
+        "t",
+    ]
     assert (await run("token", "--role", "guest", *options)).exit_code == 0
     request = service.requests[0]
-    assert (request.name, request.metadata, request.project) == ("Ada", "m", "p")
+    assert (request.name, request.metadata, request.project, request.request_reason) == ("Ada", "m", "p", "t")
     assert request.attributes == {"a": "b", "c": "d"}
     assert not request.HasField("ttl")
 
@@ -81,7 +94,7 @@ async def test_grants_are_read_from_a_file_or_stdin(run, service, tmp_path):
 async def test_webhook_acknowledges_so_that_a_redelivery_is_a_duplicate(run, service, webhook_files):
     first = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
     second = json.loads((await run("webhook", *webhook_files, "--json")).stdout)
-    assert (first["duplicate"], second["duplicate"]) == (False, True)
+    assert (first["duplicate_status"], second["duplicate_status"]) == ("new", "duplicate")
     assert first["acknowledged"]
     assert first["type"] == "participant_joined"
     assert len(first["body_sha256"]) == 64
@@ -91,7 +104,8 @@ async def test_webhook_acknowledges_so_that_a_redelivery_is_a_duplicate(run, ser
 
 async def test_webhook_with_no_ack_acknowledges_nothing(run, service, webhook_files):
     for _ in range(2):
-        assert not json.loads((await run("webhook", *webhook_files, "--no-ack", "--json")).stdout)["duplicate"]
+        printed = json.loads((await run("webhook", *webhook_files, "--no-ack", "--json")).stdout)
+        assert printed["duplicate_status"] == "new"
     assert len(service.requests) == 2
 
 
@@ -103,9 +117,36 @@ async def test_body_may_be_read_from_stdin(run, service, webhook_files):
 async def test_whoami_shows_the_identity_and_the_entries(run):
     printed = json.loads((await run("whoami", "--json")).stdout)
     assert printed["workload_id"] == "spiffe://example.org/web"
-    assert printed["allow"][0]["rooms"] == ["prefix:consult-"]
-    assert printed["allow"][0]["max_ttl"] == 3600.0
-    assert "spiffe://example.org/web" in (await run("whoami")).stdout
+    [entry] = printed["permissions"]
+    assert entry["rooms"] == ["prefix:consult-"]
+    assert entry["roles"] == {"guest": {"video": {"room_join": True}}}
+    assert entry["max_ttl"] == 3600.0
+    assert [project["name"] for project in printed["projects"]] == ["default", "staging"]
+    text = (await run("whoami")).stdout
+    assert "spiffe://example.org/web" in text
+    assert "prefix:consult-" in text
+    assert '{"video": {"room_join": true}}' in text
+
+
+async def test_whoami_of_an_unlisted_caller_asks_for_no_permissions(run, service):
+    service.listed = False
+    result = await run("whoami", "--json")
+    assert (result.exit_code, len(service.requests)) == (0, 1)
+    printed = json.loads(result.stdout)
+    assert (printed["listed"], printed["permissions"], printed["projects"]) == (False, [], [])
+
+
+async def test_why_shows_what_each_entry_lacked(run, service):
+    printed = json.loads((await run("why", "dec-9", "--json")).stdout)
+    assert printed["decision_id"] == service.requests[0].decision_id == "dec-9"
+    assert printed["shortfalls"] == [{"web": [{"reason": "ROOM_NOT_PERMITTED", "message": "not this room"}]}]
+    text = (await run("why", "dec-9")).stdout
+    assert "web: reason: ROOM_NOT_PERMITTED; message: not this room" in text
+
+
+async def test_why_of_an_unknown_decision_exits_1(run, service):
+    service.script.append(refusal("NOT_FOUND", "DECISION_NOT_FOUND"))
+    assert (await run("why", "dec-9")).exit_code == 1
 
 
 async def test_verify_token_reads_a_file_or_stdin_and_never_prints_the_token(run, service, tmp_path):
@@ -125,6 +166,7 @@ async def test_verify_token_reads_a_file_or_stdin_and_never_prints_the_token(run
         ("RESOURCE_EXHAUSTED", 1),
         ("FAILED_PRECONDITION", 1),
         ("INVALID_ARGUMENT", 1),
+        ("NOT_FOUND", 1),
         ("INTERNAL", 3),
         ("UNIMPLEMENTED", 3),
     ],
@@ -168,6 +210,8 @@ async def test_error_text_says_what_to_do_next(run, service):
     result = await run("token", "--role", "guest")
     assert "no [b]role[/b] \\x1b[31m" in result.stderr
     assert "livekit-auth whoami" in result.stderr
+    service.script.append(refusal("PERMISSION_DENIED", "ROLE_NOT_PERMITTED", metadata={"decision_id": "dec-9"}))
+    assert "livekit-auth why dec-9" in (await run("token", "--role", "guest")).stderr
 
 
 @pytest.mark.parametrize(
@@ -186,6 +230,7 @@ async def test_error_text_says_what_to_do_next(run, service):
         ("whoami", "--cert", "/nowhere/client.pem"),
         ("whoami", "--address", "https://host:1"),
         ("whoami", "--timeout", "0"),
+        ("why",),
         ("nonsense",),
     ],
 )
@@ -241,7 +286,9 @@ async def test_duration_without_a_unit_is_refused(run):
     assert "write 10s or 10m" in result.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("token",), ("webhook",), ("verify-token",), ("whoami",), ("agent-proxy",)])
+@pytest.mark.parametrize(
+    "command", [(), ("token",), ("webhook",), ("verify-token",), ("whoami",), ("why",), ("agent-proxy",)]
+)
 async def test_both_help_options_show_the_same_examples(run, command):
     short, long = await run(*command, "-h"), await run(*command, "--help")
     assert (short.exit_code, short.stdout) == (0, long.stdout)
@@ -344,7 +391,7 @@ async def test_shell_completion_works(environment):
 async def test_installed_program_runs(environment):
     code, stdout, stderr = await program("whoami", "--json")
     assert (code, stderr) == (0, "")
-    assert json.loads(stdout)["known"]
+    assert json.loads(stdout)["listed"]
 
 
 async def test_untrusted_server_exits_3_and_says_what_to_do(environment, tmp_path):
@@ -369,7 +416,8 @@ async def test_decision_id_is_shown_once(run, service):
         )
     )
     result = await run("token", "--role", "guest")
-    assert result.stderr.count("dec-9") == 1
+    assert result.stderr.count("decision_id: dec-9") == 1
+    assert result.stderr.count("dec-9") == 2  # and in the hint
     assert "max_ttl_seconds: 60" in result.stderr
 
 

@@ -32,7 +32,7 @@ async def test_command_runs(environment, tmp_path, monkeypatch, command):
 
 
 def test_readme_has_commands():
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
 
 
 def test_reasons_in_the_readme_are_those_of_the_contract():

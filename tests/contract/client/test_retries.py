@@ -94,8 +94,9 @@ async def test_calls_use_all_their_time_to_reach_a_returning_server(service, aut
     assert [result for result in results if isinstance(result, Exception)] == []
 
 
-async def test_retry_after_is_respected(client, service):
-    service.script.append(refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE", retry_after=1))
+@pytest.mark.parametrize("reason", ["AUDIT_UNAVAILABLE", "OVERLOADED"])
+async def test_retry_after_is_respected(client, service, reason):
+    service.script.append(refusal("UNAVAILABLE", reason, retry_after=1))
     started = time.monotonic()
     await client.issue_token(role="guest")
     assert time.monotonic() - started >= 1.0

@@ -9,6 +9,7 @@ import pytest
 from livekit_auth import Denied, TokenRequest, Unavailable
 from livekit_auth._connection import certificates
 from livekit_auth.sync import TokenSource
+from livekit_auth.v1.permissions_pb2 import AllowEntry, Matcher
 from support.fake_auth_server import refusal
 
 
@@ -58,6 +59,13 @@ async def test_sync_client_stops_at_the_deadline(sync_client, service):
     with pytest.raises(Unavailable) as caught:
         await asyncio.to_thread(sync_client.issue_token, role="guest", timeout=0.3)
     assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+async def test_sync_client_reads_all_pages(sync_client, service):
+    service.entries = [AllowEntry(name="web", rooms=[Matcher(exact=room)]) for room in "abc"]
+    [entry] = await asyncio.to_thread(sync_client.list_permissions)
+    assert [room.value for room in entry.rooms] == ["a", "b", "c"]
+    assert len(service.requests) == 3
 
 
 async def test_threads_with_one_token_source_share_one_request(sync_client, service):

@@ -1,4 +1,4 @@
-"""How failures become exceptions: by reason first, by code otherwise."""
+"""How failures become exceptions: by code, but for three cases."""
 
 import copy
 import pickle
@@ -15,14 +15,23 @@ from livekit_auth import (
     Denied,
     InvalidRequest,
     NotConnected,
+    NotFound,
     RateLimited,
     ServerError,
+    ServerTooOld,
     Unauthenticated,
     Unavailable,
     VerificationFailed,
 )
 from livekit_auth._messages.errors import Finding, not_connected, printable, with_retry_after
 from livekit_auth._messages.status import MAX_RETRY_AFTER, to_error
+from livekit_auth.v1.auth_service_pb2 import (
+    AckWebhookRequest,
+    BatchIssueTokensRequest,
+    IssueTokenRequest,
+    VerifyTokenRequest,
+    VerifyWebhookRequest,
+)
 from livekit_auth.v1.errors_pb2 import ErrorReason
 from support.fake_auth_server import refusal
 
@@ -43,80 +52,49 @@ def rpc_error(code, details="text", *trailing):
         ("CANCELLED", Unavailable),
         ("FAILED_PRECONDITION", ServerError),
         ("INTERNAL", ServerError),
-        ("UNIMPLEMENTED", ServerError),
+        ("NOT_FOUND", NotFound),
+        ("UNIMPLEMENTED", ServerTooOld),
         ("UNKNOWN", ServerError),
     ],
 )
 def test_code_without_a_reason_determines_the_class(code, kind):
     error = to_error(refusal(code))
     assert type(error) is kind
-    assert (error.code, error.reason, error.decision_id, error.violations, error.retry_after) == (
-        code,
-        "",
-        "",
-        (),
-        None,
-    )
+    assert (error.code, error.reason, error.decision_id, error.violations) == (code, "", "", ())
+    assert error.retry_after == (timedelta(seconds=1) if kind is RateLimited else None)
 
 
-OF_THE_TOKEN_OR_WEBHOOK = {
-    "TOKEN_MALFORMED",
-    "KEY_UNKNOWN",
-    "SIGNATURE_INVALID",
-    "TOKEN_EXPIRED",
-    "NOT_A_WEBHOOK_TOKEN",
-    "NOT_AN_ACCESS_TOKEN",
-    "BODY_ALTERED",
-    "BODY_TOO_LARGE",
-    "BODY_NOT_JSON",
-}
-OF_THE_CALLER_OR_SERVER = {
-    "UNSPECIFIED",
-    "CERTIFICATE_INVALID",
-    "CERTIFICATE_EXPIRED",
-    "CALLER_NOT_LISTED",
-    "REQUEST_MALFORMED",
-    "FIELD_UNKNOWN",
-    "REQUEST_INVALID",
-    "PROJECT_REQUIRED",
-    "PROJECT_NOT_PERMITTED",
-    "ROLE_NOT_PERMITTED",
-    "GRANT_NOT_PERMITTED",
-    "POWER_NOT_PERMITTED",
-    "ROOM_NOT_PERMITTED",
-    "IDENTITY_NOT_PERMITTED",
-    "TTL_NOT_PERMITTED",
-    "SIGNING_KEY_MISSING",
-    "RESPONSE_TOO_LARGE",
-    "RATE_LIMITED",
-    "AUDIT_UNAVAILABLE",
-    "ACK_STORE_UNAVAILABLE",
-    "INTERNAL",
-    "TLS_VERSION_UNSUPPORTED",
-    "LIMITS_UNAVAILABLE",
-    "CERTIFICATE_REVOKED",
-}
+REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()]  # noqa: SIM118 - an enum wrapper
 
 
-@pytest.mark.parametrize("reason", sorted(OF_THE_TOKEN_OR_WEBHOOK))
-@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "INVALID_ARGUMENT"])
-def test_failed_verification_differs_from_a_refused_caller(code, reason):
-    assert type(to_error(refusal(code, reason))) is VerificationFailed
+@pytest.mark.parametrize("request_type", [VerifyTokenRequest, VerifyWebhookRequest])
+@pytest.mark.parametrize("reason", ["TOKEN_EXPIRED", "SIGNATURE_INVALID", "BODY_TOO_LARGE", "INVENTED_LATER"])
+def test_invalid_token_or_webhook_is_a_failed_verification(request_type, reason):
+    assert type(to_error(refusal("INVALID_ARGUMENT", reason), request_type)) is VerificationFailed
 
 
-@pytest.mark.parametrize("reason", sorted(OF_THE_CALLER_OR_SERVER - {"RESPONSE_TOO_LARGE"}))
-def test_other_reasons_leave_the_class_to_the_code(reason):
-    assert type(to_error(refusal("UNAUTHENTICATED", reason))) is Unauthenticated
+@pytest.mark.parametrize("request_type", [VerifyTokenRequest, VerifyWebhookRequest])
+@pytest.mark.parametrize("reason", ["REQUEST_INVALID", "REQUEST_MALFORMED", ""])
+def test_invalid_request_to_verify_is_no_verdict(request_type, reason):
+    assert type(to_error(refusal("INVALID_ARGUMENT", reason), request_type)) is InvalidRequest
+
+
+@pytest.mark.parametrize("request_type", [IssueTokenRequest, BatchIssueTokensRequest, AckWebhookRequest])
+def test_methods_that_verify_nothing_have_no_failed_verification(request_type):
+    assert type(to_error(refusal("INVALID_ARGUMENT", "TOKEN_EXPIRED"), request_type)) is InvalidRequest
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("request_type", [IssueTokenRequest, VerifyTokenRequest])
+def test_unauthenticated_is_about_the_callers_certificate_whatever_the_reason(request_type, reason):
+    assert type(to_error(refusal("UNAUTHENTICATED", reason), request_type)) is Unauthenticated
+
+
+@pytest.mark.parametrize("reason", sorted({*REASONS} - {"FIELD_UNKNOWN"}))
+def test_each_reason_leaves_the_class_to_the_code(reason):
     assert type(to_error(refusal("PERMISSION_DENIED", reason))) is Denied
-
-
-def test_each_reason_of_the_contract_is_classified():
-    known = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum wrapper
-    assert known == OF_THE_TOKEN_OR_WEBHOOK | OF_THE_CALLER_OR_SERVER
-
-
-def test_too_large_response_is_not_a_rate_limit():
-    assert type(to_error(refusal("RESOURCE_EXHAUSTED", "RESPONSE_TOO_LARGE"))) is InvalidRequest
+    assert type(to_error(refusal("INVALID_ARGUMENT", reason))) is InvalidRequest
+    assert type(to_error(refusal("RESOURCE_EXHAUSTED", reason))) is RateLimited
 
 
 def test_unknown_reason_falls_back_to_its_code_and_stays_readable():
@@ -229,7 +207,7 @@ def test_error_survives_copying_and_pickling(twin):
     ],
 )
 def test_invalid_retry_after_is_ignored(seconds, kept):
-    wait = to_error(refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=seconds)).retry_after
+    wait = to_error(refusal("UNAVAILABLE", "OVERLOADED", retry_after=seconds)).retry_after
     assert wait == (timedelta(seconds=seconds) if kept else None)
 
 

@@ -47,7 +47,7 @@ def test_kinds_are_those_of_the_contract():
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="standard, egress, ingress, sip, agent, not 'robot'"):
+    with pytest.raises(ValueError, match="standard, egress, ingress, sip, agent, connector, bridge, not 'robot'"):
         TokenRequest(kind="robot")  # type: ignore[arg-type]
 
 

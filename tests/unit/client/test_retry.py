@@ -11,7 +11,7 @@ from livekit_auth._messages.status import to_error
 from support.fake_auth_server import refusal
 
 
-@pytest.mark.parametrize("reason", ["", "AUDIT_UNAVAILABLE", "ACK_STORE_UNAVAILABLE", "INVENTED_LATER"])
+@pytest.mark.parametrize("reason", ["", "AUDIT_UNAVAILABLE", "ACK_STORE_UNAVAILABLE", "OVERLOADED", "INVENTED_LATER"])
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED"])
 def test_transient_errors_are_retried(code, reason):
     assert is_transient(to_error(refusal(code, reason)))
@@ -21,7 +21,8 @@ def test_transient_errors_are_retried(code, reason):
     ("code", "reason"),
     [
         ("PERMISSION_DENIED", "ROLE_NOT_PERMITTED"),
-        ("UNAUTHENTICATED", "KEY_UNKNOWN"),
+        ("UNAUTHENTICATED", "CERTIFICATE_EXPIRED"),
+        ("NOT_FOUND", "DECISION_NOT_FOUND"),
         ("INVALID_ARGUMENT", "REQUEST_INVALID"),
         ("RESOURCE_EXHAUSTED", "RATE_LIMITED"),
         ("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"),
@@ -90,6 +91,14 @@ def test_retry_after_is_respected():
     made = Call(5.0).run(refusal("UNAVAILABLE", retry_after=2), takes=0.001)
     assert all(before - after >= 2.0 for before, after in itertools.pairwise(made))
     assert 2 <= len(made) <= 3
+
+
+def test_backoff_is_added_to_retry_after():
+    attempts = Call(5.0).attempts
+    attempts.failed(to_error(refusal("UNAVAILABLE", "OVERLOADED", retry_after=2)))
+    pauses = {attempts.pause(state(6)) for _ in range(50)}
+    assert all(2.0 <= pause <= 3.0 for pause in pauses)
+    assert len(pauses) > 1
 
 
 def test_retry_after_longer_than_the_call_ends_it():

@@ -322,8 +322,8 @@ async def test_rate_limit_delays_the_next_request(source, client, clock):
 
 
 async def test_failed_first_request_raises_and_the_next_call_retries(source, client):
-    client.script = [refusal("RESOURCE_EXHAUSTED", "RATE_LIMITED")]
-    with pytest.raises(RateLimited):
+    client.script = [refusal("UNAVAILABLE", "AUDIT_UNAVAILABLE")]
+    with pytest.raises(Unavailable):
         await source.token()
     assert (await source.token()).token == "token-2"
 

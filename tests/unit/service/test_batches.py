@@ -383,7 +383,7 @@ async def test_a_batch_without_a_place_in_its_callers_queue_is_refused():
     await asyncio.sleep(0)
     with pytest.raises(Refusal) as caught:
         await world.batch(ASKED)
-    assert caught.value.reason is Reason.RATE_LIMITED
+    assert caught.value.reason is Reason.OVERLOADED
     gate.open()
     await asyncio.wait_for(asyncio.gather(task, *more), 5)
 

@@ -193,6 +193,15 @@ async def test_field_that_the_user_may_not_set_is_refused_by_name(http, service,
     assert not service.asked
 
 
+async def test_request_reason_is_the_applications(service):
+    app = FastAPI()
+    access = Access(room="lobby", identity="i", role="guest", request_reason="user 7")
+    app.include_router(token_router(service, authorize=lambda: access))
+    async with calling(app) as http:
+        await http.post("/livekit/token-source", json={})
+    assert [request.request_reason for request in service.asked] == ["user 7"]
+
+
 async def test_room_that_the_application_replaced_is_refused(service):
     app = FastAPI()
     app.include_router(token_router(service, authorize=lambda: Access(room="lobby", identity="i", role="guest")))
@@ -398,7 +407,11 @@ async def test_unavailable_service_has_retry_after(http, service, failure):
 
 @pytest.mark.parametrize(
     "failure",
-    [error("UNAUTHENTICATED", "CERTIFICATE_INVALID"), error("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"), error("INTERNAL")],
+    [
+        error("UNAUTHENTICATED", "CERTIFICATE_INVALID"),
+        error("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"),
+        error("INTERNAL"),
+    ],
 )
 async def test_deployment_fault_is_not_explained_to_browsers(http, service, failure):
     assert (await refused(http, service, failure)).status_code == 500

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from livekit_auth.fastapi import webhook_router
 from livekit_auth.v1.webhook_pb2 import WebhookEventType
 from livekit_auth.webhooks import EventType, WebhookReceiver
-from support.web import FakeClient, calling, error
+from support.web import FakeClient, calling, not_verified
 
 PATH = "/livekit/webhook"
 SIGNED = {"authorization": "header.payload.signature", "content-type": "application/webhook+json"}
@@ -69,6 +69,12 @@ async def test_handler_runs_and_the_event_is_acknowledged(http, service, seen):
 async def test_redelivery_is_not_handled_again(http, seen):
     assert [(await deliver(http)).status_code for _ in range(2)] == [200, 200]
     assert seen == ["consult-1"]
+
+
+async def test_event_of_unknown_status_is_handled(http, service, seen):
+    service.status = "unknown"
+    assert [(await deliver(http)).status_code for _ in range(2)] == [200, 200]
+    assert (seen, service.acknowledged) == (["consult-1"] * 2, {BODY})
 
 
 async def test_event_without_a_handler_is_accepted(http, service, seen):
@@ -176,13 +182,15 @@ async def test_plain_handler_that_raises_stopiteration_has_failed(http, hooks):
 @pytest.mark.parametrize(
     "failure",
     [
-        error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE"),
-        error("DEADLINE_EXCEEDED"),
-        error("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=3),
-        error("PERMISSION_DENIED", "PROJECT_NOT_PERMITTED"),
-        error("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"project": "doesn't match"}),
-        error("UNAUTHENTICATED", "CERTIFICATE_EXPIRED"),
-        error("INTERNAL", "INTERNAL"),
+        not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE"),
+        not_verified("DEADLINE_EXCEEDED"),
+        not_verified("RESOURCE_EXHAUSTED", "RATE_LIMITED", retry_after=3),
+        not_verified("PERMISSION_DENIED", "PROJECT_NOT_PERMITTED"),
+        not_verified("INVALID_ARGUMENT", "REQUEST_INVALID", violations={"project": "doesn't match"}),
+        not_verified("UNAUTHENTICATED", "CERTIFICATE_EXPIRED"),
+        not_verified("INVALID_ARGUMENT", "FIELD_UNKNOWN"),
+        not_verified("UNIMPLEMENTED"),
+        not_verified("INTERNAL", "INTERNAL"),
     ],
 )
 async def test_failed_verification_call_makes_livekit_resend(http, service, seen, failure):
@@ -194,7 +202,7 @@ async def test_failed_verification_call_makes_livekit_resend(http, service, seen
 
 
 async def test_failed_acknowledgement_is_retried_once_without_the_handlers(http, service, seen, caplog):
-    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    service.ack_failure = not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     answer = await deliver(http)
     assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True)
     assert [record.levelname for record in caplog.records if "can't acknowledge" in record.message] == ["ERROR"]
@@ -204,13 +212,13 @@ async def test_failed_acknowledgement_is_retried_once_without_the_handlers(http,
 
 
 async def test_livekit_resends_once_while_acknowledgements_fail(http, service, seen):
-    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    service.ack_failure = not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     assert [(await deliver(http)).status_code for _ in range(4)] == [503, 200, 200, 200]
     assert seen == ["consult-1"]
 
 
 async def test_different_body_with_the_same_id_is_handled(http, service, seen):
-    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    service.ack_failure = not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     assert [(await deliver(http, body)).status_code for body in (BODY, BODY + b" ")] == [503, 503]
     assert seen == ["consult-1"] * 2
 
@@ -224,7 +232,7 @@ async def test_failed_handler_runs_again_on_redelivery(http, hooks, service):
         if len(runs) == 1:
             raise RuntimeError
 
-    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    service.ack_failure = not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     assert [(await deliver(http)).status_code for _ in range(3)] == [503, 503, 200]
     assert len(runs) == 2
 
@@ -232,7 +240,7 @@ async def test_failed_handler_runs_again_on_redelivery(http, hooks, service):
 async def test_memory_of_failed_acknowledgements_is_bounded(service):
     receiver = WebhookReceiver(service)
     receiver.on_any(lambda _event: None)
-    service.ack_failure = error("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
+    service.ack_failure = not_verified("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     app = Starlette(routes=[Route(PATH, receiver)])
     async with calling(app) as http:
         for number in range(1100):
@@ -247,14 +255,14 @@ async def test_memory_of_failed_acknowledgements_is_bounded(service):
 @pytest.mark.parametrize(
     ("failure", "status"),
     [
-        (error("UNAUTHENTICATED", "SIGNATURE_INVALID"), 401),
-        (error("UNAUTHENTICATED", "BODY_ALTERED"), 401),
-        (error("UNAUTHENTICATED", "KEY_UNKNOWN"), 401),
-        (error("INVALID_ARGUMENT", "TOKEN_MALFORMED"), 400),
-        (error("INVALID_ARGUMENT", "BODY_NOT_JSON"), 400),
-        (error("INVALID_ARGUMENT", "REQUEST_INVALID"), 400),
-        (error("INVALID_ARGUMENT", "BODY_TOO_LARGE"), 413),
-        (error("RESOURCE_EXHAUSTED", message="Received message larger than max (9 vs. 4)"), 413),
+        (not_verified("INVALID_ARGUMENT", "SIGNATURE_INVALID"), 401),
+        (not_verified("INVALID_ARGUMENT", "BODY_ALTERED"), 401),
+        (not_verified("INVALID_ARGUMENT", "KEY_UNKNOWN"), 401),
+        (not_verified("INVALID_ARGUMENT", "TOKEN_MALFORMED"), 401),
+        (not_verified("INVALID_ARGUMENT", "BODY_NOT_JSON"), 401),
+        (not_verified("INVALID_ARGUMENT", "REQUEST_INVALID"), 400),
+        (not_verified("INVALID_ARGUMENT", "BODY_TOO_LARGE"), 413),
+        (not_verified("RESOURCE_EXHAUSTED", message="Received message larger than max (9 vs. 4)"), 413),
     ],
 )
 async def test_forged_webhook_is_refused_permanently(http, service, seen, failure, status):
@@ -343,7 +351,7 @@ async def test_receiver_supports_only_http(service):
 async def test_signatures_are_not_logged(http, service, seen, caplog):
     caplog.set_level(logging.DEBUG)
     await deliver(http)
-    service.failure = error("UNAUTHENTICATED", "SIGNATURE_INVALID")
+    service.failure = not_verified("INVALID_ARGUMENT", "SIGNATURE_INVALID")
     await deliver(http)
     assert "SIGNATURE_INVALID" in caplog.text
     assert SIGNED["authorization"] not in caplog.text

@@ -6,15 +6,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc.aio
+from google.protobuf.message import Message
 from tenacity import AsyncRetrying, retry_if_exception
 
 from livekit_auth._async.connection import Connection
 from livekit_auth._connection.config import DEFAULT_TIMEOUT, Config, check_timeout
 from livekit_auth._connection.retry import Attempts, is_transient
 from livekit_auth._connection.trace import trace_metadata
-from livekit_auth._messages import results
-from livekit_auth._messages.errors import AuthError, not_connected, unusable
+from livekit_auth._messages import permissions, results
+from livekit_auth._messages.decision import decision
+from livekit_auth._messages.errors import AuthError, InvalidRequest, not_connected, unusable
 from livekit_auth._messages.requests import TokenRequest, encode
+from livekit_auth._messages.server_info import required, server_info
 from livekit_auth._messages.status import to_error
 from livekit_auth._messages.webhook import VerifiedWebhook, verified_webhook
 from livekit_auth.v1 import auth_service_pb2 as pb
@@ -25,14 +28,23 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from types import TracebackType
 
+    from livekit_auth._messages.decision import Decision
+    from livekit_auth._messages.permissions import AllowEntry, Caller, Project
     from livekit_auth._messages.requests import Kind
-    from livekit_auth._messages.results import Caller, IssuedToken, VerifiedToken
+    from livekit_auth._messages.results import IssuedToken, VerifiedToken
+    from livekit_auth._messages.server_info import ServerInfo
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceAsyncStub
     from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
     from livekit_auth.v1.room_config_pb2 import RoomConfig
 
-_RequestT = TypeVar("_RequestT")
+_RequestT = TypeVar("_RequestT", bound=Message)
 _ResponseT = TypeVar("_ResponseT")
+_PageT = TypeVar("_PageT", pb.ListPermissionsResponse, pb.ListProjectsResponse)
+if TYPE_CHECKING:
+    _Method = Callable[[AuthServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[_RequestT, _ResponseT]]
+
+MAX_PAGES = 1_000
+"""The most pages of a list that the client reads: a million values of a policy."""
 
 
 class AuthClient:
@@ -103,6 +115,7 @@ class AuthClient:
         room_config: RoomConfig | None = None,
         room_preset: str = "",
         validate_only: bool = False,
+        request_reason: str = "",
         timeout: float | None = None,
     ) -> IssuedToken:
         """Issues one token, exactly as requested. The arguments are the fields of TokenRequest.
@@ -124,6 +137,7 @@ class AuthClient:
             room_config=room_config,
             room_preset=room_preset,
             validate_only=validate_only,
+            request_reason=request_reason,
         )
         return await self.issue(request, timeout=timeout)
 
@@ -179,17 +193,87 @@ class AuthClient:
         return results.verified_token(await self._call(lambda stub: stub.VerifyToken, request, timeout))
 
     async def get_caller(self, *, timeout: float | None = None) -> Caller:
-        """Returns how the server identifies this caller and what the policy permits. Check this first when denied."""
-        return results.caller(await self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
+        """Returns how the server identifies this caller. Check this first when denied."""
+        return permissions.caller(await self._call(lambda stub: stub.GetCaller, pb.GetCallerRequest(), timeout))
+
+    async def list_permissions(self, *, timeout: float | None = None) -> list[AllowEntry]:
+        """Returns what the policy permits this caller: its entries, all of one revision of the policy.
+
+        Reads as many pages as there are, all within `timeout`.
+        """
+        pages = await self._pages(lambda stub: stub.ListPermissions, pb.ListPermissionsRequest, timeout)
+        return permissions.allow_entries(pages)
+
+    async def list_projects(self, *, timeout: float | None = None) -> list[Project]:
+        """Returns the projects that this caller may use, sorted by name; otherwise as `list_permissions`."""
+        return permissions.projects(await self._pages(lambda stub: stub.ListProjects, pb.ListProjectsRequest, timeout))
+
+    async def get_decision(self, decision_id: str, *, timeout: float | None = None) -> Decision:
+        """Explains a recent denial, by an error's `decision_id`.
+
+        Raises NotFound once the server has forgotten it, and if it is another caller's in a project whose decisions
+        this caller may not read.
+        """
+        request = pb.GetDecisionRequest(decision_id=decision_id)
+        return decision((await self._call(lambda stub: stub.GetDecision, request, timeout)).decision)
+
+    async def get_server_info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Returns the server's version, the revision of the contract that it speaks, and its limits."""
+        return server_info(await self._call(lambda stub: stub.GetServerInfo, pb.GetServerInfoRequest(), timeout))
+
+    async def require_server(self, *, timeout: float | None = None) -> ServerInfo:
+        """Checks that the server knows every field and method of this client; call it when your service starts.
+
+        Returns what `get_server_info` returns. Raises ServerTooOld, which says which server the client needs.
+        """
+        return required(await self.get_server_info(timeout=timeout))
+
+    async def _pages(
+        self,
+        method: _Method[_RequestT, _PageT],
+        request: Callable[..., _RequestT],
+        timeout: float | None,
+    ) -> list[_PageT]:
+        """All pages of a list. Begins again once if the policy changes meanwhile, because pages are of one revision."""
+        attempts = self._attempts(timeout)
+        try:
+            return await self._all_pages(method, request, attempts)
+        except InvalidRequest as error:
+            if error.reason != "PAGE_TOKEN_INVALID":
+                raise
+        return await self._all_pages(method, request, attempts)
+
+    async def _all_pages(
+        self,
+        method: _Method[_RequestT, _PageT],
+        request: Callable[..., _RequestT],
+        attempts: Attempts,
+    ) -> list[_PageT]:
+        pages = [await self._retried(method, request(), attempts)]
+        while token := pages[-1].next_page_token:
+            if len(pages) == MAX_PAGES:
+                raise unusable(f"more than {MAX_PAGES} pages")
+            pages.append(await self._retried(method, request(page_token=token), attempts))
+        return pages
 
     async def _call(
         self,
-        method: Callable[[AuthServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[_RequestT, _ResponseT]],
+        method: _Method[_RequestT, _ResponseT],
         request: _RequestT,
         timeout: float | None,
     ) -> _ResponseT:
-        """Retries the call until it succeeds, fails permanently, or its time is over."""
-        attempts = Attempts(self._timeout if timeout is None else check_timeout(timeout))
+        return await self._retried(method, request, self._attempts(timeout))
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return Attempts(self._timeout if timeout is None else check_timeout(timeout))
+
+    async def _retried(
+        self,
+        method: _Method[_RequestT, _ResponseT],
+        request: _RequestT,
+        attempts: Attempts,
+    ) -> _ResponseT:
+        """Retries the call until it succeeds, fails permanently, or the time is over."""
 
         async def attempt() -> _ResponseT:
             async with self._connection.stub() as stub:
@@ -198,7 +282,7 @@ class AuthClient:
                         request, timeout=attempts.left, wait_for_ready=attempts.again, metadata=trace_metadata()
                     )
                 except grpc.RpcError as error:
-                    raise self._explained(attempts.failed(to_error(error)), attempts) from error
+                    raise self._explained(attempts.failed(to_error(error, type(request))), attempts) from error
             if response is None:  # what gRPC may return for bytes that don't parse, despite its types
                 raise unusable("not a response message of this method")
             return response

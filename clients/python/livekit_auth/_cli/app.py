@@ -19,7 +19,7 @@ from livekit_auth._messages.requests import TokenRequest
 from livekit_auth.v1.grants_pb2 import Grants
 
 if TYPE_CHECKING:
-    from livekit_auth._messages.results import Caller
+    from livekit_auth._messages.permissions import AllowEntry
 
 app = typer.Typer(
     name="livekit-auth",
@@ -89,6 +89,7 @@ def token(  # noqa: PLR0913 - the command's options
         str | None, typer.Option(metavar="DURATION", help="Such as 90s, 5m, 1h30m; by default that of the policy.")
     ] = None,
     validate_only: Annotated[bool, typer.Option("--validate-only", help="Check everything, issue no token.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Such as a ticket, for the server's audit trail.")] = "",
     project: Project = "",
     address: Address = None,
     ca: Ca = None,
@@ -112,6 +113,7 @@ def token(  # noqa: PLR0913 - the command's options
             ttl=options.duration(ttl) if ttl is not None else None,
             validate_only=validate_only,
             project=project,
+            request_reason=reason,
         )
         with Connect(address, ca, cert, key, timeout).client() as client:
             issued = client.issue(request)
@@ -194,8 +196,38 @@ def whoami(  # noqa: PLR0913 - the command's options
     with output.errors_shown(as_json=as_json):
         with Connect(address, ca, cert, key, timeout).client() as client:
             caller = client.get_caller()
-        title = "The policy lists this caller" if caller.known else "The policy doesn't list this caller"
-        output.show(title, _caller_fields(caller), as_json=as_json)
+            entries = client.list_permissions() if caller.listed else []
+            projects = client.list_projects() if caller.listed else []
+        title = "The policy lists this caller" if caller.listed else "The policy doesn't list this caller"
+        shown = {
+            **_fields(caller),
+            "permissions": [*map(_entry_fields, entries)],
+            "projects": [*map(_fields, projects)],
+        }
+        output.show(title, shown, as_json=as_json)
+
+
+@app.command(
+    epilog=examples(
+        "livekit-auth why 2f7d0c9e5b1a4f38",
+    )
+)
+def why(  # noqa: PLR0913 - the command's options
+    *,
+    decision_id: Annotated[str, typer.Argument(metavar="DECISION_ID", help="The decision_id of the error.")],
+    address: Address = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT,
+    as_json: Json = False,
+) -> None:
+    """Explain a recent denial: what each policy entry lacked."""
+    with output.errors_shown(as_json=as_json):
+        with Connect(address, ca, cert, key, timeout).client() as client:
+            decision = client.get_decision(decision_id)
+        shortfalls = [{s.entry: [_fields(lack) for lack in s.lacks]} for s in decision.shortfalls]
+        output.show("Denied", {**_fields(decision), "shortfalls": shortfalls}, as_json=as_json)
 
 
 def _grants(path: str) -> Grants:
@@ -209,10 +241,12 @@ def _fields(result: object, *, without: str = "") -> dict[str, object]:
     return {f.name: getattr(result, f.name) for f in fields(result) if f.name != without}  # type: ignore[arg-type]
 
 
-def _caller_fields(caller: Caller) -> dict[str, object]:
-    """The fields of the response, with matchers as text: {"exact": "lobby"} is "exact:lobby"."""
-    entries = [
-        {**_fields(entry), "rooms": [*map(str, entry.rooms)], "identities": [*map(str, entry.identities)]}
-        for entry in caller.allow
-    ]
-    return {**_fields(caller), "allow": entries}
+def _entry_fields(entry: AllowEntry) -> dict[str, object]:
+    """The fields of an entry: matchers as text, such as "exact:lobby", and the grants of roles by name."""
+    roles = {role.name: role.grants for role in entry.roles}
+    return {
+        **_fields(entry),
+        "roles": roles,
+        "rooms": [*map(str, entry.rooms)],
+        "identities": [*map(str, entry.identities)],
+    }

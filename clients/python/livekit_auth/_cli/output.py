@@ -28,7 +28,6 @@ from livekit_auth._messages.errors import (
     NotConnected,
     RateLimited,
     Unauthenticated,
-    VerificationFailed,
     printable,
 )
 
@@ -49,14 +48,15 @@ NOT_WRITTEN = 4
 CANNOT_WRITE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 _REFUSALS = frozenset(
-    {"PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "INVALID_ARGUMENT"}
+    {
+        "FAILED_PRECONDITION",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "UNAUTHENTICATED",
+    }
 )
-
-_HINTS: list[tuple[type[AuthError], str]] = [
-    (Denied, "`livekit-auth whoami` shows what this caller may do."),
-    (VerificationFailed, ""),
-    (Unauthenticated, "Check the client certificate: its SPIFFE ID, CA and validity."),
-]
 
 
 _NO_ERROR: dict[str, object] = {
@@ -155,11 +155,19 @@ def error_fields(error: AuthError) -> dict[str, object]:
 
 def hint(error: AuthError) -> str:
     """What to do next; "" if there is nothing to do."""
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        return f"Retry in {error.retry_after.total_seconds():g} s."
-    if error.reason == "CERTIFICATE_REVOKED":
-        return "Ask the operators of the server: its deny-list or a CRL lists this workload or its certificate."
-    return next((text for kind, text in _HINTS if isinstance(error, kind)), "")
+    match error:
+        case RateLimited():
+            return f"Retry in {error.retry_after.total_seconds():g} s."
+        case Denied() if error.decision_id:
+            return f"`livekit-auth why {printable(error.decision_id)}` shows what each policy entry lacked."
+        case Denied():
+            return "`livekit-auth whoami` shows what this caller may do."
+        case Unauthenticated() if error.reason == "CERTIFICATE_REVOKED":
+            return "Ask the operators of the server: its deny-list or a CRL lists this workload or its certificate."
+        case Unauthenticated():
+            return "Check the client certificate: its SPIFFE ID, CA and validity."
+        case _:
+            return ""
 
 
 def show_error(fields: Mapping[str, object], hint: str, *, as_json: bool) -> None:

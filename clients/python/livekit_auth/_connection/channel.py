@@ -36,6 +36,8 @@ def options() -> tuple[tuple[str, str | int], ...]:
         ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
         # A name with several addresses is several servers: spread the calls instead of sending all to the first.
         ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+        # The client retries by itself: it waits as long as the server asks, and explains a missing connection.
+        ("grpc.enable_retries", 0),
         # By default gRPC waits 1 s before it reconnects and fails calls meanwhile: too long for a 5 s deadline.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),

@@ -67,9 +67,9 @@ class Attempts:
         return error
 
     def pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt, at least as long as the server asks for."""
+        """Seconds before the next attempt: as long as the server asks for, and then the backoff."""
         if self._failure is not None and self._failure.retry_after is not None:
-            return max(backoff(state), self._failure.retry_after.total_seconds())
+            return self._failure.retry_after.total_seconds() + backoff(state)
         return min(backoff(state), max(self.left - self._reserve, 0.0))
 
     def over(self, state: RetryCallState) -> bool:

@@ -7,11 +7,14 @@ The text of an error is one line without control characters, whatever the server
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
+
+RETRY_AFTER = timedelta(seconds=1)
+"""How long to wait after a refusal for a limit that doesn't say: one by a proxy."""
 
 
 class ConfigError(ValueError):
@@ -117,11 +120,14 @@ class AuthError(Exception):
 
 
 class Denied(AuthError):
-    """The policy denies this (PERMISSION_DENIED). Don't retry; `AuthClient.get_caller` shows what is permitted."""
+    """The policy denies this (PERMISSION_DENIED). Don't retry.
+
+    `AuthClient.get_decision` explains the `decision_id`; `AuthClient.list_permissions` shows what is permitted.
+    """
 
 
 class Unauthenticated(AuthError):
-    """The server rejects the caller's certificate (UNAUTHENTICATED)."""
+    """The server rejects the caller's own certificate (UNAUTHENTICATED): never a token or webhook in a request."""
 
 
 class InvalidRequest(AuthError):
@@ -132,8 +138,18 @@ class VerificationFailed(AuthError):
     """The token or webhook isn't genuine or isn't valid now; `reason` says which."""
 
 
+class NotFound(AuthError):
+    """The server has no such decision for this caller, or has forgotten it (NOT_FOUND)."""
+
+
 class RateLimited(AuthError):
     """A limit was reached (RESOURCE_EXHAUSTED). Retry after `retry_after`."""
+
+    @property
+    def retry_after(self) -> timedelta:
+        """How long to wait before a retry."""
+        wait = self._failure.retry_after
+        return RETRY_AFTER if wait is None else wait
 
 
 class Unavailable(AuthError):
@@ -152,6 +168,10 @@ class NotConnected(Unavailable):
 
 class ServerError(AuthError):
     """The server failed, and not because of the request: an operator must investigate."""
+
+
+class ServerTooOld(ServerError):
+    """The server lacks a field or method that this client used. The message says which server the client needs."""
 
 
 def unusable(what: str) -> ServerError:

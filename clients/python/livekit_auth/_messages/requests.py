@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from livekit_auth.v1.grants_pb2 import Grants, ParticipantKind
     from livekit_auth.v1.room_config_pb2 import RoomConfig
 
-Kind = Literal["standard", "egress", "ingress", "sip", "agent"]
+Kind = Literal["standard", "egress", "ingress", "sip", "agent", "connector", "bridge"]
 """The kind of participant, by LiveKit's name."""
 
 
@@ -31,7 +31,7 @@ class TokenRequest:
     grants: Grants | None = None
     """Explicit grants, if the policy permits them to this caller. Give either this or `role`."""
     project: str = ""
-    """The LiveKit project; may be empty if the caller has exactly one."""
+    """The LiveKit project; may be empty if the caller has exactly one, or a default one."""
     name: str = ""
     """The participant's display name; at most 256 bytes."""
     metadata: str = ""
@@ -48,6 +48,8 @@ class TokenRequest:
     """A room preset of the LiveKit server; at most 256 bytes."""
     validate_only: bool = False
     """Run all checks without minting a token: the result has an empty token."""
+    request_reason: str = ""
+    """Who or what is behind the request, such as a ticket, for the audit trail; at most 256 bytes. Not for secrets."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for what the contract's message can't express: role and grants, or an unknown kind."""
@@ -70,6 +72,7 @@ def encode(request: TokenRequest) -> IssueTokenRequest:
         room_config=request.room_config,
         room_preset=request.room_preset,
         validate_only=request.validate_only,
+        request_reason=request.request_reason,
     )
     if request.role is not None:
         message.role = request.role

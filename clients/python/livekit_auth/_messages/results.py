@@ -1,4 +1,4 @@
-"""The server's responses about tokens and callers, as frozen values with aware datetimes.
+"""The server's responses about tokens, as frozen values with aware datetimes.
 
 `Grants` and `RoomConfig` stay protobuf messages, because callers may want to pass them on. A response that breaks the
 contract raises ServerError.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from livekit_auth._messages.errors import AuthError, ServerError, unusable
-from livekit_auth._messages.status import to_error, to_timedelta
+from livekit_auth._messages.status import to_error
 from livekit_auth.v1.grants_pb2 import ParticipantKind
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class VerifiedToken:
     """The participant's attributes."""
     kind: str
     """The kind of participant, such as "agent"; empty if it names none, or one unknown to this version."""
+    raw_kind: str
+    """The kind's name as the token has it, at most 64 bytes; empty if it names none."""
     room_preset: str
     """The room preset; empty if it names none."""
     room_config: RoomConfig | None
@@ -82,65 +84,6 @@ class VerifiedToken:
     """The LiveKit project that the key belongs to."""
     other_claims: tuple[str, ...]
     """The names of claims that aren't part of the contract, sorted; at most 32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Matcher:
-    """A pattern that a room name or an identity is compared with, byte for byte."""
-
-    match: Literal["exact", "prefix", "any", "unknown"]
-    """The kind of match; "unknown" if a newer server uses one that this version doesn't know."""
-    value: str = ""
-    """The value to match; empty for "any"."""
-
-    def __str__(self) -> str:
-        return f"{self.match}:{self.value}" if self.value else self.match
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllowEntry:
-    """An allow entry of a caller's policy. It permits a request only as a whole."""
-
-    name: str
-    """Its name in decisions and the audit trail."""
-    projects: tuple[str, ...]
-    """The projects it covers, sorted."""
-    roles: tuple[str, ...]
-    """The roles it permits, sorted."""
-    grants: tuple[str, ...]
-    """The ordinary grants that may be given explicitly, sorted; empty if a role is required."""
-    powers: tuple[str, ...]
-    """The powers it gives, sorted."""
-    rooms: tuple[Matcher, ...]
-    """The rooms it covers; empty means none."""
-    identities: tuple[Matcher, ...]
-    """The identities it covers; empty means none."""
-    default_ttl: timedelta
-    """The ttl of a request that doesn't set one."""
-    max_ttl: timedelta
-    """The longest ttl it permits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """How the server identifies this caller, and what the caller may do."""
-
-    workload_id: str
-    """The identity in the certificate: "spiffe://…" or "dns:…"."""
-    known: bool
-    """Whether the policy lists the caller. If not, only the fields about the certificate are filled."""
-    policy_revision: str
-    """The revision of the policy in force."""
-    certificate_serial: str
-    """The certificate's serial number, in lower-case hexadecimal."""
-    certificate_expire_time: datetime
-    """When the certificate expires, in UTC."""
-    allow: tuple[AllowEntry, ...]
-    """The allow entries, in the order in which they are tried. One entry must permit the whole request."""
-    verify_webhooks: tuple[str, ...]
-    """The projects whose webhooks the caller may verify, sorted."""
-    verify_tokens: tuple[str, ...]
-    """The projects whose tokens the caller may verify, sorted."""
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
@@ -201,6 +144,7 @@ def verified_token(message: pb.VerifyTokenResponse) -> VerifiedToken:
         metadata=message.metadata,
         attributes=dict(message.attributes),
         kind=_kind(message.kind),
+        raw_kind=message.raw_kind,
         room_preset=message.room_preset,
         room_config=message.room_config if message.HasField("room_config") else None,
         issue_time=to_datetime(message.issue_time) if message.HasField("issue_time") else None,
@@ -209,46 +153,6 @@ def verified_token(message: pb.VerifyTokenResponse) -> VerifiedToken:
         project=message.project,
         other_claims=tuple(message.other_claims),
     )
-
-
-def caller(message: pb.GetCallerResponse) -> Caller:
-    """Reads GetCallerResponse."""
-    return Caller(
-        workload_id=message.workload_id,
-        known=message.known,
-        policy_revision=message.policy_revision,
-        certificate_serial=message.certificate_serial,
-        certificate_expire_time=to_datetime(message.certificate_expire_time),
-        allow=tuple(_allow_entry(entry) for entry in message.allow),
-        verify_webhooks=tuple(message.verify_webhooks),
-        verify_tokens=tuple(message.verify_tokens),
-    )
-
-
-def _allow_entry(message: pb.AllowEntry) -> AllowEntry:
-    return AllowEntry(
-        name=message.name,
-        projects=tuple(message.projects),
-        roles=tuple(message.roles),
-        grants=tuple(message.grants),
-        powers=tuple(message.powers),
-        rooms=tuple(_matcher(room) for room in message.rooms),
-        identities=tuple(_matcher(identity) for identity in message.identities),
-        default_ttl=to_timedelta(message.default_ttl),
-        max_ttl=to_timedelta(message.max_ttl),
-    )
-
-
-def _matcher(message: pb.Matcher) -> Matcher:
-    match message.WhichOneof("match"):
-        case "exact":
-            return Matcher("exact", message.exact)
-        case "prefix":
-            return Matcher("prefix", message.prefix)
-        case "any":
-            return Matcher("any")
-        case _:
-            return Matcher("unknown")
 
 
 def _kind(kind: ParticipantKind) -> str:

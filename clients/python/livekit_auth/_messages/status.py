@@ -6,6 +6,7 @@ an AuthError.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -19,14 +20,18 @@ from livekit_auth._messages.errors import (
     Denied,
     Failure,
     InvalidRequest,
+    NotFound,
     RateLimited,
     ServerError,
+    ServerTooOld,
     Unauthenticated,
     Unavailable,
     VerificationFailed,
     Violation,
     unusable,
 )
+from livekit_auth._messages.needed_server import explain
+from livekit_auth.v1.auth_service_pb2 import IssueTokenRequest, VerifyTokenRequest, VerifyWebhookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,21 +41,6 @@ if TYPE_CHECKING:
 
 DOMAIN = "livekit-auth"
 """The domain of each google.rpc.ErrorInfo that the server sends."""
-
-VERIFICATION_REASONS = frozenset(
-    {
-        "BODY_ALTERED",
-        "BODY_NOT_JSON",
-        "BODY_TOO_LARGE",
-        "KEY_UNKNOWN",
-        "NOT_AN_ACCESS_TOKEN",
-        "NOT_A_WEBHOOK_TOKEN",
-        "SIGNATURE_INVALID",
-        "TOKEN_EXPIRED",
-        "TOKEN_MALFORMED",
-    }
-)
-"""The reasons that are about the verified token or webhook, not about the caller."""
 
 MAX_RETRY_AFTER = timedelta(days=366)
 """A longer wait, or a negative one, is ignored."""
@@ -62,27 +52,39 @@ _BY_CODE: dict[str, type[AuthError]] = {
     "CANCELLED": Unavailable,
     "DEADLINE_EXCEEDED": Unavailable,
     "INVALID_ARGUMENT": InvalidRequest,
+    "NOT_FOUND": NotFound,
     "PERMISSION_DENIED": Denied,
     "RESOURCE_EXHAUSTED": RateLimited,
     "UNAUTHENTICATED": Unauthenticated,
     "UNAVAILABLE": Unavailable,
+    "UNIMPLEMENTED": ServerTooOld,
 }
 
-# By its code alone this would be a RateLimited, but waiting doesn't make the response smaller.
-_BY_REASON: dict[str, type[AuthError]] = {
-    "RESPONSE_TOO_LARGE": InvalidRequest,
-    **dict.fromkeys(VERIFICATION_REASONS, VerificationFailed),
-}
+_VERIFYING = (VerifyTokenRequest, VerifyWebhookRequest)
 
 
-def to_error(source: grpc.RpcError | Status) -> AuthError:
-    """The error for a failed RPC, or for the status of a batch entry."""
+def to_error(source: grpc.RpcError | Status, request: type[Message] = IssueTokenRequest) -> AuthError:
+    """The error for a failed RPC, or for the status of a batch entry. `request` is the message that was answered."""
     failure = _read(source if isinstance(source, Status) else _status_of(source))
-    # gRPC's own message size limit, which has the code of a rate limit and no reason.
-    if failure.code == "RESOURCE_EXHAUSTED" and not failure.reason and "larger than max" in failure.message:
-        return InvalidRequest(failure)
-    by_code = _BY_CODE.get(failure.code, ServerError)
-    return _BY_REASON.get(failure.reason, by_code)(failure)
+    kind = _kind(failure, request)
+    if kind is ServerTooOld:
+        failure = replace(failure, message=explain(failure, request))
+    return kind(failure)
+
+
+def _kind(failure: Failure, request: type[Message]) -> type[AuthError]:
+    """The class of an error: that of its code, but for three cases."""
+    match failure.code, failure.reason:
+        case "INVALID_ARGUMENT", "FIELD_UNKNOWN":
+            return ServerTooOld
+        # What a method that verifies finds invalid is the token or webhook, unless the reason names the request.
+        case "INVALID_ARGUMENT", reason if reason and request in _VERIFYING and not reason.startswith("REQUEST_"):
+            return VerificationFailed
+        # gRPC's own limit of a message's size, which has the code of a rate limit.
+        case "RESOURCE_EXHAUSTED", "" if "larger than max" in failure.message:
+            return InvalidRequest
+        case code, _:
+            return _BY_CODE.get(code, ServerError)
 
 
 def to_timedelta(duration: Duration) -> timedelta:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from livekit_auth._messages.results import to_datetime
 from livekit_auth.extras import how_to_install
+from livekit_auth.v1 import auth_service_pb2 as pb
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from livekit.protocol.webhook import WebhookEvent
 
-    from livekit_auth.v1.auth_service_pb2 import VerifyWebhookResponse
+DuplicateStatus = Literal["new", "duplicate", "unknown"]
+"""Whether a webhook was handled before. Unknown: the event has no id, or the server can't say now."""
+
+_STATUSES: dict[int, DuplicateStatus] = {
+    pb.DUPLICATE_STATUS_NEW: "new",
+    pb.DUPLICATE_STATUS_DUPLICATE: "duplicate",
+}
+_NAMES = {"raw_type": "type", "id": "event_id"}  # the contract's names of a VerifiedWebhook's fields, where they differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +43,19 @@ class VerifiedWebhook:
     """The id of the API key that signed it."""
     project: str
     """The LiveKit project that the key belongs to."""
-    duplicate: bool
-    """Whether this caller has acknowledged an event with this id and these bytes."""
-    duplicate_checked: bool
-    """False if the server couldn't check or the event has no id; `duplicate` is then False and meaningless."""
+    duplicate_status: DuplicateStatus
+    """Whether this caller has acknowledged an event with this id and these bytes; see `is_duplicate`."""
+    truncated: tuple[str, ...]
+    """The names of the fields above that are empty because the body's value is over 256 bytes: see `parse`."""
     body_sha256: bytes
     """The SHA-256 of the body, 32 bytes."""
     body: bytes = field(repr=False)
     """The body as passed to `verify_webhook`."""
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the caller has certainly handled this event before. An event of unknown status must be handled."""
+        return self.duplicate_status == "duplicate"
 
     def parse(self) -> WebhookEvent:
         """Parses the whole event from the verified bytes.
@@ -59,7 +72,7 @@ class VerifiedWebhook:
         return json_format.Parse(self.body, WebhookEvent(), ignore_unknown_fields=True)
 
 
-def verified_webhook(message: VerifyWebhookResponse, body: bytes) -> VerifiedWebhook:
+def verified_webhook(message: pb.VerifyWebhookResponse, body: bytes) -> VerifiedWebhook:
     """Reads VerifyWebhookResponse, the response for this body."""
     event = message.event
     return VerifiedWebhook(
@@ -70,8 +83,8 @@ def verified_webhook(message: VerifyWebhookResponse, body: bytes) -> VerifiedWeb
         create_time=to_datetime(event.create_time) if event.HasField("create_time") else None,
         key_id=message.key_id,
         project=message.project,
-        duplicate=message.duplicate,
-        duplicate_checked=message.duplicate_checked,
+        duplicate_status=_STATUSES.get(message.duplicate_status, "unknown"),
+        truncated=tuple(_NAMES.get(name, name) for name in event.truncated),
         body_sha256=hashlib.sha256(body).digest(),
         body=body,
     )

@@ -45,9 +45,11 @@ class Access:
     ttl: timedelta | None = None
     """How long the token is valid for joining, in whole seconds; None means the policy's default."""
     project: str = ""
-    """The LiveKit project; may be empty if the policy permits exactly one."""
+    """The LiveKit project; may be empty if the policy permits exactly one, or has a default one."""
     user_id: str = ""
     """The user's id, if it differs from the identity: `user_id` in the older request may be either."""
+    request_reason: str = ""
+    """Who or what is behind the request, such as the user's id, for the server's audit trail; at most 256 bytes."""
 
     def __post_init__(self) -> None:
         """Raises ValueError without a room, an identity or a role. LiveKit treats an empty room as any room."""
@@ -67,6 +69,7 @@ class Access:
             room_config=self.room_config,
             ttl=self.ttl,
             project=self.project,
+            request_reason=self.request_reason,
         )
 
 
