@@ -72,8 +72,8 @@ class AllowEntry:
     max_ttl: int = TTL_LIMIT
 
 
-Permission = Literal["projects", "verify_webhooks", "verify_tokens"]
-"""What a policy gives a caller in some projects, by its field of CallerPolicy: to issue tokens, or to verify."""
+Permission = Literal["projects", "verify_webhooks", "verify_tokens", "read_decisions"]
+"""What a policy gives a caller in some projects, by its field of CallerPolicy: tokens, verifying, reading denials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class CallerPolicy:
     verify_webhooks: frozenset[str] = frozenset()
     verify_tokens: frozenset[str] = frozenset()
     limits: tuple[Limit, ...] = ()
+    read_decisions: frozenset[str] = frozenset()
     projects: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

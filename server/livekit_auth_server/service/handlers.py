@@ -10,6 +10,7 @@ from livekit_auth_server.service.methods import (
     ACK_WEBHOOK,
     BATCH_ISSUE_TOKENS,
     GET_CALLER,
+    GET_DECISION,
     ISSUE_TOKEN,
     VERIFY_TOKEN,
     VERIFY_WEBHOOK,
@@ -32,4 +33,5 @@ def handlers(issuer: Issuer, webhooks: Webhooks, turns: Turns) -> tuple[Served, 
         ACK_WEBHOOK.served_by(webhooks.acknowledge),
         VERIFY_TOKEN.served_by(Tokens(turns).verify),
         GET_CALLER.served_by(get_caller),
+        GET_DECISION.served_by(issuer.decisions.get),
     )

@@ -73,6 +73,15 @@ GET_CALLER = Method(
     max_bytes=4 * KIB,
     cost=costs.of_no_project,
 )
+GET_DECISION = Method(
+    name="GetDecision",
+    request=pb.GetDecisionRequest,
+    response=pb.GetDecisionResponse,
+    callers=ListedCaller,
+    permission=None,  # its caller's own decisions, and those of projects: the handler looks
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
 
 METHODS: tuple[AnyMethod, ...] = (
     ISSUE_TOKEN,
@@ -81,6 +90,7 @@ METHODS: tuple[AnyMethod, ...] = (
     ACK_WEBHOOK,
     VERIFY_TOKEN,
     GET_CALLER,
+    GET_DECISION,
 )
 LIMITED = tuple(method.name for method in METHODS if method.counts_as is None)
 """What a rate limit can name."""
