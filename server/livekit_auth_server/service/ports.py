@@ -71,6 +71,16 @@ class AckStore(Protocol):
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
 
 
+class DecisionStore(Protocol):
+    """Recent denials, each a serialised v1.Decision."""
+
+    def keep(self, caller: str, decision_id: str, decision: bytes) -> None:
+        """Keeps a caller's denial for a while. Never fails, waits for nothing."""
+
+    async def find(self, decision_id: str) -> bytes | None:
+        """The denial; None if there is none, or none any more. Takes as long for one as for the other."""
+
+
 class LimitStore(Protocol):
     """What callers have used of their limits."""
 

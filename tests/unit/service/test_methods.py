@@ -66,7 +66,7 @@ def test_a_limit_can_name_every_method_that_counts_as_itself():
     assert COUNTED_AS == {"BatchIssueTokens": "IssueToken"}
     assert [name for name in BY_NAME if name not in LIMITED] == list(COUNTED_AS)
     assert set(COUNTED_AS.values()) <= set(LIMITED)
-    assert {"GetCaller"} == WITHOUT_PROJECT
+    assert {"GetCaller", "GetDecision"} == WITHOUT_PROJECT
 
 
 def test_a_method_without_a_permission_has_no_project_to_count_in():
