@@ -398,7 +398,11 @@ async def test_unavailable_service_has_retry_after(http, service, failure):
 
 @pytest.mark.parametrize(
     "failure",
-    [error("UNAUTHENTICATED", "CERTIFICATE_INVALID"), error("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"), error("INTERNAL")],
+    [
+        error("UNAUTHENTICATED", "CERTIFICATE_INVALID"),
+        error("FAILED_PRECONDITION", "SIGNING_KEY_MISSING"),
+        error("INTERNAL"),
+    ],
 )
 async def test_deployment_fault_is_not_explained_to_browsers(http, service, failure):
     assert (await refused(http, service, failure)).status_code == 500
