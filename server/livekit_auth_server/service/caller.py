@@ -57,7 +57,7 @@ async def list_projects(caller: ListedCaller, request: Valid[pb.ListProjectsRequ
     if item or (start and start >= len(names)):
         raise invalid_token()
     response = pb.ListProjectsResponse(policy_revision=caller.state_policy.revision)
-    room, default = Room.of(request.message.page_size), _default_project(caller)
+    room, default = Room.of(request.message.page_size), caller.policy.project_of("")
     while start < len(names) and not room.full:
         project = _project(caller, names[start], default)
         response.projects.append(project)
@@ -124,12 +124,6 @@ def _add(message: permissions_pb2.AllowEntry, field: str, kind: str, value: str,
     return len(value)
 
 
-def _default_project(caller: ListedCaller) -> str:
-    """The project of a token request that names none; empty if it must name one."""
-    projects = caller.policy.projects
-    return next(iter(projects)) if len(projects) == 1 else ""
-
-
 def _project(caller: ListedCaller, name: str, default: str) -> permissions_pb2.Project:
     policy, keys = caller.policy, caller.keys.projects.get(name)
     return permissions_pb2.Project(
@@ -139,4 +133,5 @@ def _project(caller: ListedCaller, name: str, default: str) -> permissions_pb2.P
         issue_tokens=name in policy.projects,
         verify_webhooks=name in policy.verify_webhooks,
         verify_tokens=name in policy.verify_tokens,
+        read_decisions=name in policy.read_decisions,
     )

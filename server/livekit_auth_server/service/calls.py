@@ -51,7 +51,7 @@ class Calls:
     limits: RateLimits | None = None
     deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
     room: Budget | None = None  # the memory for decoded requests; without it, as much as there is
-    deny_invalid: Callable[[Caller, str, Reason], None] | None = None  # records that a request breaks a field rule
+    deny_invalid: Callable[[Caller, str, Refusal], Refusal] | None = None  # records that a request breaks a field rule
 
     def admit(self, context: CallContext) -> Admitted:
         """Who calls. Raises Refusal for a peer whose certificate isn't accepted now, or is revoked."""
@@ -138,7 +138,7 @@ class _Call:
             ready = served.ready(request)
         except Refusal as refusal:
             if self.method.audited and self.calls.deny_invalid is not None:
-                self.calls.deny_invalid(caller, self.method.name, refusal.reason)
+                raise self.calls.deny_invalid(caller, self.method.name, refusal) from None
             raise
         response = await served.handle(caller, ready)
         if self.method.names_decision:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.batches import Batches
 from livekit_auth_server.service.caller import get_caller, list_permissions, list_projects
 from livekit_auth_server.service.methods import (
@@ -23,12 +22,9 @@ from livekit_auth_server.service.server_info import ServerInfo
 from livekit_auth_server.service.tokens import Tokens
 
 if TYPE_CHECKING:
-    from livekit_auth.v1 import auth_service_pb2 as pb
-    from livekit_auth_server.service.admission import ListedCaller
     from livekit_auth_server.service.issue import Issuer
     from livekit_auth_server.service.method import Served
     from livekit_auth_server.service.turns import Turns
-    from livekit_auth_server.service.validation import Valid
     from livekit_auth_server.service.webhooks import Webhooks
 
 
@@ -43,10 +39,6 @@ def handlers(issuer: Issuer, webhooks: Webhooks, turns: Turns) -> tuple[Served, 
         GET_CALLER.served_by(get_caller),
         LIST_PERMISSIONS.served_by(list_permissions),
         LIST_PROJECTS.served_by(list_projects),
-        GET_DECISION.served_by(_no_decision),
+        GET_DECISION.served_by(issuer.decisions.get),
         GET_SERVER_INFO.served_by(ServerInfo.of(webhooks.max_body).get),
     )
-
-
-async def _no_decision(_caller: ListedCaller, _request: Valid[pb.GetDecisionRequest]) -> pb.GetDecisionResponse:
-    raise Refusal(Reason.DECISION_NOT_FOUND, "no recent denial that you may read has this ID")

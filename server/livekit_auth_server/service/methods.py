@@ -96,7 +96,7 @@ GET_DECISION = Method(
     request=pb.GetDecisionRequest,
     response=pb.GetDecisionResponse,
     callers=ListedCaller,
-    permission=None,
+    permission=None,  # its caller's own decisions, and those of projects: the handler looks
     max_bytes=4 * KIB,
     cost=costs.of_no_project,
 )

@@ -71,6 +71,16 @@ class AckStore(Protocol):
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
 
 
+class DecisionStore(Protocol):
+    """Recent denials, each a serialised v1.Decision."""
+
+    def keep(self, caller: str, decision_id: str, decision: bytes) -> None:
+        """Keeps a caller's denial for a while. Never fails, waits for nothing."""
+
+    async def find(self, decision_id: str) -> bytes | None:
+        """The denial; None if there is none, or none any more. Takes as long for one as for the other."""
+
+
 class LimitStore(Protocol):
     """What callers have used of their limits."""
 
@@ -88,8 +98,8 @@ class LimitObserver(Protocol):
 class WebhookObserver(Protocol):
     """Hears of webhooks that were genuine, for metrics."""
 
-    def checked(self, duplicate: bool | None) -> None:  # noqa: FBT001 - the answer
-        """Whether the caller had acknowledged it; None when that couldn't be said."""
+    def checked(self, duplicate_status: str) -> None:
+        """Whether the caller had acknowledged it: "new", "duplicate" or "unknown", as DuplicateStatus has it."""
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of the program

@@ -115,6 +115,7 @@ RULES: dict[str, Any] = {
     "IssueTokenRequest.room": _identifier,
     "IssueTokenRequest.ttl": _ttl,
     "IssueTokenRequest.room_preset": _name_256,
+    "IssueTokenRequest.request_reason": _name_256,
     "VerifyWebhookRequest.body": lambda _: None,  # the limit is a setting, with a reason of its own
     "VerifyWebhookRequest.authorization": _text(8 * KIB),
     "VerifyWebhookRequest.project": _project,

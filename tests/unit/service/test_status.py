@@ -19,7 +19,7 @@ PREFIX = "ERROR_REASON_"
 WRITTEN = {
     name: comment.split(".")[0].removeprefix("// ")
     for comment, name in re.findall(
-        r"^  (// .*(?:\n  // .*)*)\n  ERROR_REASON_([A-Z_0-9]+) = \d+;", PROTO, re.MULTILINE
+        r"^  (// .*(?:\n  //.*)*)\n  ERROR_REASON_([A-Z_0-9]+) = \d+;", PROTO, re.MULTILINE
     )
 }
 
