@@ -199,7 +199,7 @@ def test_the_ordinary_grants_are_these():
 def test_the_contract_names_each_power_beside_the_field_that_needs_it():
     protos = (Path(__file__).parents[3] / "protos/livekit_auth/v1").glob("*.proto")
     text = " ".join(re.sub(r"\s*//", "", path.read_text()) for path in protos)
-    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS - {"long_ttl"}
+    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS
 
 
 def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():

@@ -357,11 +357,7 @@ UNKNOWN: Mapping[str, tuple[type[Message], bytes]] = {
     "in a tag of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(11, sub(1, b"k") + NEW))),
     "in an entry of a batch": (pb.BatchIssueTokensRequest, sub(1, ROLE) + sub(1, ROLE + NEW)),
     "a known field of another type": (pb.IssueTokenRequest, ROLE + varint(8 << 3) + b"\x01"),
-<<<<<<< HEAD
-    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(15, b"x")),
-=======
     "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(99, b"x")),
->>>>>>> caller
 }
 
 

@@ -66,9 +66,6 @@ def test_a_limit_can_name_every_method_that_counts_as_itself():
     assert COUNTED_AS == {"BatchIssueTokens": "IssueToken"}
     assert [name for name in BY_NAME if name not in LIMITED] == list(COUNTED_AS)
     assert set(COUNTED_AS.values()) <= set(LIMITED)
-<<<<<<< HEAD
-    assert {"GetCaller", "GetDecision"} == WITHOUT_PROJECT
-=======
     assert {
         "GetCaller",
         "ListPermissions",
@@ -76,7 +73,6 @@ def test_a_limit_can_name_every_method_that_counts_as_itself():
         "GetDecision",
         "GetServerInfo",
     } == WITHOUT_PROJECT
->>>>>>> caller
 
 
 def test_a_method_without_a_permission_has_no_project_to_count_in():
