@@ -171,11 +171,12 @@ log: {{format: json, level: debug}}
             self.started.kill()
             return self.started.wait()
 
-    def channel(self, credential: Credential | None) -> grpc.Channel:
-        """A channel with this client certificate, or without one."""
+    def channel(self, credential: Credential | None, service_config: str = "") -> grpc.Channel:
+        """A channel with this client certificate, or without one. Without a service config nothing is retried."""
         key, chain = (credential.key_pem, credential.cert_pem) if credential else (None, None)
         credentials = grpc.ssl_channel_credentials(self.server_ca.leaf_pem, key, chain)
-        options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
+        options: list[tuple[str, str | int]] = [("grpc.max_receive_message_length", 8 * 1024 * 1024)]
+        options.append(("grpc.service_config", service_config) if service_config else ("grpc.enable_retries", 0))
         channel = grpc.secure_channel(f"localhost:{self.port}", credentials, options)
         self.channels.append(channel)
         return channel
