@@ -39,6 +39,8 @@ def test_the_needed_release_is_that_of_the_newest_revision():
         ),
         ("", 999, pb.IssueTokenRequest, "the field number 999 of IssueTokenRequest"),
         ("room.nonsense", 1, pb.IssueTokenRequest, "the field number 1 in room.nonsense of IssueTokenRequest"),
+        ("", 2**70, pb.IssueTokenRequest, f"the field number {2**70} of IssueTokenRequest"),
+        ("", -1, pb.IssueTokenRequest, "the field number -1 of IssueTokenRequest"),
         ("..[", "x", pb.IssueTokenRequest, "the field number x in ..[ of IssueTokenRequest"),
     ],
 )
@@ -51,7 +53,7 @@ def test_unknown_field_is_named_by_the_clients_own_contract(path, number, reques
 
 def test_unknown_field_without_metadata_still_says_which_server_is_needed():
     error = to_error(refusal("INVALID_ARGUMENT", "FIELD_UNKNOWN"))
-    assert error.message == f"the server doesn't know a field of IssueTokenRequest; {NEEDS}"
+    assert error.message == f"the server doesn't know the field number ? of IssueTokenRequest; {NEEDS}"
 
 
 def test_missing_method_is_named():
