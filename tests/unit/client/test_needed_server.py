@@ -1,5 +1,7 @@
 """Which server a client needs: what an older one lacks, and what the error says about it."""
 
+from typing import Any
+
 import pytest
 
 from livekit_auth import ServerTooOld
@@ -67,7 +69,7 @@ def test_server_that_is_too_old_is_not_retried(error):
     assert not is_transient(error)
 
 
-def info(revision):
+def info(revision: Any):
     return server_info(pb.GetServerInfoResponse(version="0.1.9", contract_revision=revision))
 
 
