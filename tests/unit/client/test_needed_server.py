@@ -86,7 +86,7 @@ def test_server_of_an_earlier_revision_is_refused():
 def test_server_info_has_the_limits_of_each_method():
     message = pb.GetServerInfoResponse(
         version="0.2.0",
-        contract_revision=REVISION,
+        contract_revision=pb.ContractRevision.Name(REVISION),
         methods=[pb.MethodInfo(name="IssueToken", max_request_bytes=7)],
         max_batch_entries=500,
         max_webhook_body_bytes=8,
