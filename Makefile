@@ -97,7 +97,7 @@ fleet: setup ## Measure how long 200 agent workers wait for tokens when they rec
 	@python -m bench.fleet
 
 .PHONY: compat
-compat: setup ## Test the released wheels against the current code, and the reverse
+compat: setup ## Test the wheels of this tree with themselves, and with each release in both roles
 	@pytest tests/compat --quiet
 
 AGENTS_BEFORE := 1.7.1
@@ -132,8 +132,9 @@ check: setup ## Check format, lint, types, import contracts, protos, generated c
 	@lint-imports | tail -n 2
 	@buf format --diff --exit-code protos
 	@buf lint
-	@for image in protos/released/*.binpb; do buf breaking protos --against "$$image"; done
+	@shopt -s nullglob; for image in protos/released/*.binpb; do buf breaking protos --against "$$image"; done
 	@python tools/check_generated.py
+	@python tools/errors_document.py --check
 	@python tools/unasync.py --check
 	@pytest tests/docs --quiet
 
@@ -146,8 +147,9 @@ format: setup ## Format code and protos
 # --- the contract ---
 
 .PHONY: proto
-proto: setup ## Generate code from the protos
+proto: setup ## Generate code from the protos, and the table of error reasons
 	@python tools/check_generated.py --write
+	@python tools/errors_document.py
 
 .PHONY: proto-release
 proto-release: setup ## Freeze the protos and wheels of this version; later versions must stay compatible with them

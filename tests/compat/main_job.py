@@ -1,4 +1,4 @@
-"""What a user of any version does, in one program: run by the tests with the client of one version or another."""
+"""What users of any version do, in one program. The tests run it with the client of one version or another."""
 
 import asyncio
 import sys
@@ -10,12 +10,12 @@ from livekit_auth import AuthClient, AuthError, Denied, VerificationFailed
 
 
 async def refusal(call: Awaitable[object]) -> AuthError:
-    """How a call that must fail did."""
+    """The error of a call that must fail."""
     try:
-        answer = await call
+        response = await call
     except AuthError as error:
         return error
-    raise AssertionError(f"permitted: {answer}")
+    raise AssertionError(f"permitted: {response}")
 
 
 async def main(directory: Path, address: str) -> None:

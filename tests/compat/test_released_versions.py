@@ -1,4 +1,7 @@
-"""Every released client works with today's server, and today's client with every released server."""
+"""Clients and servers of neighbouring versions work together, each as the wheel that users install.
+
+The current tree works with itself, and with every release in both roles.
+"""
 
 from __future__ import annotations
 
@@ -16,50 +19,62 @@ from support.signing import event, webhook_token
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WHEELS = Path(__file__).parent / "wheels"
+ROOT = Path(__file__).resolve().parents[2]
+WHEELS = Path(__file__).with_name("wheels")
+CURRENT = "current"
 RELEASES = sorted({wheel.name.split("-")[1] for wheel in WHEELS.glob("*.whl")})
+PAIRS = [
+    (CURRENT, CURRENT),
+    *((release, CURRENT) for release in RELEASES),
+    *((CURRENT, release) for release in RELEASES),
+]
 
 
-@pytest.fixture(params=RELEASES or ["none"])
-def released(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder with both packages of a release."""
-    assert RELEASES, "no release is kept in tests/compat/wheels; run: make proto-release"
-    code = tmp_path / "released"
-    for wheel in WHEELS.glob(f"*-{request.param}-*.whl"):
-        zipfile.ZipFile(wheel).extractall(code)
-    return code
+def wheels(version: str, directory: Path) -> list[Path]:
+    """The wheels of both packages: those kept from a release, or those built from this tree."""
+    if version == CURRENT:
+        for package in ("clients/python", "server"):
+            build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory)]
+            subprocess.run(build, cwd=ROOT / package, check=True, capture_output=True)
+        return sorted(directory.glob("*.whl"))
+    return sorted(WHEELS.glob(f"*-{version}-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each version, with what its two wheels install."""
+    folders = {}
+    for version in (CURRENT, *RELEASES):
+        folders[version] = tmp_path_factory.mktemp("installed")
+        found = wheels(version, tmp_path_factory.mktemp("wheels"))
+        assert [wheel.name.split("-")[0] for wheel in found] == ["livekit_auth", "livekit_auth_server"]
+        for wheel in found:
+            zipfile.ZipFile(wheel).extractall(folders[version])
+    return folders
 
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    directory = tmp_path / "deployment"
-    directory.mkdir()
-    deployment = Deployment(directory)
+    deployment = Deployment(tmp_path)
     deployment.write()
     for name in ("web", "hooks"):
-        deployment.example_ca.issue(uris=[f"spiffe://example.org/{name}"]).write(directory, name)
-    (directory / "body").write_bytes(event())
-    (directory / "authorization").write_text(webhook_token(event()))
+        deployment.example_ca.issue(uris=[f"spiffe://example.org/{name}"]).write(tmp_path, name)
+    (tmp_path / "body").write_bytes(event())
+    (tmp_path / "authorization").write_text(webhook_token(event()))
     yield deployment
     if deployment.process is not None:
         deployment.stop()
 
 
-def run_client(deployment: Deployment, code: Path | None) -> str:
-    program = [sys.executable, str(Path(__file__).with_name("main_job.py")), str(deployment.directory)]
-    address = f"localhost:{deployment.port}"
+@pytest.mark.parametrize(("client", "server"), PAIRS)
+def test_a_client_does_its_main_job_with_a_server(
+    deployment: Deployment, code: dict[str, Path], client: str, server: str
+) -> None:
+    deployment.start(code[server])
+    program = Path(__file__).with_name("main_job.py")
+    command = [sys.executable, str(program), str(deployment.directory), f"localhost:{deployment.port}"]
     done = subprocess.run(
-        [*program, address], env=environment(code), capture_output=True, text=True, timeout=60, check=False
+        command, env=environment(code[client]), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_released_client_works_with_todays_server(deployment: Deployment, released: Path) -> None:
-    deployment.start()
-    assert f"done with {released}" in run_client(deployment, released)
-
-
-def test_todays_client_works_with_a_released_server(deployment: Deployment, released: Path) -> None:
-    deployment.start(released)
-    assert str(released) not in run_client(deployment, None)
+    assert done.stdout == f"done with {code[client] / 'livekit_auth'}\n"

@@ -88,7 +88,8 @@ def test_a_batch_costs_as_much_as_its_entries(limited: Deployment) -> None:
     assert (told.reason, told.metadata["limit_methods"]) == ("RATE_LIMITED", "IssueToken")
     stub.BatchIssueTokens(pb.BatchIssueTokensRequest(requests=[ASK] * 2))
     never = refusal(lambda: stub.BatchIssueTokens(pb.BatchIssueTokensRequest(requests=[ASK] * 9)))
-    assert (never.reason, never.retry_after) == ("RATE_LIMITED", None)
+    assert (never.code, never.reason, never.retry_after) == ("INVALID_ARGUMENT", "BATCH_EXCEEDS_LIMIT", None)
+    assert never.metadata == {"limit": "8/s", "limit_methods": "IssueToken"}
     assert "9 calls" in never.message
     assert refusal(lambda: stub.VerifyToken(pb.VerifyTokenRequest(token="a.b.c"))).reason != "RATE_LIMITED"
 

@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 
 from livekit_auth.v1 import auth_service_pb2 as pb
+from support import command_line
 from support.deployment import KEYS_ALPHA, POLICY, SECRETS, Deployment
 from support.pki import SERVER, Authority, Credential
 from support.refusals import refusal, refused
@@ -97,6 +98,27 @@ def test_the_next_call_on_an_open_connection_sees_a_new_policy(server: Deploymen
     (server.directory / "policy.yaml").write_text(POLICY.replace("prefix: consult-", "prefix: board-"))
     soon(lambda: revision(stub) != "" and stub.GetCaller(WHO).allow[0].rooms[0].prefix == "board-")
     assert refusal(lambda: stub.IssueToken(ASK)).reason == "ROOM_NOT_PERMITTED"
+
+
+@pytest.mark.parametrize("default", ["default_project: alpha", ""])
+def test_a_second_project_breaks_only_callers_without_a_default_one_and_is_told_before(
+    server: Deployment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], default: str
+) -> None:
+    stub, policy, second = server.caller(WEB), server.directory / "policy.yaml", server.directory / "second.yaml"
+    assert stub.IssueToken(ASK).key_id == "APIalpha"
+    two = POLICY.replace("projects: [alpha]\n", "projects: [alpha, beta]\n", 1)
+    second.write_text(two.replace(f"- id: {WEB}\n", f"- id: {WEB}\n    {default}\n", 1))
+    assert command_line.run(monkeypatch, "policy", "diff", policy, second) == 1
+    warned = "a request without a project: was alpha, now PROJECT_REQUIRED" in capfd.readouterr().out
+    strict = command_line.run(monkeypatch, "policy", "check", second, "--strict")
+    assert (warned, strict) == ((False, 0) if default else (True, 1))
+    replace(policy, second.read_bytes())
+    soon(lambda: '"event":"reloaded"' in server.log)
+    if default:
+        assert stub.IssueToken(ASK).key_id == "APIalpha"
+    else:
+        got = refusal(lambda: stub.IssueToken(ASK))
+        assert (got.code, got.reason) == ("INVALID_ARGUMENT", "PROJECT_REQUIRED")
 
 
 def test_a_bad_policy_keeps_the_old_one_and_says_why_until_a_good_one_comes(server: Deployment) -> None:

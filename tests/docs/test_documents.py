@@ -33,8 +33,18 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def test_every_reason_is_documented_with_its_code() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `(\w+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
     assert dict(rows) == {reason.value: CODE_OF[reason] for reason in Reason}
+
+
+def test_every_key_of_an_errors_metadata_is_documented_with_its_reasons() -> None:
+    """The comments in errors.proto name the keys in quotation marks."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    documented = {(reason, key) for key, reasons in rows for reason in re.findall(r"`(\w+)`", reasons)}
+    contract = (ROOT / "protos/livekit_auth/v1/errors.proto").read_text()
+    values = re.findall(r"((?:^  //.*\n)+)^  ERROR_REASON_(\w+) = ", contract, re.MULTILINE)
+    in_contract = {(reason, key) for comment, reason in values for key in re.findall(r'"([a-z_]+)"', comment)}
+    assert documented == {(reason, key) for reason, key in in_contract if key != "any"}
 
 
 def test_every_power_and_ordinary_grant_is_documented() -> None:
@@ -124,7 +134,7 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs/adr"
     listed = re.findall(
-        r"^\| \[(\d{4})\]\((\1-[\w-]+\.md)\) \| .+ \|$", (folder / "README.md").read_text(), re.MULTILINE
+        r"^\| \[(\d{4})\]\((\1-[\w.-]+\.md)\) \| .+ \|$", (folder / "README.md").read_text(), re.MULTILINE
     )
     assert [name for _, name in listed] == sorted(path.name for path in folder.glob("[0-9]*.md"))
 

@@ -101,6 +101,7 @@ def role(fields: str) -> str:
         caller("allow: [{projects: any, rooms: [{regex: a}]}]"),
         *(caller("allow: [{projects: any, ttl: 10m}]"), caller("allow: [{projects: any, ttl: {max: 1d}}]")),
         *(caller("allow: [{projects: any, ttl: {max: 60}}]"), caller("allow: [{projects: any, ttl: {max: ''}}]")),
+        *(caller("default_project: [a]"), caller("default_project: A"), caller("read_decisions: default")),
         *(caller("verify: [default]"), caller("verify: {webhook: any}"), caller("limits: []")),
         *(caller("limits: [{rate: 20}]"), caller("limits: [{rate: 20/s, methods: [BatchIssueTokens]}]")),
     ],

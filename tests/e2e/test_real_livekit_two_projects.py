@@ -27,7 +27,7 @@ version: 1
 roles:
   guest: {video: {room_join: true}}
 callers:
-  - id: spiffe://dev.example.org/web  # of both projects
+  - id: spiffe://dev.example.org/web  # of both projects, without a default: it has to name one
     allow: [{projects: [default, second], roles: [guest], rooms: [{prefix: consult-}], identities: [{prefix: user-}]}]
     verify: {tokens: [default, second], webhooks: [default, second]}
   - id: spiffe://dev.example.org/agents  # of the first alone

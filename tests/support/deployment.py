@@ -51,6 +51,7 @@ callers:
         rooms: [{prefix: consult-}]
         identities: [{prefix: user-}]
   - id: spiffe://example.org/admin
+    default_project: alpha
     allow:
       - name: everything
         projects: any

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.service.admission import ListedCaller
 from livekit_auth_server.service.batches import Batches
+from livekit_auth_server.service.decisions import Decisions
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.method import Undecoded
 from livekit_auth_server.service.state import State
 from livekit_auth_server.service.turns import Turns
+from livekit_auth_server.stores.decisions_in_memory import MemoryDecisions
 from support.fakes import IDENTIFIED, NOW, AuditTrail, FakeClock, FakeIdentifier
 from support.policies import EVERYTHING, policy_of
 
@@ -50,7 +52,7 @@ def listed(*entries: AllowEntry, roles: Mapping[str, Grants] | None = None, keys
 def issuer(audit: AuditTrail) -> Issuer:
     """An issuer whose decisions are called d1, d2 and so on."""
     numbers = count(1)
-    return Issuer(audit, lambda: f"d{next(numbers)}")
+    return Issuer(audit, Decisions(MemoryDecisions(FakeClock())), lambda: f"d{next(numbers)}")
 
 
 async def free(_caller: object, _request: object) -> None:

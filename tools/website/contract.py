@@ -16,7 +16,8 @@ _INTRODUCTION = """\
 # The contract
 
 Package `livekit_auth.v1`, generated from the `.proto` files with their comments. Generate code from `protos-plain/`,
-which needs no other file; [other languages](other-languages.md) has the commands. The contract only grows.
+which needs no other file; [other languages](other-languages.md) has the commands. [Versions of the
+contract](versioning.md) says what may change in it.
 """
 
 
@@ -53,9 +54,9 @@ class _File:
             yield from self._enum(enum, enum.name, (_ENUM, number))
 
     def _text(self, path: tuple[int, ...]) -> str:
-        """A comment as Markdown, a line break only between paragraphs."""
-        paragraphs = self._comments.get(path, "").strip().split("\n\n")
-        return "\n\n".join(_escaped(" ".join(line.strip() for line in text.splitlines())) for text in paragraphs)
+        """A comment as Markdown, a line break only between paragraphs and before list items."""
+        comment = self._comments.get(path, "").strip().replace("\n - ", "\n\n - ")
+        return "\n\n".join(_escaped(" ".join(map(str.strip, text.splitlines()))) for text in comment.split("\n\n"))
 
     def _cell(self, path: tuple[int, ...]) -> str:
         return self._text(path).replace("\n\n", "<br>").replace("|", "\\|")

@@ -58,7 +58,7 @@ class AuditOtlp:
     """audit.sink.Sink for a collector. `patience`, in seconds, is for a collector that is required."""
 
     def __init__(
-        self, exporter: Exporter, clock: Clock, metrics: CopyMetrics, *, required: bool = False, patience: float = 5.0
+        self, exporter: Exporter, clock: Clock, metrics: CopyMetrics, *, patience: float, required: bool = False
     ) -> None:
         self._exporter, self._clock, self._metrics = exporter, clock, metrics
         self._required, self._patience = required, patience

@@ -22,6 +22,7 @@ class Wanted:
     decision: str | None = None
     key: str | None = None
     token_sha256: str | None = None
+    request_reason: str | None = None
     since: float | None = None
     until: float | None = None
     denied: bool = False
@@ -34,6 +35,7 @@ class Wanted:
             "decision_id": self.decision,
             "key_id": self.key,
             "token_sha256": self.token_sha256,
+            "request_reason": self.request_reason,
         }
         if any(value is not None and line.get(name) != value for name, value in fields.items()):
             return False

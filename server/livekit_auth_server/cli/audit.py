@@ -106,6 +106,7 @@ def query(
     token_file: Annotated[
         Path | None, typer.Option(help='A file with a token, "-" for stdin: who got it? Only its SHA-256 is used.')
     ] = None,
+    request_reason: Annotated[str | None, typer.Option(help="What the caller said was behind its request.")] = None,
     since: Annotated[str | None, typer.Option(help='ISO 8601, or how long ago: "2h30m".')] = None,
     until: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     denied: Annotated[bool, typer.Option("--denied", help="Denials alone.")] = False,
@@ -124,6 +125,7 @@ def query(
         decision=decision,
         key=key,
         token_sha256=_digest(token_file) if token_file is not None else None,
+        request_reason=request_reason,
         since=_time(since, "--since") if since is not None else None,
         until=_time(until, "--until") if until is not None else None,
         denied=denied,

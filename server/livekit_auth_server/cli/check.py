@@ -57,7 +57,7 @@ def summary(settings: Settings) -> dict[str, Any]:
 
 def _warnings(settings: Settings, state: State, now: float) -> Iterator[str]:
     yield from of_bundles(state.identifier.bundles, now)
-    yield from of_policy(state.policy, state.identifier.bundles)
+    yield from of_policy(state.policy, settings.at(settings.policy), state.identifier.bundles)
     yield from state.denied.idle
     for project in state.keys.projects.values():
         if not any(key.may_sign(int(now)) for key in project.keys):

@@ -30,7 +30,7 @@ def check(policy: PolicyPath, config: Config = None, strict: Strict = False, as_
     from livekit_auth_server.policy.explain import summary
 
     loaded = _load(policy, config)
-    warnings, roles, callers = list(of_policy(loaded)), sorted(loaded.roles), sorted(loaded.callers)
+    warnings, roles, callers = list(of_policy(loaded, policy)), sorted(loaded.roles), sorted(loaded.callers)
     if as_json:
         print_json({"revision": loaded.revision, "roles": roles, "callers": callers, "warnings": warnings})
     else:

@@ -165,7 +165,7 @@ class AuditSettings(_Model):
 
     path: Path | None = None
     required: bool = False
-    patience: float = Field(default=5.0, ge=0.1, le=60)
+    patience: float = Field(default=2.0, ge=0.1, le=60)
     otlp: AuditOtlpSettings | None = None
 
     @model_validator(mode="after")

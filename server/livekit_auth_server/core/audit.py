@@ -28,7 +28,8 @@ class AuditLine(Protocol):
 class AuditRecord:
     """One decision. `time` is in seconds since the epoch, `ttl` in seconds. Members that don't apply are empty or None.
 
-    `powers` are the names of the powers that the token took, sorted and separated by commas.
+    `powers` are the names of the powers that the token took, sorted and separated by commas. `request_reason` is what
+    the caller said was behind its request.
     """
 
     kind: ClassVar[str] = "decision"
@@ -54,6 +55,7 @@ class AuditRecord:
     participant_kind: str = ""
     powers: str = ""
     room_preset: str = ""
+    request_reason: str = ""
 
     def members(self) -> dict[str, Any]:
         """The line's JSON members."""

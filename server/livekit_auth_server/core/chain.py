@@ -167,7 +167,7 @@ def _is_flat(value: object) -> bool:
 _MOST = 10**18  # a Head's number has 18 digits at most
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _TEXTS = """kind why decision_id caller certificate_serial method project access room identity entry reason key_id
-token_sha256 policy_revision trace_id participant_kind powers room_preset"""
+token_sha256 policy_revision trace_id participant_kind powers room_preset request_reason"""
 _FIELDS: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(_TEXTS.split(), _is_text),
     **dict.fromkeys(("time", "from"), _is_time),

@@ -28,7 +28,7 @@ from livekit_auth_server.core.certificate_chain import (
     verified_chain,
 )
 from livekit_auth_server.core.certificate_names import UNREADABLE, CertificateKey, certificate_keys
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Overload, Reason, Refusal, overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,13 +91,12 @@ class _Second:
     by_source: dict[str, int] = field(default_factory=dict)
 
     def check(self, source: str, now: int) -> None:
-        """Raises RATE_LIMITED when no more may be judged in this second."""
+        """Raises OVERLOADED when no more may be judged in this second."""
         if now != self.time:
             self.time, self.total, self.by_source = now, 0, {}
         refused = self.by_source.get(source, 0)
         if refused >= _REFUSALS_PER_SOURCE or (refused and self.total >= _REFUSALS_PER_SECOND):
-            message = "too many certificates were refused in this second; try again in 1 s"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=1.0)
+            raise overloaded(Overload.CERTIFICATES, "too many certificates were refused in this second")
 
     def count(self, source: str) -> None:
         self.total += 1
@@ -119,7 +118,7 @@ class Identifier:
     def identify(self, leaf_pem: bytes, chain_pem: bytes, now: int, source: str = "") -> Identified:
         """The caller with this certificate, from this address. Times are checked at every call, the rest once.
 
-        Raises CERTIFICATE_INVALID or CERTIFICATE_EXPIRED, and RATE_LIMITED for a certificate that isn't known to hold
+        Raises CERTIFICATE_INVALID or CERTIFICATE_EXPIRED, and OVERLOADED for a certificate that isn't known to hold
         while too many others are refused.
         """
         # By digest: a caller may send what chain it likes, and its bytes aren't worth keeping.
@@ -139,7 +138,7 @@ class Identifier:
         try:
             return self._verify(leaf_pem, chain_pem, now, source)
         except Refusal as refusal:
-            if refusal.reason is Reason.RATE_LIMITED:
+            if refusal.reason is Reason.OVERLOADED:
                 raise
             if len(self._refused) >= _CACHED_REFUSALS:
                 self._refused.clear()

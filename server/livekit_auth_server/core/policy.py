@@ -10,7 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Literal, NoReturn, final, get_args
 
 from livekit_auth_server.core.grants import Grants, Needs, RoomConfig, needs
 from livekit_auth_server.core.refusal import Reason, Violation
@@ -56,6 +56,16 @@ class Matcher:
         """Whether the value matches, byte for byte."""
         return self.any or value in self.exact or value.startswith(self.prefixes)
 
+    def listing(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Its values by the field of v1.Matcher that holds them, sorted. Those beside `any` change nothing."""
+        if self.any:
+            return (("any", ("",)),)
+        return ("exact", tuple(sorted(self.exact))), ("prefix", tuple(sorted(self.prefixes)))
+
+
+Listing = tuple[tuple[str, str, tuple[str, ...]], ...]
+_NAMES = ("projects", "roles", "grants", "powers")
+
 
 @dataclass(frozen=True, slots=True)
 class AllowEntry:
@@ -70,22 +80,38 @@ class AllowEntry:
     identities: Matcher = Matcher()
     default_ttl: int = AGENT_TTL_LIMIT
     max_ttl: int = TTL_LIMIT
+    _listing: list[Listing] = field(init=False, compare=False, repr=False, default_factory=list)
+
+    def listing(self) -> Listing:
+        """All its values by their field, and for matchers by the kind of match; sorted when first asked for."""
+        if not self._listing:
+            names = tuple((name, "", tuple(sorted(getattr(self, name)))) for name in _NAMES)
+            rooms = tuple(("rooms", *kind) for kind in self.rooms.listing())
+            identities = tuple(("identities", *kind) for kind in self.identities.listing())
+            self._listing.append(names + rooms + identities)
+        return self._listing[0]
 
 
-Permission = Literal["projects", "verify_webhooks", "verify_tokens"]
-"""What a policy gives a caller in some projects, by its field of CallerPolicy: to issue tokens, or to verify."""
+Permission = Literal["projects", "verify_webhooks", "verify_tokens", "read_decisions"]
+"""What a policy permits a caller in some projects, by the field of CallerPolicy. "projects" permits issuing tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallerPolicy:
-    """What one workload identity may do, and how often."""
+    """What one workload identity may do, and how often.
+
+    `default_project` is the project of a token request that names none; empty if the policy sets none.
+    """
 
     id: str
     entries: tuple[AllowEntry, ...] = ()
     verify_webhooks: frozenset[str] = frozenset()
     verify_tokens: frozenset[str] = frozenset()
     limits: tuple[Limit, ...] = ()
+    read_decisions: frozenset[str] = frozenset()
+    default_project: str = ""
     projects: frozenset[str] = field(init=False)
+    _listing: list[tuple[str, ...]] = field(init=False, compare=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         sets = {entry.projects for entry in self.entries}
@@ -95,6 +121,24 @@ class CallerPolicy:
         """The projects in which the caller has this permission; none for None."""
         found: frozenset[str] = getattr(self, permission) if permission is not None else frozenset()
         return found
+
+    def project_of(self, named: str, permission: Permission | None = "projects") -> str:
+        """The project of a request: the one it names, else the default one for tokens, else the only permitted one.
+
+        Empty if none of these exists. The named project need not be permitted.
+        """
+        if named:
+            return named
+        if permission == "projects" and self.default_project:
+            return self.default_project
+        permitted = self.permitted(permission)
+        return next(iter(permitted)) if len(permitted) == 1 else ""
+
+    def listing(self) -> tuple[str, ...]:
+        """Every project in which the caller has a permission; sorted when first asked for."""
+        if not self._listing:
+            self._listing.append(tuple(sorted(frozenset().union(*map(self.permitted, get_args(Permission))))))
+        return self._listing[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +217,7 @@ Decision = Grant | Denial
 
 def decide(policy: Policy, caller: CallerPolicy, request: TokenRequest) -> Decision:
     """Permits the request by the first entry that permits all of it, or says what the closest entry lacked."""
-    project = request.project or (next(iter(caller.projects)) if len(caller.projects) == 1 else "")
+    project = caller.project_of(request.project)
     if not project and caller.projects:
         names = ", ".join(sorted(caller.projects)[:_NAMED_PROJECTS])
         more = " and others" if len(caller.projects) > _NAMED_PROJECTS else ""

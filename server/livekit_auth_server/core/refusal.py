@@ -56,6 +56,28 @@ class Reason(StrEnum):
     SELFCHECK_FAILED = auto()
 
 
+class Overload(StrEnum):
+    """What has no room for a call. The metadata "cause" of OVERLOADED, and a label of a metric.
+
+    The names of bounds that the caller alone has reached begin with "caller_".
+    """
+
+    CALLER_CALLS = "caller_calls"
+    CALLER_CONNECTIONS = "caller_connections"
+    CALLER_QUEUE = "caller_queue"
+    SERVER_CALLS = "server_calls"
+    SERVER_QUEUE = "server_queue"
+    REQUEST_BYTES = "request_bytes"
+    REQUEST_MEMORY = "request_memory"
+    SLOW_REQUEST = "slow_request"
+    CERTIFICATES = "certificates"
+
+
+RETRY = 1.0
+"""Seconds after which a call that found no room may come again."""
+_WITH_WAIT = {Reason.RATE_LIMITED, Reason.OVERLOADED}
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """A field that breaks a rule: its path in the request message, and what the rule is. Never the value."""
@@ -68,7 +90,8 @@ class Violation:
 class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call it
     """A request that isn't granted. `message` and `metadata` reach the caller, so they never hold a secret.
 
-    `retry_after` is in seconds, where waiting helps and for how long is known.
+    `retry_after` is in seconds, where waiting helps and for how long is known. RATE_LIMITED and OVERLOADED always have
+    it: `rate_limited` and `overloaded` make them, and without it none can be made.
     """
 
     reason: Reason
@@ -76,6 +99,10 @@ class Refusal(Exception):  # noqa: N818 - "refusal" is what the documents call i
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[Violation, ...] = ()
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.reason in _WITH_WAIT and self.retry_after is None:
+            raise ValueError(f"{self.reason} says how long to wait")
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
@@ -85,3 +112,13 @@ def invalid(*violations: Violation) -> Refusal:
     """A refusal of fields that break their rules."""
     summary = "; ".join(f"{violation.field}: {violation.description}" for violation in violations[:3])
     return Refusal(Reason.REQUEST_INVALID, summary, violations=violations)
+
+
+def rate_limited(message: str, metadata: Mapping[str, str], *, retry_after: float) -> Refusal:
+    """A refusal of a call over a rate limit, which fits after so many seconds."""
+    return Refusal(Reason.RATE_LIMITED, message, metadata, retry_after=retry_after)
+
+
+def overloaded(cause: Overload, message: str) -> Refusal:
+    """A refusal of a call that finds no room now. Nothing was done for it."""
+    return Refusal(Reason.OVERLOADED, message, {"cause": cause.value}, retry_after=RETRY)

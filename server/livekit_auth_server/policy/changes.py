@@ -37,6 +37,13 @@ class Change:
 _SIGNS = {"gained": "+", "lost": "-", "changed": "~"}
 
 
+class ProjectChange(Change):
+    """What a token request that names no project gets: a project, or the reason of a denial."""
+
+    def __str__(self) -> str:
+        return f"{_SIGNS[self.kind]} a request without a project: was {self.was}, now {self.value}"
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """A value of the old or the new policy, and the roles of that policy."""
@@ -55,6 +62,10 @@ class Rule:
 
     label: str
     texts: Callable[[Any], Sequence[str]]
+
+    def compared(self, owner: Side, field: str) -> Side:
+        """What the rule compares of a caller or an entry: its field."""
+        return owner.of(field)
 
     def shown(self, value: Any, _roles: Roles) -> Sequence[str]:  # noqa: ANN401 - a field's
         """The values in the words of a new or lost entry."""

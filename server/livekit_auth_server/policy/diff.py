@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from livekit_auth_server.core.grants import needs
 from livekit_auth_server.core.policy import AllowEntry, CallerPolicy
-from livekit_auth_server.policy.changes import Change, Name, OneValue, RolesOf, Rule, Side, rules_of
+from livekit_auth_server.core.refusal import Reason
+from livekit_auth_server.policy.changes import Change, Name, OneValue, ProjectChange, RolesOf, Rule, Side, rules_of
 from livekit_auth_server.policy.explain import limit_texts, matcher_rules
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _meaning(entry: AllowEntry, roles: Roles) -> tuple[object, ...]:
 def _differences(rules: Mapping[str, Rule], entry: str, old: Side, new: Side) -> Iterator[Change]:
     """The changes of every field of two callers or two entries."""
     for name, rule in rules.items():
-        yield from rule.changes(entry, old.of(name), new.of(name))
+        yield from rule.changes(entry, rule.compared(old, name), rule.compared(new, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,25 @@ class _Entries(Rule):
     def whole(self, kind: Kind, side: Side) -> Iterator[Change]:
         """Each entry as a whole."""
         return (_whole_entry(kind, entry, side.roles) for entry in side.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _DefaultProject(OneValue):
+    """The project of a token request that names none: projects change it as well as the field does."""
+
+    def compared(self, owner: Side, _field: str) -> Side:
+        """What such a request gets; nothing for a caller without projects, whose entries say so."""
+        caller: CallerPolicy = owner.value
+        return Side((caller.project_of("") or Reason.PROJECT_REQUIRED) if caller.projects else "", owner.roles)
+
+    def changes(self, entry: str, old: Side, new: Side) -> Iterator[Change]:
+        """Gained where the request was denied, lost where it is denied now."""
+        if old.value == new.value or not (old.value and new.value):
+            return
+        kind: Kind = "changed"
+        if Reason.PROJECT_REQUIRED in (old.value, new.value):
+            kind = "lost" if new.value == Reason.PROJECT_REQUIRED else "gained"
+        yield ProjectChange(kind, entry, self.label, new.value, old.value)
 
 
 _ENTRY = rules_of(
@@ -137,6 +157,8 @@ _CALLER = rules_of(
         "verify_webhooks": Rule("verify.webhooks", sorted),
         "verify_tokens": Rule("verify.tokens", sorted),
         "limits": OneValue("limits", limit_texts),
+        "read_decisions": Rule("read_decisions", sorted),
+        "default_project": _DefaultProject("default_project", lambda name: (name,)),
     },
 )
 

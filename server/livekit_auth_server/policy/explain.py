@@ -235,10 +235,14 @@ def summary(caller: CallerPolicy) -> str:
     parts = [f"roles {', '.join(roles)}"] if roles else []
     if any(entry.grants for entry in caller.entries):
         parts.append("spelled-out grants")
+    if caller.default_project:
+        parts.append(f"default project {caller.default_project}")
     if caller.verify_webhooks:
         parts.append(f"verifies webhooks of {', '.join(sorted(caller.verify_webhooks))}")
     if caller.verify_tokens:
         parts.append(f"verifies tokens of {', '.join(sorted(caller.verify_tokens))}")
+    if caller.read_decisions:
+        parts.append(f"reads decisions of {', '.join(sorted(caller.read_decisions))}")
     if caller.limits:
         parts.append(f"limits {', '.join(limit_texts(caller.limits))}")
     return f"{caller.id}: {'; '.join(parts) or 'nothing'}"

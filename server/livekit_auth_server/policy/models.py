@@ -170,7 +170,14 @@ class CallerEntry(Model):
         default_factory=list,
         description="Entries, of which one alone must permit a whole request; the first such counts.",
     )
+    default_project: ProjectName | None = Field(
+        default=None,
+        description="The project of a token request that names none; one of those in allow. Default: the only one.",
+    )
     verify: Verify = Field(default_factory=Verify, description="What it may verify.")
+    read_decisions: AnyOr[ProjectName] = Field(
+        default_factory=list, description="The projects in which it may read the decisions of any caller, or any."
+    )
     limits: Annotated[list[CallerLimit], Field(min_length=1)] = Field(
         default_factory=list, description="How often it may call; a call has to fit every limit that counts it."
     )

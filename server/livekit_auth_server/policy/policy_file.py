@@ -104,11 +104,11 @@ def _revision(content: bytes) -> str:
 def _named_projects(file: Document) -> frozenset[str]:
     """The projects that a policy names. Raises ConfigError."""
     file.validated(PolicyFile)
-    lists = [
-        projects
-        for _, caller in _callers(file)
-        for projects in (*(a.projects for a in caller.allow), caller.verify.webhooks, caller.verify.tokens)
-    ]
+    lists: list[Literal["any"] | list[str]] = []
+    for _, caller in _callers(file):
+        lists += [allow.projects for allow in caller.allow]
+        lists += [caller.verify.webhooks, caller.verify.tokens, caller.read_decisions]
+        lists += [[caller.default_project]] if caller.default_project else []
     return frozenset(name for names in lists if names != "any" for name in names)
 
 
@@ -154,13 +154,20 @@ class _Compiler:
         for number, allow in enumerate(caller.allow):
             self._check_roles((*place, "allow", number), allow)
         verify = caller.verify
-        return CallerPolicy(
-            _copied(caller.id),
-            self.one(entries),
-            self._projects((*place, "verify", "webhooks"), verify.webhooks),
-            self._projects((*place, "verify", "tokens"), verify.tokens),
-            self.one(caller_limits(self.file, (*place, "limits"), caller.limits, self.projects)),
+        compiled = CallerPolicy(
+            id=_copied(caller.id),
+            entries=self.one(entries),
+            verify_webhooks=self._projects((*place, "verify", "webhooks"), verify.webhooks),
+            verify_tokens=self._projects((*place, "verify", "tokens"), verify.tokens),
+            limits=self.one(caller_limits(self.file, (*place, "limits"), caller.limits, self.projects)),
+            read_decisions=self._projects((*place, "read_decisions"), caller.read_decisions),
+            default_project=self.one(caller.default_project or ""),
         )
+        if compiled.default_project and compiled.default_project not in compiled.projects:
+            known = ", ".join(sorted(compiled.projects)) or "none"
+            message = f'"{compiled.default_project}" is in no allow entry of this caller; its projects are: {known}'
+            raise self.file.error((*place, "default_project"), message)
+        return compiled
 
     def _entry(self, place: Location, allow: Allow) -> AllowEntry:
         entry = AllowEntry(

@@ -32,6 +32,7 @@ from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_sta
 from livekit_auth_server.reload.reloader import Reloader
 from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls
+from livekit_auth_server.service.decisions import Decisions
 from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.issue import Issuer
 from livekit_auth_server.service.state import InForce
@@ -176,8 +177,8 @@ def _new_server(
     process: Process, endpoint: Endpoint, telemetry: Telemetry, stores: Stores, audit: AuditTrail
 ) -> Server:
     settings, clock, registry = process.settings, process.clock, process.registry
-    decisions = DecisionLog(audit, clock) if settings.log.decisions else audit
-    issuer = Issuer(decisions, new_decision_id, timed(mint, registry))
+    trail = DecisionLog(audit, clock) if settings.log.decisions else audit
+    issuer = Issuer(trail, Decisions(stores.decisions), new_decision_id, timed(mint, registry))
     webhooks = Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth_server.core.refusal import Reason, Refusal, Violation, invalid
+from livekit_auth_server.core.refusal import Refusal, Violation, invalid
 from livekit_auth_server.service.decoding import decoded
 from livekit_auth_server.service.issue import MAX_RESPONSE, too_large
 from livekit_auth_server.service.methods import BATCH_ISSUE_TOKENS, ISSUE_TOKEN
@@ -107,7 +107,9 @@ class _Answer:
             permit = self.issuer.decide(self.caller, self._valid(index), BATCH_ISSUE_TOKENS.name, self.left)
         except Refusal as refusal:
             error = to_status(refusal)
-            result.error.CopyFrom(error if error.ByteSize() <= self.left else to_status(too_large()))
+            if error.ByteSize() > self.left:
+                error = to_status(too_large(refusal.metadata.get("decision_id", "")))
+            result.error.CopyFrom(error)
         else:
             result.response.CopyFrom(permit.response)
             self.permits[index] = permit
@@ -120,8 +122,7 @@ class _Answer:
         try:
             return Valid(request)
         except Refusal as refusal:
-            self.issuer.deny_invalid(self.caller, BATCH_ISSUE_TOKENS.name, refusal.reason)
-            raise
+            raise self.issuer.deny_invalid(self.caller, BATCH_ISSUE_TOKENS.name, refusal) from None
 
     async def record(self) -> None:
         """Records the permits that aren't recorded yet. If that fails, none of their tokens leaves."""
@@ -173,8 +174,8 @@ class Batches:
             await request.charge(caller, batch)
             if not batch.entries:
                 caller = caller.renewed()
-                self.issuer.deny_invalid(caller, BATCH_ISSUE_TOKENS.name, Reason.REQUEST_INVALID)
-                raise invalid(Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {batch.count}"))
+                broken = Violation("requests", f"needs 1 to {MAX_BATCH} entries, has {batch.count}")
+                raise self.issuer.deny_invalid(caller, BATCH_ISSUE_TOKENS.name, invalid(broken))
             answer = _Answer(self.issuer, caller, batch.entries)
             undecided: list[int] = list(range(batch.count))
             try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Overload, Reason, Refusal, overloaded
 from livekit_auth_server.core.trace import parse_traceparent
 from livekit_auth_server.service.admission import Admitted, CallContext, Caller, ListedCaller
 from livekit_auth_server.service.decoding import check_size, decoded
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.state import InForce
 
 _LITTLE = 16 * 1024  # bytes in memory up to which a request isn't counted
-_PATIENCE = 10  # seconds that a request waits for room
+PATIENCE = 1.0  # seconds that a request waits for room
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -51,7 +51,7 @@ class Calls:
     limits: RateLimits | None = None
     deny_unlisted: Callable[[Caller, str], str] | None = None  # records the denial of a method; returns its decision id
     room: Budget | None = None  # the memory for decoded requests; without it, as much as there is
-    deny_invalid: Callable[[Caller, str, Reason], None] | None = None  # records that a request breaks a field rule
+    deny_invalid: Callable[[Caller, str, Refusal], Refusal] | None = None  # records that a request breaks a field rule
 
     def admit(self, context: CallContext) -> Admitted:
         """Who calls. Raises Refusal for a peer whose certificate isn't accepted now, or is revoked."""
@@ -138,7 +138,7 @@ class _Call:
             ready = served.ready(request)
         except Refusal as refusal:
             if self.method.audited and self.calls.deny_invalid is not None:
-                self.calls.deny_invalid(caller, self.method.name, refusal.reason)
+                raise self.calls.deny_invalid(caller, self.method.name, refusal) from None
             raise
         response = await served.handle(caller, ready)
         if self.method.names_decision:
@@ -221,6 +221,8 @@ def _finished(method: str, context: CallContext, admitted: Admitted | None, *, a
 def _refused(finished: FinishedCall, refusal: Refusal) -> None:
     finished.code, finished.reason = CODE_OF[refusal.reason], refusal.reason
     finished.message, finished.decision_id = refusal.message, refusal.metadata.get("decision_id", "")
+    if refusal.reason is Reason.OVERLOADED:
+        finished.overload = refusal.metadata["cause"]
 
 
 def internal() -> Refusal:
@@ -235,10 +237,10 @@ def log_fault(event: str, **fields: str) -> None:
 
 
 async def _turn(room: Budget, owner: str, amount: int) -> None:
-    """Waits for room. Raises RATE_LIMITED."""
+    """Waits for room. Raises OVERLOADED."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             await room.take(owner, amount)
     except TimeoutError:
-        message = f"other large requests left no room for this one within {_PATIENCE} s"
-        raise Refusal(Reason.RATE_LIMITED, message, retry_after=1.0) from None
+        message = f"other large requests left no room for this one within {PATIENCE:g} s"
+        raise overloaded(Overload.REQUEST_MEMORY, message) from None

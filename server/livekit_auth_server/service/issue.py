@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,12 +17,13 @@ from livekit_auth_server.service.methods import ISSUE_TOKEN
 from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from livekit_auth_server.core.grants import Grants
     from livekit_auth_server.core.keys import ApiKey, Project
-    from livekit_auth_server.core.policy import Decision, TokenRequest
+    from livekit_auth_server.core.policy import Decision, Lack, TokenRequest
     from livekit_auth_server.service.admission import Caller, ListedCaller
+    from livekit_auth_server.service.decisions import Decisions
     from livekit_auth_server.service.ports import AuditSink
     from livekit_auth_server.service.validation import Valid
 
@@ -59,6 +60,7 @@ class Issuer:
     """
 
     audit: AuditSink
+    decisions: Decisions
     new_decision_id: Callable[[], str]
     mint: Callable[[Grant, ApiKey, int], str] = mint
 
@@ -87,31 +89,37 @@ class Issuer:
         self.audit.deny(record, listed=False)
         return record.decision_id
 
-    def deny_invalid(self, caller: Caller, method: str, reason: Reason) -> None:
-        """Records the denial of a request that breaks a field rule."""
-        self.audit.deny(_unread(caller, method, self.new_decision_id(), reason))
+    def deny_invalid(self, caller: Caller, method: str, refusal: Refusal) -> Refusal:
+        """Records the denial of a request that breaks a field rule. Returns the refusal with the decision's id."""
+        return self._deny(_unread(caller, method, self.new_decision_id(), refusal.reason), refusal)
 
     def decide(self, caller: ListedCaller, valid: Valid[pb.IssueTokenRequest], method: str, room_left: int) -> Permit:
         """The permit, which isn't recorded yet. Raises a denial, which is."""
-        request, decision_id, dry_run = valid.message, self.new_decision_id(), valid.message.validate_only
+        request, decision_id = valid.message, self.new_decision_id()
         wanted = token_request(request)
         decision = decide(caller.state_policy, caller.policy, wanted)
         if caller.shadow is not None:
             caller.shadow.issued(caller.policy.id, method, wanted, decision, decision_id)
-        record = partial(_record, caller, method, decision_id, wanted, decision, dry_run=dry_run)
+        record = partial(_record, caller, method, decision_id, request, wanted, decision)
         if isinstance(decision, Denial):
-            self.audit.deny(record(reason=decision.reason))
-            raise _refusal(decision, decision_id)
+            raise self._deny(record(reason=decision.reason), _refusal(decision), decision.lacked)
         try:
             project, key = _signer(caller, decision)
             _check_size(decision, project, key, caller.now, room_left)
         except Refusal as refusal:
-            self.audit.deny(record(reason=refusal.reason))
-            raise Refusal(refusal.reason, refusal.message, {"decision_id": decision_id}) from None
-        token = "" if dry_run else self.mint(decision, key, caller.now)
+            raise self._deny(record(reason=refusal.reason), refusal) from None
+        token = "" if request.validate_only else self.mint(decision, key, caller.now)
         permitted = record(key_id=key.id, token=token)
         response = _response(caller, decision, project, permitted, token)
         return Permit(permitted, response, wanted, decision, key, caller.version)
+
+    def _deny(
+        self, record: AuditRecord, refusal: Refusal, lacked: Sequence[tuple[str, Sequence[Lack]]] = ()
+    ) -> Refusal:
+        """Records and keeps a denial of a listed caller. Returns the refusal with the decision's id."""
+        self.audit.deny(record)
+        self.decisions.keep(record, refusal.message, lacked)
+        return replace(refusal, metadata={**refusal.metadata, "decision_id": record.decision_id})
 
 
 def _unread(caller: Caller, method: str, decision_id: str, reason: Reason) -> AuditRecord:
@@ -129,14 +137,14 @@ def _unread(caller: Caller, method: str, decision_id: str, reason: Reason) -> Au
     )
 
 
-def _record(  # noqa: PLR0913 - a record has many members
+def _record(  # noqa: PLR0913, PLR0917 - a record has many members
     caller: ListedCaller,
     method: str,
     decision_id: str,
+    request: pb.IssueTokenRequest,
     wanted: TokenRequest,
     decision: Decision,
     *,
-    dry_run: bool,
     reason: str = "",
     key_id: str = "",
     token: str = "",
@@ -150,7 +158,7 @@ def _record(  # noqa: PLR0913 - a record has many members
         certificate_serial=caller.identified.serial,
         method=method,
         permitted=not reason,
-        dry_run=dry_run,
+        dry_run=request.validate_only,
         project=decision.project,
         access=_access(wanted.access),
         room=wanted.room,
@@ -165,6 +173,7 @@ def _record(  # noqa: PLR0913 - a record has many members
         participant_kind=wanted.kind,
         powers=",".join(sorted(grant.powers)) if grant else "",
         room_preset=wanted.room_preset,
+        request_reason=request.request_reason,
     )
 
 
@@ -205,9 +214,10 @@ def _check_size(grant: Grant, project: Project, key: ApiKey, now: int, room_left
         raise too_large()
 
 
-def too_large() -> Refusal:
-    """The refusal of a token that doesn't fit in a response."""
-    return Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes")
+def too_large(decision_id: str = "") -> Refusal:
+    """The refusal of a token that doesn't fit in a response, or of an error that doesn't."""
+    metadata = {"decision_id": decision_id} if decision_id else {}
+    return Refusal(Reason.RESPONSE_TOO_LARGE, f"the response would be over {MAX_RESPONSE} bytes", metadata)
 
 
 def _access(access: str | Grants) -> str:
@@ -215,7 +225,6 @@ def _access(access: str | Grants) -> str:
     return f"role:{access}" if isinstance(access, str) else f"grants:{claims_text(access)}"
 
 
-def _refusal(denial: Denial, decision_id: str) -> Refusal:
-    metadata = {**denial.metadata, "decision_id": decision_id}
+def _refusal(denial: Denial) -> Refusal:
     violations = (denial.violation,) if denial.violation else ()
-    return Refusal(denial.reason, denial.message, metadata, violations)
+    return Refusal(denial.reason, denial.message, denial.metadata, violations)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.core.limits import Charge, Limit
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Reason, Refusal, rate_limited
 from livekit_auth_server.service.costs import UNKNOWN
 from livekit_auth_server.service.ports import StoreUnavailable
 
@@ -43,11 +43,11 @@ class RateLimits:
     async def charge(self, caller: CallerPolicy, method: AnyMethod, request: object) -> None:
         """Counts a listed caller's call. `request` is what the method's `cost` reads; None is one that can't be read.
 
-        Raises RATE_LIMITED, or LIMITS_UNAVAILABLE.
+        Raises RATE_LIMITED, BATCH_EXCEEDS_LIMIT or LIMITS_UNAVAILABLE.
         """
         if not caller.limits and not self.default:
             return
-        costs = UNKNOWN if request is None else method.cost(request, caller.permitted(method.permission))
+        costs = UNKNOWN if request is None else method.cost(request, caller, method.permission)
         charges = self._charges(caller, method.limit, costs)
         if charges:
             await self._take(self.store, caller.id, method.name, charges)
@@ -69,8 +69,8 @@ class RateLimits:
         for limit, cost in charges:
             if cost > limit.amount:
                 self.observer.limited(method)
-                message = f"this counts as {cost} calls and the limit is {limit.rate}: ask for fewer at once"
-                raise Refusal(Reason.RATE_LIMITED, message, _metadata(limit))
+                message = f"this counts as {cost} calls, more than the limit of {limit.rate} ever allows: send smaller batches"
+                raise Refusal(Reason.BATCH_EXCEEDS_LIMIT, message, _metadata(limit))
         try:
             excess = await store.take(caller, charges)
         except StoreUnavailable:
@@ -80,7 +80,7 @@ class RateLimits:
             self.observer.limited(method)
             wait = math.ceil(excess.retry_after * 1000) / 1000
             message = f"over the limit of {excess.limit.rate}; try again in {wait:.3f} s"
-            raise Refusal(Reason.RATE_LIMITED, message, _metadata(excess.limit), retry_after=wait)
+            raise rate_limited(message, _metadata(excess.limit), retry_after=wait)
 
 
 def _cost(limit: Limit, method: str, costs: Projects) -> int:

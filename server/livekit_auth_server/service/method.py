@@ -18,7 +18,7 @@ from livekit_auth_server.service.validation import Valid
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from livekit_auth_server.core.policy import Permission
+    from livekit_auth_server.core.policy import CallerPolicy, Permission
     from livekit_auth_server.service.costs import Projects
 
 C = TypeVar("C", bound=Caller)
@@ -52,7 +52,7 @@ class Method(Generic[C, Q, R]):
     callers: type[C]
     permission: Permission | None
     max_bytes: int
-    cost: Callable[[Any, frozenset[str]], Projects]
+    cost: Callable[[Any, CallerPolicy, Permission | None], Projects]
     counts_as: Method[Any, Any, Any] | None = None
     audited: bool = False
     queued: bool = False

@@ -53,7 +53,7 @@ ACK_WEBHOOK = Method(
     callers=ListedCaller,
     permission="verify_webhooks",
     max_bytes=4 * KIB,
-    cost=costs.of_required_project,
+    cost=costs.of_request,
 )
 VERIFY_TOKEN = Method(
     name="VerifyToken",
@@ -73,6 +73,42 @@ GET_CALLER = Method(
     max_bytes=4 * KIB,
     cost=costs.of_no_project,
 )
+LIST_PERMISSIONS = Method(
+    name="ListPermissions",
+    request=pb.ListPermissionsRequest,
+    response=pb.ListPermissionsResponse,
+    callers=ListedCaller,
+    permission=None,
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
+LIST_PROJECTS = Method(
+    name="ListProjects",
+    request=pb.ListProjectsRequest,
+    response=pb.ListProjectsResponse,
+    callers=ListedCaller,
+    permission=None,
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
+GET_DECISION = Method(
+    name="GetDecision",
+    request=pb.GetDecisionRequest,
+    response=pb.GetDecisionResponse,
+    callers=ListedCaller,
+    permission=None,  # its caller's own decisions, and those of projects: the handler looks
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
+GET_SERVER_INFO = Method(
+    name="GetServerInfo",
+    request=pb.GetServerInfoRequest,
+    response=pb.GetServerInfoResponse,
+    callers=Caller,
+    permission=None,
+    max_bytes=4 * KIB,
+    cost=costs.of_no_project,
+)
 
 METHODS: tuple[AnyMethod, ...] = (
     ISSUE_TOKEN,
@@ -81,6 +117,10 @@ METHODS: tuple[AnyMethod, ...] = (
     ACK_WEBHOOK,
     VERIFY_TOKEN,
     GET_CALLER,
+    LIST_PERMISSIONS,
+    LIST_PROJECTS,
+    GET_DECISION,
+    GET_SERVER_INFO,
 )
 LIMITED = tuple(method.name for method in METHODS if method.counts_as is None)
 """What a rate limit can name."""

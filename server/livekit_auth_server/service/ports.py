@@ -71,6 +71,16 @@ class AckStore(Protocol):
         """Remembers it; returns until when, in seconds since the epoch. Raises StoreUnavailable."""
 
 
+class DecisionStore(Protocol):
+    """Recent denials, each a serialised v1.Decision."""
+
+    def keep(self, caller: str, decision_id: str, decision: bytes) -> None:
+        """Keeps a caller's denial for a while. Never fails, waits for nothing."""
+
+    async def find(self, decision_id: str) -> bytes | None:
+        """The denial; None if there is none, or none any more. Takes as long for one as for the other."""
+
+
 class LimitStore(Protocol):
     """What callers have used of their limits."""
 
@@ -101,6 +111,7 @@ class FinishedCall:
     """How a call ended. Nothing here is secret.
 
     `caller` is verified, and empty for a call without an accepted identity; `listed` is whether the policy has it.
+    `overload` is the bound that an OVERLOADED call met, one of core.refusal.Overload.
     """
 
     method: str
@@ -115,6 +126,7 @@ class FinishedCall:
     reason: str = ""
     message: str = ""
     decision_id: str = ""
+    overload: str = ""
     seconds: float = 0.0
 
     @property

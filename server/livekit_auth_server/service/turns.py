@@ -1,7 +1,7 @@
 """Whose long work is done now: a place in its caller's queue, a turn among callers, and the worker's time in slices.
 
 Guarantees: callers take turns, so that what one of them queues keeps no other waiting for more than one piece of work;
-a caller has at most `PLACES` pieces of work here; at most `OPEN` are in progress, one for each of as many callers; a
+a caller has at most `PLACES` pieces of work here, and none waits longer than `PATIENCE`; at most `OPEN` are in progress, one for each of as many callers; a
 slice ends after `SLICE` seconds, and whatever else the worker has to do then gets as much time as the slice took.
 """
 
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Overload, overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 PLACES = 32
 OPEN = 4
 SLICE = 0.001  # seconds
-_LATER = 1.0  # seconds: what a caller without a place is told to wait
+PATIENCE = 1.5  # seconds that a piece of work waits for its turn, about as long as a caller's full queue takes
 _IDLE = 0.00002  # seconds: the event loop comes round faster than that only when it has nothing to do
 
 
@@ -41,14 +41,18 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, caller: str) -> AsyncIterator[None]:
-        """Waits for the caller's turn, and holds it. Raises RATE_LIMITED when the caller has no place left."""
+        """Waits for the caller's turn, and holds it. Raises OVERLOADED when there is no place left, or no turn in time."""
         places = self._places.get(caller, 0)
         if places >= PLACES:
             message = f"{places} of your requests wait for their turn, the most that one caller may have"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=_LATER)
+            raise overloaded(Overload.CALLER_QUEUE, message)
         self._places[caller] = places + 1
         try:
-            await self._turn(caller)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._turn(caller)
+            except TimeoutError:
+                raise overloaded(Overload.SERVER_QUEUE, f"this request got no turn within {PATIENCE:g} s") from None
             try:
                 yield
             finally:

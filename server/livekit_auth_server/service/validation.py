@@ -38,6 +38,7 @@ _NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]")
 _NOT_IN_IDENTIFIERS = re.compile(f"[{_CONTROLS}{_BIDI}{_NONCHARACTERS}]")
 _PROJECT = re.compile(rf"{PROJECT_NAME}\Z")
 _ROLE = re.compile(rf"{ROLE_NAME}\Z")
+_DECISION_ID = re.compile(r"[a-z0-9-]{1,64}\Z")
 
 
 def _too_long(value: str | bytes, limit: int) -> str | None:
@@ -85,6 +86,10 @@ def _ttl(value: Any) -> str | None:  # noqa: ANN401 - a Duration
     return None
 
 
+def _page_size(value: int) -> str | None:
+    return "must not be negative" if value < 0 else None
+
+
 def _sources(value: list[int]) -> str | None:
     if 0 in value:
         return "a source can't be unspecified"
@@ -110,6 +115,7 @@ RULES: dict[str, Any] = {
     "IssueTokenRequest.room": _identifier,
     "IssueTokenRequest.ttl": _ttl,
     "IssueTokenRequest.room_preset": _name_256,
+    "IssueTokenRequest.request_reason": _name_256,
     "VerifyWebhookRequest.body": lambda _: None,  # the limit is a setting, with a reason of its own
     "VerifyWebhookRequest.authorization": _text(8 * KIB),
     "VerifyWebhookRequest.project": _project,
@@ -117,6 +123,13 @@ RULES: dict[str, Any] = {
     "AckWebhookRequest.event_id": _name_256,
     "AckWebhookRequest.body_sha256": lambda value: None if len(value) == 32 else "isn't 32 bytes",  # noqa: PLR2004
     "VerifyTokenRequest.token": _text(3 * KIB * KIB),
+    "ListPermissionsRequest.page_size": _page_size,
+    "ListPermissionsRequest.page_token": _text(256),
+    "ListProjectsRequest.page_size": _page_size,
+    "ListProjectsRequest.page_token": _text(256),
+    "GetDecisionRequest.decision_id": _matching(
+        _DECISION_ID, "a decision's ID: a-z, 0-9 and '-', at most 64 characters"
+    ),
     "VideoGrant.can_publish_sources": _sources,
     "VideoGrant.destination_room": _identifier,
     "AgentEndpointGrant.agent_name": _name_256,
@@ -162,6 +175,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "VerifyWebhookRequest": ("body", "authorization"),
     "AckWebhookRequest": ("project", "event_id", "body_sha256"),
     "VerifyTokenRequest": ("token",),
+    "GetDecisionRequest": ("decision_id",),
 }
 
 _KEYS: dict[Field, str] = {}

@@ -1,1 +1,1 @@
-"""Rate limits and acknowledgements, kept in memory or in Redis."""
+"""Rate limits, acknowledgements and recent decisions, kept in memory or in Redis."""

@@ -1,4 +1,4 @@
-"""Opens the stores of limits and acknowledgements: Redis where it is configured, else memory."""
+"""Opens the stores of limits, acknowledgements and decisions: Redis where it is configured, else memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.process.extras import require
 from livekit_auth_server.service.limits import RateLimits
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
+from livekit_auth_server.stores.decisions_in_memory import MemoryDecisions
 from livekit_auth_server.stores.limits_in_memory import MemoryLimits
 from livekit_auth_server.stores.limits_metrics import LimitMetrics
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from livekit_auth_server.config.redis import RedisSettings
     from livekit_auth_server.config.settings import Settings
-    from livekit_auth_server.service.ports import AckStore, Clock, LimitStore
+    from livekit_auth_server.service.ports import AckStore, Clock, DecisionStore, LimitStore
+    from livekit_auth_server.stores.decisions_in_redis import RedisDecisions
     from livekit_auth_server.stores.limits_in_redis import Odd
     from livekit_auth_server.stores.limits_metrics import RedisMetrics
     from livekit_auth_server.stores.redis_link import RedisLink
@@ -31,13 +33,18 @@ _PROBE = 2.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores, and their Redis if there is one. `required`: calls are refused without it."""
+    """The stores, and their Redis if there is one. `required`: calls are refused without it.
+
+    `writer` is `decisions` where they are written to Redis.
+    """
 
     limits: RateLimits
     acknowledged: AckStore
+    decisions: DecisionStore
     link: RedisLink | None
     required: bool = False
     gauges: RedisMetrics | None = None
+    writer: RedisDecisions | None = None
 
     def problems(self) -> list[str]:
         """Why calls with limits are refused now; empty when they aren't."""
@@ -48,6 +55,8 @@ class Stores:
         """Logs what is left and closes the connections to Redis."""
         if self.gauges is not None:
             self.gauges.close()
+        if self.writer is not None:
+            await self.writer.close()
         if self.link is not None:
             await self.link.close()
 
@@ -58,11 +67,14 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
     store: LimitStore = local
     remember = settings.webhooks.remember
     acknowledged: AckStore = MemoryAckStore(clock, remember, settings.webhooks.remember_per_caller)
-    link = gauges = None
+    own = MemoryDecisions(clock)
+    decisions: DecisionStore = own
+    link = gauges = writer = None
     if settings.redis is not None:
         gauges = metrics.redis(clock)
         link = await _open_link(settings, settings.redis, gauges)
         store, acknowledged = _shared(link, settings.redis, local, clock, remember, odd=gauges.odd)
+        decisions = writer = _shared_decisions(link, own)
     limits = RateLimits(
         store,
         local,
@@ -71,7 +83,7 @@ async def open_stores(settings: Settings, clock: Clock, registry: CollectorRegis
         tuple(limit.limit() for limit in settings.unlisted_limits),
     )
     required = settings.redis is not None and settings.redis.when_unavailable == "refuse"
-    return Stores(limits, acknowledged, link, required, gauges)
+    return Stores(limits, acknowledged, decisions, link, required, gauges, writer)
 
 
 async def probe_redis(settings: Settings) -> str:
@@ -138,3 +150,9 @@ def _shared(  # noqa: PLR0913 - the parts that it puts together
 
     fallback = local if redis.when_unavailable == "local" else None
     return RedisLimits(link, fallback, odd=odd), RedisAckStore(link, clock, remember, odd)
+
+
+def _shared_decisions(link: RedisLink, own: MemoryDecisions) -> RedisDecisions:
+    from livekit_auth_server.stores.decisions_in_redis import RedisDecisions  # noqa: PLC0415
+
+    return RedisDecisions(link, own)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-Command = tuple[str | int, ...]
+Command = tuple[str | int | bytes, ...]
 
 CONNECTIONS = 8
 """Kept open, each with one batch of commands on its way."""
@@ -82,7 +82,7 @@ class RedisLink:
             self._probing.cancel()
         await self._client.aclose()
 
-    async def run(self, *command: str | int) -> Any:  # noqa: ANN401 - a command's own answer
+    async def run(self, *command: str | int | bytes) -> Any:  # noqa: ANN401 - a command's own answer
         """What the command returns, unchecked. Raises NoScriptError, and RedisAway, at once while the circuit is open.
 
         An error about one of the command's keys is an OddAnswer.

@@ -1,6 +1,6 @@
 """Prometheus metrics and log lines about finished calls.
 
-Labels are bounded: method, code and reason; client versions (telemetry.client_versions); and callers, where a setting
+Labels are bounded: method, code and reason; what had no room; client versions (telemetry.client_versions); and callers, where a setting
 says how many have their own label. Text that callers choose is used for listed callers only.
 
 Log lines about refused calls are bounded: a listed caller's refusals beyond its allowance are counted together. All
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from livekit_auth_server.core.counted_denials import UNLISTED
+from livekit_auth_server.core.refusal import Overload
 from livekit_auth_server.logs.counted_lines import CountedLines, Happening
 from livekit_auth_server.telemetry.client_versions import ClientVersions
 from livekit_auth_server.telemetry.counters import Counts, TimesBy
@@ -83,6 +84,10 @@ class Observer:
             registry,
         )
         self._versions = ClientVersions()
+        text = "Calls that found no room, by the bound that they met."
+        self._overloaded = Counts("livekit_auth_overloaded", text, ("cause",), registry)
+        for cause in Overload:
+            self._overloaded.add((cause.value,), 0)
 
     def finished(self, call: FinishedCall) -> None:
         """Counts the call, and logs it unless the audit trail has it."""
@@ -131,5 +136,7 @@ class Observer:
     def _count(self, call: FinishedCall) -> None:
         self._calls.add((call.method, call.code, call.reason))
         self._seconds.of(call.method).add(call.seconds)
+        if call.overload:
+            self._overloaded.add((call.overload,))
         if call.listed:
             self._clients.add(self._versions.of(call.user_agent))

@@ -199,7 +199,18 @@ def decisions(tmp_path: Path) -> Path:
         sink.open()
     first.append([decision(decision_id="a", room="r1"), decision(decision_id="c", time=NOW + 5, token_sha256=digest)])
     first.append([Withheld("c", NOW + 6, "the call had ended")])
-    second.append([decision(decision_id="b", time=NOW + 1, permitted=False, reason="ROOM_NOT_PERMITTED", key_id="")])
+    second.append(
+        [
+            decision(
+                decision_id="b",
+                time=NOW + 1,
+                permitted=False,
+                reason="ROOM_NOT_PERMITTED",
+                key_id="",
+                request_reason="T-1",
+            )
+        ]
+    )
     second.append([counted])
     return tmp_path / "q"
 
@@ -215,6 +226,7 @@ def decisions(tmp_path: Path) -> Path:
         (Wanted(caller="spiffe://x/stranger"), ["denials"]),
         (Wanted(decision="b"), ["b"]),
         (Wanted(key="APIalpha"), ["a", "c", "c"]),
+        (Wanted(request_reason="T-1"), ["b"]),
         (Wanted(denied=True), ["b", "denials"]),
         (Wanted(token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest()), ["c", "c"]),
         (Wanted(since=NOW + 5), ["c", "c", "denials"]),
@@ -321,6 +333,11 @@ def test_query_takes_a_token_from_a_file_and_shows_its_hash_alone(decisions: Pat
     done = run(app, ["audit", "query", str(decisions), "--token-file", "-"], input=TOKEN)
     assert " permit   " in done.stdout
     assert " withheld " in done.stdout
+
+
+def test_query_finds_and_shows_what_was_behind_a_request(decisions: Path) -> None:
+    done = run(app, ["audit", "query", str(decisions), "--request-reason", "T-1"])
+    assert [line.count(" request_reason=T-1") for line in done.stdout.splitlines()] == [1]
 
 
 def test_query_takes_times_in_two_forms(decisions: Path) -> None:

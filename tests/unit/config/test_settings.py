@@ -89,7 +89,7 @@ def test_reflection_and_metrics_are_off_unless_told(tmp_path: Path) -> None:
 
 
 def test_the_audit_trail_is_in_the_log_unless_told(tmp_path: Path) -> None:
-    assert load(tmp_path).audit == AuditSettings(path=None, required=False, patience=5.0)
+    assert load(tmp_path).audit == AuditSettings(path=None, required=False, patience=2.0)
     settings = load(tmp_path, BASE + "audit: {path: audit, required: true, patience: 1.5}\n")
     assert settings.audit == AuditSettings(path=Path("audit"), required=True, patience=1.5)
 

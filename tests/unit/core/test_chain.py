@@ -61,14 +61,14 @@ def test_lines_are_what_released_versions_write_byte_for_byte() -> None:
         "participant_kind": "agent",
     }
     denied: dict[str, Any] = {"permitted": False, "reason": Reason.ROOM_NOT_PERMITTED, "dry_run": True}
-    refused = replace(RECORD, **odd, **denied, room_preset="p", trace_id="0" * 32)
+    refused = replace(RECORD, **odd, **denied, room_preset="p", request_reason="T-1", trace_id="0" * 32)
     counted = CountedDenials(UNLISTED, 1, 1, "r", shared=True)
     for record in (RECORD, refused):
         counted.add(replace(record, time=2))
     _, head = Head(CHAIN).segment('started "x"', 7)
     for value in (RECORD, refused, counted, Withheld("d", 3, "the call had ended"), Dropped(3, 4)):
         _, head = head.append(value.members())
-    assert str(head) == f"{CHAIN}:6:d7b35d22e4552a1b7ab875cf80632e1d809a23f5b86ce74f2ebd709a8a1cc10b"
+    assert str(head) == f"{CHAIN}:6:ff5094cb57735071480d49c9053ab13f05abea2bb701a713c69cb17acad84647"
 
 
 def test_a_segment_can_be_read_whatever_its_reason_is() -> None:

@@ -834,16 +834,16 @@ def test_only_so_many_certificates_are_refused_in_a_second() -> None:
     caller, late = EXAMPLE.issue(uris=[WEB]), EXAMPLE.issue(uris=["spiffe://example.org/late"])
     assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB
     reasons = [failing(known, number).reason for number in range(50)]
-    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.RATE_LIMITED] * 45
+    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.OVERLOADED] * 45
     assert failing(known, 99).retry_after == 1
     assert known.identify(late.leaf_pem, b"", T0, "ipv4:192.0.2.2").identity.text == "spiffe://example.org/late"
     for source in range(3, 30):
         failing(known, 50 + source, source=f"ipv4:192.0.2.{source}")
-    assert failing(known, 100, source="ipv4:192.0.2.4").reason is Reason.RATE_LIMITED
+    assert failing(known, 100, source="ipv4:192.0.2.4").reason is Reason.OVERLOADED
     newcomer = EXAMPLE.issue(uris=["spiffe://example.org/newcomer"])
     assert known.identify(newcomer.leaf_pem, b"", T0, "ipv4:192.0.2.99").serial, "others' refusals keep nobody out"
     assert failing(known, 102, source="ipv4:192.0.2.98").reason is Reason.CERTIFICATE_INVALID
-    assert failing(known, 103, source="ipv4:192.0.2.98").reason is Reason.RATE_LIMITED
+    assert failing(known, 103, source="ipv4:192.0.2.98").reason is Reason.OVERLOADED
     assert known.identify(caller.leaf_pem, b"", T0, "ipv4:192.0.2.1").identity.text == WEB, "known, so never charged"
     assert failing(known, 101, T0 + 1).reason is Reason.CERTIFICATE_INVALID
 
@@ -852,7 +852,7 @@ def test_the_addresses_of_one_ipv6_network_are_one_source() -> None:
     known = identifier()
     sources = [f"ipv6:%5B2001:db8::{number:x}%5D" for number in range(1, 9)]
     reasons = [failing(known, number, source=source).reason for number, source in enumerate(sources)]
-    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.RATE_LIMITED] * 3
+    assert reasons == [Reason.CERTIFICATE_INVALID] * 5 + [Reason.OVERLOADED] * 3
     assert failing(known, 50, source="ipv6:[2001:db8:0:1::1]").reason is Reason.CERTIFICATE_INVALID
 
 

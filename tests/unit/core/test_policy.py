@@ -35,6 +35,7 @@ from livekit_auth_server.core.policy import (
     Denial,
     Grant,
     Matcher,
+    Permission,
     Policy,
     TokenRequest,
     decide,
@@ -452,6 +453,33 @@ def test_one_of_several_projects_must_be_named():
     assert decision.reason is Reason.PROJECT_REQUIRED
     assert decision.message == "name one of your projects: default, other"
     assert decided(replace(ASKED, project="other"), GUEST, other, roles=ROLES).project == "other"
+
+
+def test_a_request_without_a_project_is_for_the_default_one():
+    other = replace(GUEST, name="2", projects=frozenset({"other"}), default_ttl=60)
+    policy, caller = policy_of(GUEST, other, roles=ROLES)
+    with_default = replace(caller, default_project="other")
+    unnamed, named = (decide(policy, with_default, request) for request in (ASKED, replace(ASKED, project="default")))
+    assert isinstance(unnamed, Grant)
+    assert isinstance(named, Grant)
+    assert (unnamed.project, unnamed.entry, named.project, named.entry) == ("other", "2", "default", "guests")
+
+
+def test_the_default_project_permits_nothing_by_itself():
+    policy, caller = policy_of(GUEST, replace(GUEST, name="2", projects=frozenset({"other"}), roles=frozenset()))
+    decision = decide(policy, replace(caller, default_project="other"), ASKED)
+    assert isinstance(decision, Denial)
+    assert (decision.reason, decision.project) == (Reason.ROLE_NOT_PERMITTED, "other")
+
+
+@pytest.mark.parametrize("permission", ["verify_webhooks", "verify_tokens", "read_decisions"])
+def test_the_default_project_is_for_tokens_alone(permission: Permission):
+    both, default = frozenset({"default", "other"}), frozenset({"default"})
+    caller = CallerPolicy("dns:a", (replace(GUEST, projects=both),), default_project="other")
+    assert caller.project_of("") == "other"
+    several, one = (replace(caller, **dict[str, Any]({permission: projects})) for projects in (both, default))
+    assert several.project_of("", permission) == ""
+    assert (one.project_of("", permission), one.project_of("third", permission)) == ("default", "third")
 
 
 def test_an_answer_doesnt_grow_with_the_number_of_projects():

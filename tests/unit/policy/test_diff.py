@@ -85,6 +85,7 @@ def shown(found: list[CallerDiff]) -> list[str]:
         ("max: 1h", "max: 30m", ["web: ~ guests: ttl.max 3600 s -> 1800 s"]),
         ("default: 10m", "default: 5m", ["web: ~ guests: ttl.default 600 s -> 300 s"]),
         ("webhooks: [default]", "webhooks: any", ["web: + verify.webhooks second"]),
+        ("verify: {web", "read_decisions: [second]\n    verify: {web", ["web: + read_decisions second"]),
         (
             "verify: {webhooks: [default]}",
             "verify: {tokens: [default]}",
@@ -140,7 +141,59 @@ def test_an_entry_put_before_unnamed_ones_doesnt_make_them_other_ones() -> None:
     assert shown(diff(load(BASE), load(text))) == [
         "other: ~ allow[1]: name allow[0] -> allow[1]",
         "other: + allow[0]: entry [projects second; ttl 600 s, at most 3600 s]",
+        "other: - a request without a project: was default, now PROJECT_REQUIRED",
     ]
+
+
+# A request without a project
+
+
+def with_projects(projects: str, default: str = "", entries: str = "") -> Policy:
+    default = f"\n    default_project: {default}" if default else ""
+    return load(f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: {projects}}}{entries}]{default}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        (("[default]",), ("any",), "- a request without a project: was default, now PROJECT_REQUIRED"),
+        (("any",), ("[second]",), "+ a request without a project: was PROJECT_REQUIRED, now second"),
+        (("[default]",), ("[second]",), "~ a request without a project: was default, now second"),
+        (("[default]",), ("any", "second"), "~ a request without a project: was default, now second"),
+        (("any",), ("any", "second"), "+ a request without a project: was PROJECT_REQUIRED, now second"),
+        (("any", "second"), ("any",), "- a request without a project: was second, now PROJECT_REQUIRED"),
+        (("any", "second"), ("any", "default"), "~ a request without a project: was second, now default"),
+        (("any", "second"), ("[default]",), "~ a request without a project: was second, now default"),
+        (("[default]",), ("any", "default"), None),
+        (("any", "default"), ("[default]",), None),
+        (("[default]",), ("[default]", "default"), None),
+        (("any",), ("any",), None),
+        (("[default]",), ("[]",), None),
+        (("[]",), ("any",), None),
+    ],
+)
+def test_what_a_request_without_a_project_gets_is_compared(
+    old: tuple[str, ...], new: tuple[str, ...], change: str | None
+) -> None:
+    found = [line for line in shown(diff(with_projects(*old), with_projects(*new))) if "without" in line]
+    assert found == ([f"web: {change}"] if change else [])
+
+
+def test_a_default_that_changes_no_decision_is_no_difference() -> None:
+    assert diff(with_projects("[default]"), with_projects("[default]", "default")) == []
+
+
+def test_a_project_of_another_entry_is_compared_too() -> None:
+    found = diff(with_projects("[default]"), with_projects("[default]", entries=", {projects: [second]}"))
+    assert shown(found) == [
+        "web: + allow[1]: entry [projects second; ttl 600 s, at most 3600 s]",
+        "web: - a request without a project: was default, now PROJECT_REQUIRED",
+    ]
+
+
+def test_a_new_caller_has_its_default_project() -> None:
+    found = diff(Policy("r", {}, {}), with_projects("any", "second"))
+    assert shown(found)[-1] == "web: + default_project second"
 
 
 # No field is left out
@@ -160,6 +213,8 @@ OTHERWISE: dict[str, Any] = {
     "verify_webhooks": frozenset({"second"}),
     "verify_tokens": frozenset({"second"}),
     "limits": (Limit(5, 1),),
+    "read_decisions": frozenset({"second"}),
+    "default_project": "second",
 }
 """Another value for each field of a caller and of an entry."""
 
@@ -214,24 +269,28 @@ def callers(draw: st.DrawFn) -> CallerPolicy:
         )
         for name in draw(st.permutations(["x", "y", "z"]))[: draw(st.integers(0, 3))]
     ]
-    return CallerPolicy(WEB, tuple(made))
+    projects = sorted(frozenset().union(*(entry.projects for entry in made)))
+    return CallerPolicy(WEB, tuple(made), default_project=draw(st.sampled_from(["", *projects])))
 
 
 def decisions(policy: Policy) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     for room in ("a", "ab", "abc", "b", "c"):
         for identity in ("a", "ab", "b", "c"):
-            for project in ("default", "second"):
+            for project in ("", "default", "second"):
                 request = TokenRequest("guest", project=project, room=room, identity=identity)
                 decision = decide(policy, policy.callers[WEB], request)
-                found.append((decision.entry, decision.ttl) if isinstance(decision, Grant) else ())
+                permitted = isinstance(decision, Grant)
+                found.append((decision.project, decision.entry, decision.ttl) if permitted else (decision.reason,))
     return found
 
 
 @given(callers(), st.data())
 @examples(300)
 def test_policies_without_a_difference_decide_alike(caller: CallerPolicy, data: st.DataObject) -> None:
-    other = data.draw(callers() | st.permutations(caller.entries).map(lambda order: CallerPolicy(WEB, tuple(order))))
+    other = data.draw(
+        callers() | st.permutations(caller.entries).map(lambda order: replace(caller, entries=tuple(order)))
+    )
     old, new = (Policy("r", ROLES, {WEB: one}) for one in (caller, other))
     assert diff(old, old) == []
     if not diff(old, new):
@@ -266,6 +325,13 @@ def test_different_policies_exit_with_1_and_say_what_differs(tmp_path: Path) -> 
     code, text = run(tmp_path, BASE, new, "--json")
     change = {"kind": "changed", "entry": "guests", "field": "ttl.max", "value": "1800 s", "was": "3600 s"}
     assert (code, json.loads(text)["callers"]) == (1, [{"caller": WEB, "kind": "changed", "changes": [change]}])
+
+
+def test_a_program_reads_what_a_request_without_a_project_gets(tmp_path: Path) -> None:
+    new = BASE.replace("staff, projects: [default]", "staff, projects: [second]")
+    code, text = run(tmp_path, BASE, new, "--json")
+    change = {"kind": "lost", "entry": "", "field": "default_project", "value": "PROJECT_REQUIRED", "was": "default"}
+    assert (code, json.loads(text)["callers"][0]["changes"][-1]) == (1, change)
 
 
 def test_any_project_is_the_same_in_both_policies(tmp_path: Path) -> None:

@@ -1,23 +1,29 @@
-"""What loads and can't work is told: CAs whose callers are refused, callers without a bundle, stars in matchers."""
+"""What loads and is probably a mistake is told: in CAs, and in what a policy says of callers, rooms and projects."""
 
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from typer.testing import CliRunner
 
+from livekit_auth_server.cli.app import app
 from livekit_auth_server.core.identity import Identifier, TrustBundles
 from livekit_auth_server.core.refusal import Refusal
-from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.doubts import of_policy
-from livekit_auth_server.policy.policy_file import compile_policy
+from livekit_auth_server.policy.policy_file import load_policy
 from livekit_auth_server.trust.doubts import of_bundles
 from support.pki import CLIENT, NOW, SERVER, Authority, key_usage, name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from livekit_auth_server.core.policy import Policy
 
 T0 = int(NOW.timestamp())
 DAY = dt.timedelta(days=1)
@@ -113,19 +119,75 @@ callers:
 """
 
 
-def test_stars_and_callers_without_a_bundle_are_told() -> None:
-    policy = compile_policy(Document.parse(Path("policy.yaml"), POLICY.encode()), None)
+def loaded(folder: Path, text: str, name: str = "policy.yaml") -> tuple[Policy, Path]:
+    path = folder / name
+    path.write_text(text)
+    return load_policy(path, frozenset({"default", "second"})), path
+
+
+def test_stars_and_callers_without_a_bundle_are_told(tmp_path: Path) -> None:
+    policy, path = loaded(tmp_path, POLICY)
     star = "stands for itself; write {prefix: …} without it"
     stars = [
         f'policy: spiffe://example.org/web, consult, rooms: the * in "consult-*" {star}',
         f'policy: spiffe://example.org/web, consult, rooms: the * in "*" {star}',
     ]
-    assert list(of_policy(policy)) == stars
+    assert list(of_policy(policy, path)) == stars
     authority = ca().certificate
-    assert list(of_policy(policy, TrustBundles({"example.org": (authority,)}))) == [
+    assert list(of_policy(policy, path, TrustBundles({"example.org": (authority,)}))) == [
         *stars,
         "policy: spiffe://example.com/web can never call: identity.trust_domains has no bundle for it",
         "policy: dns:legacy.example.org can never call: identity.dns_bundle has no bundle for it",
     ]
     everything = TrustBundles({"example.org": (authority,), "example.com": (authority,)}, (authority,))
-    assert list(of_policy(policy, everything)) == stars
+    assert list(of_policy(policy, path, everything)) == stars
+
+
+PROJECTS = """\
+version: 1
+callers:
+  - id: dns:one.example.org
+    allow: [{projects: [default]}, {projects: [default]}]
+    verify: {webhooks: any, tokens: any}
+    read_decisions: any
+  - id: dns:several.example.org
+    allow: [{projects: [default]}, {projects: [second]}]
+  - id: dns:default.example.org
+    allow: [{projects: any}]
+    default_project: second
+  - id: dns:any.example.org
+    allow: [{projects: any}]
+"""
+GETS = "a request without a project gets PROJECT_REQUIRED; set default_project to one of them"
+
+
+def test_a_caller_with_several_projects_and_no_default_is_told_once(tmp_path: Path) -> None:
+    assert list(of_policy(*loaded(tmp_path, PROJECTS))) == [
+        f"policy line 7: dns:several.example.org has several projects and no default_project: {GETS}",
+        f"policy line 12: dns:any.example.org has several projects and no default_project: {GETS}",
+    ]
+
+
+def test_json_has_the_line_too(tmp_path: Path) -> None:
+    callers = [{"id": f"dns:{name}.example.org", "allow": [{"projects": "any"}]} for name in ("a", "b")]
+    text = json.dumps({"version": 1, "callers": callers}, indent=1)
+    found = list(of_policy(*loaded(tmp_path, text, "policy.json")))
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if line == "  {"]
+    assert [line.split(":")[0] for line in found] == [f"policy line {number}" for number in lines]
+
+
+def test_many_callers_without_a_default_project_are_counted(tmp_path: Path) -> None:
+    callers = "".join(f"  - {{id: dns:c{n}.example.org, allow: [{{projects: any}}]}}\n" for n in range(20))
+    found = list(of_policy(*loaded(tmp_path, f"version: 1\ncallers:\n{callers}")))
+    assert [line.split(" has ")[0] for line in found[:-1]] == [
+        f"policy line {n + 3}: dns:c{n}.example.org" for n in range(16)
+    ]
+    assert found[-1] == "policy: 4 more callers have several projects and no default_project"
+
+
+def test_check_warns_and_exits_with_1_when_it_is_strict(tmp_path: Path) -> None:
+    _, path = loaded(tmp_path, PROJECTS)
+    for options, code in (((), 0), (("--strict",), 1)):
+        checked = CliRunner().invoke(app, ["policy", "check", str(path), *options])
+        assert checked.exit_code == code
+        assert "WARNING policy line 7: dns:several.example.org has several projects and no def" in checked.stderr

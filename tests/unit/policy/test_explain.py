@@ -85,6 +85,46 @@ def test_json_has_it_for_each_entry(path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("default", "options", "told"),
+    [
+        ("", (), (1, "denied: PROJECT_REQUIRED: name one of your projects: default, second\n")),
+        ("second", (), (0, "permitted by consult in project second, for 600 s\n")),
+        ("second", ("--project", "default"), (0, "permitted by consult in project default, for 600 s\n")),
+    ],
+)
+def test_a_request_without_a_project_is_for_the_default_one(
+    path: Path, default: str, options: tuple[str, ...], told: tuple[int, str]
+) -> None:
+    path.write_text(POLICY.replace("projects: [default]", "projects: [default, second]"))
+    if default:
+        path.write_text(f"{path.read_text()}    default_project: {default}\n")
+    assert explained(path, "--role", "guest", "--room", "lobby", "--identity", "user-1", *options) == told
+
+
+def test_an_expectation_without_a_project_is_for_the_default_one(path: Path) -> None:
+    path.write_text(POLICY.replace("projects: [default]", "projects: [default, second]", 1))
+    path.with_name("policy.test.yaml").write_text(
+        "version: 1\nexpect:\n"
+        f"  - {{name: guests, caller: {WEB}, outcome: permit, "
+        "request: {role: guest, room: lobby, identity: user-1}}\n"
+    )
+    run = CliRunner().invoke
+    failed = run(app, ["policy", "test", str(path)])
+    assert (failed.exit_code, "got deny: PROJECT_REQUIRED" in failed.output) == (1, True)
+    path.write_text(path.read_text() + "    default_project: default\n")
+    assert run(app, ["policy", "test", str(path)]).exit_code == 0
+
+
+def test_check_lists_the_default_project_and_whose_decisions_a_caller_reads(path: Path) -> None:
+    path.write_text(POLICY + "    default_project: default\n    read_decisions: any\n")
+    checked = CliRunner().invoke(app, ["policy", "check", str(path), "--strict"])
+    assert checked.exit_code == 0
+    assert "  spiffe://example.org/web: roles guest, worker; default project default; reads decisions of default\n" in (
+        checked.output
+    )
+
+
 def test_a_caller_without_entries_and_an_unlisted_one_are_explained(path: Path) -> None:
     policy = load_policy(path, None)
     request = pb.IssueTokenRequest(role="guest", room="board", identity="user-1")

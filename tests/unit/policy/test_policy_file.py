@@ -178,12 +178,33 @@ def test_any_project_is_every_configured_one():
     assert load(text, frozenset()).callers[WEB].projects == frozenset()
 
 
+def test_a_caller_without_a_default_project_has_none():
+    caller = load(f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: any}}]\n").callers[WEB]
+    assert (caller.default_project, caller.read_decisions) == ("", frozenset())
+
+
+@pytest.mark.parametrize("projects", ["any", "[default]", "[other, default]"])
+def test_the_default_project_is_one_of_the_allow_entries(projects):
+    allow = f"allow: [{{projects: [other]}}, {{projects: {projects}}}]"
+    text = f"version: 1\ncallers:\n  - id: {WEB}\n    default_project: default\n    {allow}\n"
+    assert load(text).callers[WEB].default_project == "default"
+
+
+def test_reading_decisions_is_permitted_by_project():
+    text = f"version: 1\ncallers:\n  - id: {WEB}\n    read_decisions: {{}}\n"
+    assert load(text.format("any")).callers[WEB].read_decisions == CONFIGURED
+    assert load(text.format("[other]")).callers[WEB].read_decisions == frozenset({"other"})
+    assert load(text.format("[]")).callers[WEB].read_decisions == frozenset()
+
+
 def test_offline_any_project_is_every_one_that_the_file_names_or_the_default():
     any_project = f"version: 1\ncallers:\n  - id: {WEB}\n    allow: [{{projects: any}}]\n    verify: {{tokens: any}}\n"
     caller = load(any_project, None).callers[WEB]
     assert (caller.projects, caller.verify_tokens) == (frozenset({"default"}), frozenset({"default"}))
     named = any_project + "  - id: dns:a.example\n    allow: [{projects: [a, b]}]\n    verify: {webhooks: [c]}\n"
     assert load(named, None).callers[WEB].projects == frozenset({"a", "b", "c"})
+    more = any_project + "    default_project: d\n    read_decisions: [e]\n"
+    assert load(more, None).callers[WEB].projects == frozenset({"d", "e"})
 
 
 def test_every_power_can_be_listed():
@@ -486,6 +507,26 @@ MISTAKES: dict[str, tuple[str, int | None, str]] = {
         f"version: 1\ncallers:\n  - id: {WEB}\n    allow:\n      - projects: [default, nowhere]\n",
         5,
         'callers.0.allow.0.projects.1: there is no project "nowhere"; configured are: default, other',
+    ),
+    "a default project that the caller doesn't have": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    default_project: other\n    allow: [{{projects: [default]}}]\n",
+        4,
+        'callers.0.default_project: "other" is in no allow entry of this caller; its projects are: default',
+    ),
+    "a default project of a caller that gets no tokens": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    verify: {{tokens: any}}\n    default_project: other\n",
+        5,
+        'callers.0.default_project: "other" is in no allow entry of this caller; its projects are: none',
+    ),
+    "a list of default projects": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    default_project: [other]\n",
+        4,
+        "callers.0.default_project: should be text",
+    ),
+    "an unknown project whose decisions are read": (
+        f"version: 1\ncallers:\n  - id: {WEB}\n    read_decisions: [default, nowhere]\n",
+        4,
+        'callers.0.read_decisions.1: there is no project "nowhere"; configured are: default, other',
     ),
     "a project's name": (
         f"version: 1\ncallers:\n  - id: {WEB}\n    allow:\n      - projects: [my_project]\n",

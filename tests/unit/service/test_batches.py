@@ -383,7 +383,7 @@ async def test_a_batch_without_a_place_in_its_callers_queue_is_refused():
     await asyncio.sleep(0)
     with pytest.raises(Refusal) as caught:
         await world.batch(ASKED)
-    assert caught.value.reason is Reason.RATE_LIMITED
+    assert caught.value.reason is Reason.OVERLOADED
     gate.open()
     await asyncio.wait_for(asyncio.gather(task, *more), 5)
 
@@ -517,13 +517,13 @@ async def test_what_is_read_is_the_entries_as_they_came():
 
 
 async def test_a_request_that_breaks_a_rule_leaves_the_same_line_alone_and_in_a_batch() -> None:
-    """Without what it asks for. The answer names no decision: the policy wasn't asked."""
+    """Without what it asks for. The answer names the line's decision, as every denial does."""
     world, broken = World(), pb.IssueTokenRequest(role="guest", room="a\nb", identity="user-1")
     with pytest.raises(Refusal) as caught:
         await world.issue(broken)
     response = await world.batch(broken)
-    assert (caught.value.reason, caught.value.metadata) == (Reason.REQUEST_INVALID, {})
-    assert response.results[0].error == to_status(caught.value)
+    assert (caught.value.reason, caught.value.metadata) == (Reason.REQUEST_INVALID, {"decision_id": "d1"})
+    assert response.results[0].error == to_status(replace(caught.value, metadata={"decision_id": "d2"}))
     for number, record in enumerate(world.audit.records, 1):
         said = {name: value for name, value in asdict(record).items() if value not in ("", None, False)}
         assert said == {

@@ -214,14 +214,15 @@ async def test_a_request_is_decoded_when_there_is_room_for_it():
 
 
 async def test_a_request_waits_for_room_only_so_long(monkeypatch):
-    monkeypatch.setattr("livekit_auth_server.service.calls._PATIENCE", 0.01)
+    monkeypatch.setattr("livekit_auth_server.service.calls.PATIENCE", 0.01)
     room = Budget(1, 1)
     await room.take("another", 1)
     log = CallLog()
     runner = Calls(InForce(state_of(EVERYTHING)), FakeClock(), log, room=room)
     with pytest.raises(Refusal) as caught:
         await runner.run(Handler().method, CONTEXT, b"x" * 50_000, runner.admit(CONTEXT))
-    assert (caught.value.reason, caught.value.retry_after) == (Reason.RATE_LIMITED, 1.0)
+    assert (caught.value.reason, caught.value.retry_after) == (Reason.OVERLOADED, 1.0)
+    assert log.calls[0].overload == "request_memory"
     assert (log.calls[0].caller, log.calls[0].listed) == (CALLER, True)
 
 
@@ -356,7 +357,7 @@ UNKNOWN: Mapping[str, tuple[type[Message], bytes]] = {
     "in a tag of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(11, sub(1, b"k") + NEW))),
     "in an entry of a batch": (pb.BatchIssueTokensRequest, sub(1, ROLE) + sub(1, ROLE + NEW)),
     "a known field of another type": (pb.IssueTokenRequest, ROLE + varint(8 << 3) + b"\x01"),
-    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(14, b"x")),
+    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(15, b"x")),
 }
 
 

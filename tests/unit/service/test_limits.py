@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -257,6 +257,15 @@ async def test_the_only_project_of_a_caller_needs_no_name():
     assert await Limiter().passes(caller(per_second(3, project="alpha"))) == 3
 
 
+async def test_a_call_without_a_project_counts_in_the_default_one():
+    limiter, web = Limiter(), caller(per_second(3, project="alpha"), per_second(5, project="beta"), projects=TWO)
+    web = replace(web, default_project="beta")
+    assert await limiter.passes(web) == 5
+    assert (await limiter.refusal(web)).metadata["limit_project"] == "beta"
+    assert await limiter.refuses(web, "BatchIssueTokens", batch(""))
+    assert await limiter.passes(web, request=pb.IssueTokenRequest(project="alpha")) == 3
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [
@@ -297,7 +306,8 @@ async def test_a_batch_that_waits_is_told_when_all_of_it_fits():
 async def test_a_batch_over_the_whole_limit_is_told_to_be_smaller_and_not_to_wait():
     limiter, web = Limiter(), caller(per_second(4))
     refusal = await limiter.refusal(web, "BatchIssueTokens", batch(*[""] * 5))
-    assert (refusal.reason, refusal.retry_after) == (Reason.RATE_LIMITED, None)
+    assert (refusal.reason, refusal.retry_after) == (Reason.BATCH_EXCEEDS_LIMIT, None)
+    assert refusal.metadata == {"limit": "4/s", "limit_methods": "any"}
     assert "5 calls" in refusal.message
     assert await limiter.passes(web) == 4
 

@@ -66,7 +66,7 @@ def test_a_limit_can_name_every_method_that_counts_as_itself():
     assert COUNTED_AS == {"BatchIssueTokens": "IssueToken"}
     assert [name for name in BY_NAME if name not in LIMITED] == list(COUNTED_AS)
     assert set(COUNTED_AS.values()) <= set(LIMITED)
-    assert {"GetCaller"} == WITHOUT_PROJECT
+    assert {"GetCaller", "GetDecision"} == WITHOUT_PROJECT
 
 
 def test_a_method_without_a_permission_has_no_project_to_count_in():
@@ -76,7 +76,8 @@ def test_a_method_without_a_permission_has_no_project_to_count_in():
 def test_every_field_of_a_caller_that_holds_projects_is_a_permission():
     projects = {field.name for field in fields(CallerPolicy) if field.type == "frozenset[str]"}
     assert projects == set(get_args(Permission))
-    assert {method.permission for method in METHODS} - {None} == projects
+    # GetDecision checks read_decisions itself: a caller may always read its own decisions.
+    assert {method.permission for method in METHODS} - {None} == projects - {"read_decisions"}
 
 
 NO_HANDLER: Any = None

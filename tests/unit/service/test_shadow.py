@@ -130,6 +130,19 @@ async def test_a_role_that_grants_something_else_differs() -> None:
     assert {difference.kind for difference in heard.differences} == {"differs"}
 
 
+async def test_another_default_project_of_the_candidate_differs() -> None:
+    heard = Heard()
+    both = replace(GUESTS, projects=frozenset({"default", "other"}))
+    caller = listed(GUESTS, roles=ROLES)
+    for default in ("", "default", "other"):
+        await answers(replace(caller, shadow=Shadow(candidate(both, default_project=default), heard)), ASK)
+    assert [(one.kind, one.candidate) for one in heard.differences[::2]] == [
+        ("would_deny", "PROJECT_REQUIRED"),
+        ("differs", "guests in other for 600 s"),
+    ]
+    assert heard.alike == 2
+
+
 async def test_a_caller_that_the_candidate_doesnt_list_would_be_denied() -> None:
     heard = Heard()
     caller = replace(listed(GUESTS, roles=ROLES), shadow=Shadow(candidate(caller="dns:a.example"), heard))

@@ -9,7 +9,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from livekit_auth.v1 import errors_pb2
-from livekit_auth_server.core.refusal import Reason, Refusal, Violation, invalid
+from livekit_auth_server.core.refusal import Overload, Reason, Refusal, Violation, invalid, overloaded
 from livekit_auth_server.service.status import CODE_OF, DOMAIN, to_status
 
 PROTO = (Path(__file__).parents[3] / "protos/livekit_auth/v1/errors.proto").read_text()
@@ -52,9 +52,11 @@ def test_a_reason_comes_with_the_code_that_its_comment_says(reason):
 
 @pytest.mark.parametrize("reason", Reason)
 def test_a_refusal_is_a_status_with_its_reason(reason):
-    status = to_status(Refusal(reason, "the message", {"key": "value"}))
+    waits = reason in {Reason.RATE_LIMITED, Reason.OVERLOADED}
+    status = to_status(Refusal(reason, "the message", {"key": "value"}, retry_after=1.0 if waits else None))
     assert (code_pb2.Code.Name(status.code), status.message) == (CODE_OF[reason], "the message")
-    [detail] = status.details
+    assert len(status.details) == 1 + waits
+    detail = status.details[0]
     info = error_details_pb2.ErrorInfo()
     assert detail.Unpack(info)
     assert (info.domain, info.reason, dict(info.metadata)) == ("livekit-auth", reason.name, {"key": "value"})
@@ -83,6 +85,23 @@ def test_the_summary_of_many_fields_stays_short():
 
 def test_a_refusal_shows_its_reason_and_message_and_nothing_else():
     assert str(Refusal(Reason.KEY_UNKNOWN, "no such key", {"hidden": "MARKER"})) == "KEY_UNKNOWN: no such key"
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if CODE_OF[reason] == "RESOURCE_EXHAUSTED"])
+def test_resource_exhausted_is_never_said_without_a_wait(reason):
+    with pytest.raises(ValueError, match="says how long to wait"):
+        Refusal(reason, "the message")
+
+
+@pytest.mark.parametrize("cause", Overload)
+def test_an_overload_says_its_cause_and_a_wait(cause):
+    refusal = overloaded(cause, "the message")
+    assert (refusal.reason, refusal.metadata, refusal.retry_after) == (Reason.OVERLOADED, {"cause": cause.value}, 1.0)
+
+
+def test_an_overload_is_never_said_without_a_wait():
+    with pytest.raises(ValueError, match="says how long to wait"):
+        Refusal(Reason.OVERLOADED, "the message", {"cause": "server_calls"})
 
 
 @pytest.mark.parametrize(

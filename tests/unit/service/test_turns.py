@@ -92,11 +92,24 @@ async def test_a_few_callers_are_served_at_once(pieces: Pieces):
 
 async def test_a_caller_without_a_place_is_refused_and_others_are_not(pieces: Pieces):
     await pieces.queue(*[f"a{number}" for number in range(PLACES + 2)])
-    assert [refusal.reason for refusal in pieces.refused()] == [Reason.RATE_LIMITED] * 2
+    assert [refusal.reason for refusal in pieces.refused()] == [Reason.OVERLOADED] * 2
+    assert {refusal.metadata["cause"] for refusal in pieces.refused()} == {"caller_queue"}
     await pieces.queue("b1")
     await pieces.end("a0")
     await pieces.queue("a99")
     assert len(pieces.refused()) == 2
+
+
+async def test_a_piece_of_work_waits_for_its_turn_only_so_long(pieces: Pieces, monkeypatch):
+    monkeypatch.setattr(turns_module, "PATIENCE", 0.01)
+    await pieces.queue("a1", "a2", "b1")
+    [_, late, _] = pieces.tasks
+    assert isinstance(error := (await asyncio.gather(late, return_exceptions=True))[0], Refusal)
+    assert (error.reason, error.metadata) == (Reason.OVERLOADED, {"cause": "server_queue"})
+    assert pieces.begun == ["a1", "b1"], "those with a turn keep it"
+    await pieces.queue("a3")
+    await pieces.end("a1")
+    assert pieces.begun[2:] == ["a3"]
 
 
 async def test_whoever_stops_waiting_leaves_its_place(pieces: Pieces):

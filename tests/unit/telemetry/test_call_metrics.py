@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from livekit_auth_server.core.refusal import Overload
 from livekit_auth_server.core.trace import TraceParent
 from livekit_auth_server.service.ports import FinishedCall
 from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers
@@ -31,7 +32,7 @@ CALL = FinishedCall(
     peer="ipv4:10.0.0.1:5",
     trace=TraceParent(TRACE, "b7ad6b7169203331", sampled=True),
 )
-REFUSED = replace(CALL, code="UNAUTHENTICATED", reason="TOKEN_EXPIRED")
+REFUSED = replace(CALL, code="INVALID_ARGUMENT", reason="TOKEN_EXPIRED")
 
 
 def a_call(**changes: Any) -> FinishedCall:
@@ -59,10 +60,24 @@ async def test_a_call_is_counted_and_timed(registry: CollectorRegistry, lines: l
         return registry.get_sample_value("livekit_auth_calls_total", labels)
 
     assert count(method="VerifyToken", code="OK", reason="") == 2
-    assert count(method="VerifyToken", code="UNAUTHENTICATED", reason="TOKEN_EXPIRED") == 1
+    assert count(method="VerifyToken", code="INVALID_ARGUMENT", reason="TOKEN_EXPIRED") == 1
     assert registry.get_sample_value("livekit_auth_call_seconds_count", {"method": "VerifyToken"}) == 3
     assert registry.get_sample_value("livekit_auth_call_seconds_sum", {"method": "GetCaller"}) == 0.003
     assert registry.get_sample_value("livekit_auth_call_seconds_bucket", {"method": "GetCaller", "le": "0.005"}) == 1
+
+
+async def test_calls_without_room_are_counted_by_their_cause(registry: CollectorRegistry, lines: list[Any]) -> None:
+    observer = Observer(registry, FakeClock())
+
+    def counts() -> dict[str, float | None]:
+        name = "livekit_auth_overloaded_total"
+        return {cause: registry.get_sample_value(name, {"cause": cause}) for cause in Overload}
+
+    assert counts() == dict.fromkeys(Overload, 0)
+    for cause in ("caller_calls", "caller_calls", "request_bytes"):
+        observer.finished(a_call(code="UNAVAILABLE", reason="OVERLOADED", overload=cause))
+    observer.finished(a_call(code="UNAVAILABLE", reason="AUDIT_UNAVAILABLE"))
+    assert counts() == dict.fromkeys(Overload, 0) | {"caller_calls": 2, "request_bytes": 1}
 
 
 async def test_what_a_caller_chooses_is_no_label(registry: CollectorRegistry, lines: list[Any]) -> None:
@@ -199,7 +214,7 @@ async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_toget
     observer.finished(replace(REFUSED, caller="spiffe://example.org/other"))
     observer.finished(CALL)
     observer.close()
-    alone = [line for line in lines if line["event"] == "call" and line["code"] == "UNAUTHENTICATED"]
+    alone = [line for line in lines if line["event"] == "call" and line["code"] == "INVALID_ARGUMENT"]
     assert len(alone) == 10 + 4 + 1
     assert [line["code"] for line in lines if line["event"] == "call"][-1] == "OK"
     [together] = [line for line in lines if line["event"] == "calls"]
@@ -214,7 +229,7 @@ async def test_refusals_of_a_listed_caller_beyond_ten_a_second_are_counted_toget
         "time": NOW,
     }
     assert sum(methods.values()) == 486
-    labels = {"method": "AckWebhook", "code": "UNAUTHENTICATED", "reason": "TOKEN_EXPIRED"}
+    labels = {"method": "AckWebhook", "code": "INVALID_ARGUMENT", "reason": "TOKEN_EXPIRED"}
     assert registry.get_sample_value("livekit_auth_calls_total", labels) == 100
 
 

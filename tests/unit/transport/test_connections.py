@@ -61,7 +61,7 @@ class Sockets(Connections):
         try:
             self.called(f"ipv4:192.0.2.1:{port}", owner)
         except Refusal as refusal:
-            return refusal.reason is not Reason.RATE_LIMITED
+            return refusal.reason is not Reason.OVERLOADED
         return True
 
     def look(self, after: float = 1.0) -> list[int]:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.identity import Identified
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Reason, Refusal, rate_limited
 from livekit_auth_server.core.revocation import NEVER, DenyList
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.service.calls import Calls
@@ -47,8 +47,10 @@ class FakeContext:
     tls: bytes = b"TLSv1.3"
     address: str = "ipv4:192.0.2.1:4711"
     reads: int = 0
+    left: float | None = None
     code: str = "OK"
     reason: str = ""
+    pushback: str = ""
     message: str = ""
 
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -67,12 +69,17 @@ class FakeContext:
             await asyncio.Event().wait()
         return message
 
-    async def abort(self, code: grpc.StatusCode, message: str, details: tuple[tuple[str, bytes], ...] = ()) -> None:
+    def time_remaining(self) -> float | None:
+        return self.left
+
+    async def abort(self, code: grpc.StatusCode, message: str, trailers: tuple[tuple[str, Any], ...] = ()) -> None:
         self.code, self.message = code.name, message
-        for _, value in details:
+        told = dict(trailers)
+        if details := told.get("grpc-status-details-bin"):
             info = ErrorInfo()
-            assert Status.FromString(value).details[0].Unpack(info)
+            assert Status.FromString(details).details[0].Unpack(info)
             self.reason = info.reason
+        self.pushback = told.get("grpc-retry-pushback-ms", "")
         raise Aborted
 
 
@@ -158,11 +165,52 @@ async def test_a_caller_has_a_quarter_of_the_places_and_gets_each_back() -> None
         waiting = [asyncio.create_task(server.call(FakeContext())) for _ in range(2)]
         await server.until(2)
         over = await server.call(FakeContext())
-        assert (over.code, over.reason, over.reads) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", 0)
+        assert (over.code, over.reason, over.reads) == ("UNAVAILABLE", "OVERLOADED", 0)
         server.held.set()
         assert [context.code for context in await asyncio.gather(*waiting)] == ["OK", "OK"]
         server.held.clear()
-    assert [call.reason for call in server.log.calls].count("RATE_LIMITED") == 3
+    assert [call.reason for call in server.log.calls].count("OVERLOADED") == 3
+    assert [call.overload for call in server.log.calls if call.overload] == ["caller_calls"] * 3
+
+
+@pytest.mark.parametrize(
+    ("wait", "left", "pushback"),
+    [
+        (0.25, None, "250"),
+        (1.0, 5.0, "1000"),
+        (0.0001, 5.0, "1"),
+        (60.0, 60.5, "60000"),
+        (1.0, 1.0, "-1"),
+        (1.0, 0.5, "-1"),
+        (3600.0, 5.0, "-1"),
+    ],
+)
+async def test_grpc_itself_retries_after_the_wait_unless_the_deadline_comes_first(
+    wait: float, left: float | None, pushback: str
+) -> None:
+    context = FakeContext(left=left)
+    await Server(failure=rate_limited("over the limit", {}, retry_after=wait)).call(context)
+    assert (context.reason, context.pushback) == ("RATE_LIMITED", pushback)
+
+
+@pytest.mark.parametrize("reason", [Reason.AUDIT_UNAVAILABLE, Reason.ROOM_NOT_PERMITTED])
+async def test_a_refusal_without_a_wait_leaves_retries_to_the_client(reason: Reason) -> None:
+    context = await Server(failure=Refusal(reason, "no")).call(FakeContext(left=5.0))
+    assert (context.reason, context.pushback) == (reason, "")
+
+
+async def test_a_request_waits_for_its_bytes_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livekit_auth_server.transport.grpc_aio.gate.PATIENCE", 0.01)
+    server = Server(concurrent=100)
+    slow = [asyncio.create_task(server.call(FakeContext([SILENCE]))) for _ in range(6)]
+    await asyncio.sleep(0)
+    over = await server.call(FakeContext())
+    assert (over.code, over.reason, over.reads, over.pushback) == ("UNAVAILABLE", "OVERLOADED", 0, "1000")
+    assert [call.overload for call in server.log.calls] == ["request_bytes"]
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert server.gate.bytes.heaviest() == ""
 
 
 @pytest.mark.parametrize("end", ["failure", "cancelled", "silence", "refused"])
@@ -249,7 +297,7 @@ async def test_slow_requests_make_way_for_one_that_waits() -> None:
         assert (await server.call(FakeContext())).code == "OK"
     displaced = [task.result().reason for task in slow if task.done()]
     assert displaced
-    assert set(displaced) == {"RATE_LIMITED"}
+    assert set(displaced) == {"OVERLOADED"}
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
@@ -277,7 +325,7 @@ async def test_a_reflection_stream_has_a_number_of_requests_and_an_end() -> None
     with suppress(Aborted):
         async for _ in behaviour(None, context):
             answers += 1
-    assert (answers, context.code) == (100, "RESOURCE_EXHAUSTED")
+    assert (answers, context.code) == (100, "UNAVAILABLE")
     assert server.gate.bytes.heaviest() == ""
 
 

@@ -63,8 +63,8 @@ class AgentServer(agents.AgentServer):
         `api_role`, for the room of the job; without it `ctx.api` raises ConfigError. LiveKit Inference uses tokens of
         `inference_role` (the grant inference.perform), recording those of `observability_role` (observability.write);
         without them the models of livekit.agents.inference raise ConfigError, and nothing is recorded. `project` may be
-        empty if the worker has exactly one. `ws_url` (LIVEKIT_URL) defaults to the URL of the project. Raises
-        ConfigError for an API key or secret, and for an unsupported version of livekit-agents.
+        empty if the worker has exactly one, or a default one. `ws_url` (LIVEKIT_URL) defaults to the URL of the
+        project. Raises ConfigError for an API key or secret, and for an unsupported version of livekit-agents.
         """
         refuse_secrets(options)
         super().__init__(**options)

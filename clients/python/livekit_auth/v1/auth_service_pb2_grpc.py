@@ -31,21 +31,28 @@ class AuthServiceStub:
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-    UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     def __init__(self, channel):
@@ -112,26 +119,33 @@ class AuthServiceServicer:
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-    UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     def IssueToken(self, request, context):
         """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-        Safe to retry: a second call issues a second token, which is why it has no idempotency level.
+        Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,16 +207,16 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDecision(self, request, context):
-        """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
-        callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
-        the server has forgotten it.
+        """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
+        callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
+        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry.
+        """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -275,21 +289,28 @@ class AuthService:
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-    UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-    PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-    INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-    RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-    UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     @staticmethod

@@ -32,21 +32,28 @@ class AuthServiceStub:
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-      UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     @_typing.overload
@@ -55,7 +62,7 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     IssueToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]
     """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-    Safe to retry: a second call issues a second token, which is why it has no idempotency level.
+    Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]
     """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
@@ -83,12 +90,12 @@ class AuthServiceStub:
     ListProjects: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListProjectsRequest, _auth_service_pb2.ListProjectsResponse]
     """Lists the projects that this caller may use, and for what (AIP-158 pages)."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]
-    """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
-    callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
-    the server has forgotten it.
+    """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
+    callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
+    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]
-    """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
+    """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry."""
 
 @_typing.type_check_only
 class AuthServiceAsyncStub(AuthServiceStub):
@@ -97,27 +104,34 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-      UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     IssueToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.IssueTokenRequest, _auth_service_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-    Safe to retry: a second call issues a second token, which is why it has no idempotency level.
+    Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]  # type: ignore[assignment]
     """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
@@ -145,12 +159,12 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ListProjects: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListProjectsRequest, _auth_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """Lists the projects that this caller may use, and for what (AIP-158 pages)."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
-    """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
-    callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
-    the server has forgotten it.
+    """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
+    callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
+    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
+    """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry."""
 
 class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues LiveKit access tokens by policy and verifies tokens and webhooks that LiveKit signed, so that callers never
@@ -158,21 +172,28 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Transport: gRPC over mutual TLS 1.3. Only the workload identity in the client certificate identifies the caller.
 
-    Errors: every call that the service refuses carries a google.rpc.ErrorInfo with the domain "livekit-auth" and a
-    reason from ErrorReason (errors.proto) without its prefix. Invalid fields add a google.rpc.BadRequest. Where waiting
-    helps, a google.rpc.RetryInfo says how long, and the trailer "grpc-retry-pushback-ms" says the same to gRPC's own
-    retries. What the codes mean:
-      UNAUTHENTICATED: the caller's own certificate isn't accepted. Never said of a token or a webhook in a request.
-      PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
-      INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine or valid now.
-      RESOURCE_EXHAUSTED: wait for as long as RetryInfo says, which is always there.
-      UNAVAILABLE: retry with backoff.
+    Errors: every call that the service refuses has a google.rpc.ErrorInfo in its status details (the trailer
+    "grpc-status-details-bin"), with the domain "livekit-auth" and a reason from ErrorReason (errors.proto) without its
+    prefix. Invalid fields add a google.rpc.BadRequest. Where the server knows how long to wait, a google.rpc.RetryInfo
+    says it, and the trailer "grpc-retry-pushback-ms" tells gRPC's own retries. The codes:
+    - UNAUTHENTICATED: the caller's own certificate isn't accepted. Never about a token or a webhook in a request.
+    - PERMISSION_DENIED: the policy doesn't permit this. A retry can't succeed.
+    - INVALID_ARGUMENT: this request can never succeed, or the token or webhook in it isn't genuine, or isn't valid now.
+    - NOT_FOUND, FAILED_PRECONDITION: the decision isn't known; an operator must act first.
+    - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
+    - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
+    - INTERNAL: a fault of the server.
+
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
 
-    Unknown fields are refused with FIELD_UNKNOWN: an older server must not silently drop a restriction that it doesn't
-    understand. A new field is accepted by servers one release before clients send it; GetServerInfo says what a server
-    knows.
+    Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
+    REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
+    before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
+    treat an unknown enum value as unspecified.
+
+    Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
+    durations are whole seconds.
     """
 
     @_abc_1.abstractmethod
@@ -182,7 +203,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.IssueTokenResponse, _abc.Awaitable[_auth_service_pb2.IssueTokenResponse]]:
         """Issues one LiveKit access token exactly as requested, or fails. It never narrows, widens or shortens a request.
-        Safe to retry: a second call issues a second token, which is why it has no idempotency level.
+        Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
         """
 
     @_abc_1.abstractmethod
@@ -258,9 +279,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.GetDecisionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.GetDecisionResponse, _abc.Awaitable[_auth_service_pb2.GetDecisionResponse]]:
-        """Explains a recent denial: what each entry of the caller's policy lacked. For the caller that was denied, and for
-        callers with "read_decisions" in the project of the decision. DECISION_NOT_FOUND for every other caller, and once
-        the server has forgotten it.
+        """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
+        callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
+        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
         """
 
     @_abc_1.abstractmethod
@@ -269,6 +290,6 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.GetServerInfoResponse, _abc.Awaitable[_auth_service_pb2.GetServerInfoResponse]]:
-        """Returns the server's version, the contract's revision that it speaks, and its limits. Needs no policy entry."""
+        """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry."""
 
 def add_AuthServiceServicer_to_server(servicer: AuthServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

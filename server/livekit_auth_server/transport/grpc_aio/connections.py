@@ -25,8 +25,8 @@ from urllib.parse import unquote
 
 import structlog
 
-from livekit_auth_server.core.refusal import Reason, Refusal
-from livekit_auth_server.transport.grpc_aio.gate import PART_OF_ONE, RETRY
+from livekit_auth_server.core.refusal import Overload, overloaded
+from livekit_auth_server.transport.grpc_aio.gate import PART_OF_ONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,12 +102,12 @@ class Connections:
         self._report_at = 0.0
 
     def called(self, peer: str, owner: str) -> None:
-        """A call of this owner came over this connection. Raises RATE_LIMITED when it has too many."""
+        """A call of this owner came over this connection. Raises OVERLOADED when it has too many."""
         if self._owners.get(peer) == owner:
             return
         if not self._takes(peer, owner, self._each):
             message = f"you have {self._each} connections, the most that one caller may have; share them"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=RETRY)
+            raise overloaded(Overload.CALLER_CONNECTIONS, message)
 
     def refused(self, peer: str) -> None:
         """A call of nobody that is accepted came over this connection."""

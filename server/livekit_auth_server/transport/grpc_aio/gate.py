@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Overload, overloaded
 from livekit_auth_server.service.budget import Budget
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 PART_OF_ONE = 4  # a caller has this part of all places at most
-RETRY = 1.0  # seconds after which a caller that is over its share may try again
+PATIENCE = 1.0  # seconds that a request waits for its bytes
 SLOW = 0.25  # seconds after which a request that is still coming makes way for one that waits
 _PRESS = 0.05  # seconds between two looks for such requests, while there are any that wait
 
@@ -36,14 +36,14 @@ class Gate:
         self.bytes = Budget(request_bytes, request_bytes // 2, newest_first=True)
 
     def enter(self, owner: str) -> Place:
-        """A place for a call of this owner. Raises RATE_LIMITED."""
+        """A place for a call of this owner. Raises OVERLOADED."""
         count = self._in_flight.get(owner, 0)
         if count >= self._each:
             message = f"you have {count} calls in flight, the most that one caller may have"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=RETRY)
+            raise overloaded(Overload.CALLER_CALLS, message)
         if self._total >= self._most:
             message = f"the server has {self._total} calls in flight, the most that it takes"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=RETRY)
+            raise overloaded(Overload.SERVER_CALLS, message)
         self._in_flight[owner] = count + 1
         self._total += 1
         return Place(self, owner)
@@ -104,13 +104,22 @@ class Place:
         self.keep(0)
         self._gate.leave(self.owner)
 
-    async def reserve(self, amount: int, *, until: asyncio.Timeout) -> None:
-        """Takes this many bytes for a request, whose reading `until` ends; waits until the caller may have them."""
+    async def reserve(self, amount: int) -> None:
+        """Takes this many bytes for a request; waits until the caller may have them. Raises OVERLOADED."""
         self.keep(0)
         if not self._gate.bytes.try_take(self.owner, amount):
             self._gate.press()
-            await self._gate.bytes.take(self.owner, amount)
-        self._held, self._timeout = amount, until
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._gate.bytes.take(self.owner, amount)
+            except TimeoutError:
+                message = f"no room for the request within {PATIENCE:g} s"
+                raise overloaded(Overload.REQUEST_BYTES, message) from None
+        self._held = amount
+
+    def reading(self, until: asyncio.Timeout) -> None:
+        """The request is being read, which `until` ends."""
+        self._timeout = until
         self.since = asyncio.get_running_loop().time()
         self._gate.reading(self)
 

@@ -8,16 +8,16 @@ needs that; every refusal is told to the observer.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.core.refusal import Overload, Reason, Refusal, overloaded
 from livekit_auth_server.service.admission import CallContext
 from livekit_auth_server.service.calls import internal, log_fault
 from livekit_auth_server.service.status import CODE_OF, to_status
-from livekit_auth_server.transport.grpc_aio.gate import RETRY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _CODES = {reason: grpc.StatusCode[code] for reason, code in CODE_OF.items()}
-REQUEST_TIMEOUT = 10  # seconds from a call's headers to the end of its request
+REQUEST_TIMEOUT = 10  # seconds in which a request comes, once there is room for it
 UNLISTED_TIMEOUT = 3  # likewise for callers that the policy doesn't list
 _DETAILS = "grpc-status-details-bin"
+_PUSHBACK = "grpc-retry-pushback-ms"
 _HEADERS = frozenset({"traceparent", "tracestate", "user-agent"})
 
 
@@ -86,7 +87,7 @@ class Edge:
                         raise
                     return await endpoint.answer(about, admitted, data)
             except Exception as failure:  # noqa: BLE001 - the error boundary
-                status = _status(failure)
+                status = _status(failure, context)
             # Out here, so that abort's exception doesn't keep the refusal's frames alive, and with them the request.
             await context.abort(*status)
 
@@ -108,11 +109,11 @@ class Edge:
                             if data is None:
                                 return
                             yield answer(data)
-                status = _status(Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a stream has at most {most} requests"))
+                status = _status(_stream_over(f"has at most {most} requests"), context)
             except TimeoutError:
-                status = _status(Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, f"a stream lasts at most {seconds:.0f} s"))
+                status = _status(_stream_over(f"lasts at most {seconds:.0f} s"), context)
             except Exception as failure:  # noqa: BLE001 - the error boundary
-                status = _status(failure)
+                status = _status(failure, context)
             await context.abort(*status)
 
         return grpc.stream_stream_rpc_method_handler(behave)
@@ -127,7 +128,7 @@ class Edge:
             self.connections.called(about.peer, admitted.owner)
             return about, admitted, self.gate.enter(admitted.owner)
         except Refusal as refusal:
-            if admitted is None and refusal.reason is not Reason.RATE_LIMITED:
+            if admitted is None and refusal.reason is not Reason.OVERLOADED:
                 self.connections.refused(about.peer)
             self.calls.turned_away(name, about, refusal, admitted)
             raise
@@ -136,7 +137,7 @@ class Edge:
         """The call's one message, empty where nobody will look at it.
 
         Raises REQUEST_MALFORMED when there is none, or more, or none in time; REQUEST_INVALID when it is too large;
-        RATE_LIMITED when the caller's earlier requests left it no room.
+        OVERLOADED when other requests left it no room.
         """
         if not admitted.listed and not endpoint.open_to_all:
             return b""
@@ -154,11 +155,10 @@ class Edge:
         begins. So that much is reserved first, beside the message that was read when the end is waited for.
         """
         seconds = REQUEST_TIMEOUT if admitted.listed else UNLISTED_TIMEOUT
-        room = False
+        await place.reserve(self.message + endpoint.max_bytes)
         try:
             async with asyncio.timeout(seconds) as timeout:
-                await place.reserve(self.message + endpoint.max_bytes, until=timeout)
-                room = True
+                place.reading(timeout)
                 request: object = await context.read()
                 if not isinstance(request, bytes):
                     return None
@@ -169,10 +169,10 @@ class Edge:
                 if after is not grpc.aio.EOF:
                     return None
         except TimeoutError:
-            if room and not place.displaced:
+            if not place.displaced:
                 raise Refusal(Reason.REQUEST_MALFORMED, f"no request came within {seconds} s") from None
-            message = "too slow while other requests wait" if room else f"no room for the request within {seconds} s"
-            raise Refusal(Reason.RATE_LIMITED, message, retry_after=RETRY) from None
+            message = "the request came too slowly while others waited"
+            raise overloaded(Overload.SLOW_REQUEST, message) from None
         place.keep(len(request))
         return request
 
@@ -189,15 +189,30 @@ async def _never(_about: CallContext, _admitted: Admitted, _data: bytes) -> byte
     raise NotImplementedError
 
 
-def _status(failure: Exception) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+def _stream_over(bound: str) -> Answer:
+    return Answer(grpc.StatusCode.UNAVAILABLE, f"a stream {bound}: open another")
+
+
+def _status(failure: Exception, context: Context) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes | str], ...]]:
     """As context.abort takes it. What isn't meant for a caller is logged, and says nothing of its cause."""
     if isinstance(failure, Answer):
         return failure.code, failure.message, ()
     if not isinstance(failure, Refusal):
         log_fault("unexpected fault")
         failure = internal()
-    details = (_DETAILS, to_status(failure).SerializeToString())
-    return _CODES[failure.reason], failure.message, (details,)
+    trailers: list[tuple[str, bytes | str]] = [(_DETAILS, to_status(failure).SerializeToString())]
+    if failure.retry_after is not None:
+        trailers.append((_PUSHBACK, _pushback(failure.retry_after, context.time_remaining())))
+    return _CODES[failure.reason], failure.message, tuple(trailers)
+
+
+def _pushback(wait: float, left: float | None) -> str:
+    """Milliseconds that gRPC's own retry waits (gRFC A6).
+
+    A negative number means no retry: if the caller's deadline comes first, it gets the refusal and its reason now, and
+    not DEADLINE_EXCEEDED after a wait that was for nothing.
+    """
+    return "-1" if left is not None and wait >= left else str(math.ceil(wait * 1000))
 
 
 def _require_tls13(version: Sequence[bytes] | None) -> None:
