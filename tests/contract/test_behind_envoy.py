@@ -128,7 +128,7 @@ def test_forwarded_identities_are_never_read(server: Deployment, passed_through:
 
 def test_an_unlisted_caller_stays_one_whatever_is_forwarded(server: Deployment, passed_through: int) -> None:
     asking = stub(server, passed_through, server.example_ca.issue(uris=["spiffe://example.org/nobody"]))
-    assert not asking.GetCaller(WHO, timeout=10, metadata=FORWARDED).known
+    assert not asking.GetCaller(WHO, timeout=10, metadata=FORWARDED).listed
 
 
 def terminating(server: Deployment, port: int, folder: Path, client: Credential | None) -> dict[str, object]:
@@ -232,7 +232,7 @@ def test_behind_a_proxy_that_ends_tls_every_caller_is_the_proxy(server: Deployme
         asking = stub(server, port, server.example_ca.issue(uris=[ADMIN]))
         caller = asking.GetCaller(WHO, timeout=10)
         assert caller.workload_id == ingress
-        assert not caller.known
+        assert not caller.listed
         with pytest.raises(grpc.RpcError) as raised:
             asking.IssueToken(AGENT, timeout=10)
         assert refused(raised.value).reason == "CALLER_NOT_LISTED"

@@ -23,31 +23,42 @@ WHO = pb.GetCallerRequest()
 
 def test_a_proper_certificate_is_who_it_says(server: Deployment) -> None:
     answer = server.caller("spiffe://example.org/web").GetCaller(WHO)
-    assert (answer.workload_id, answer.known) == ("spiffe://example.org/web", True)
+    assert (answer.workload_id, answer.listed) == ("spiffe://example.org/web", True)
 
 
 def test_intermediates_sent_by_the_client_lead_to_the_bundle(server: Deployment) -> None:
     intermediate = Authority.create("intermediate", parent=server.example_ca)
     answer = server.stub(intermediate.issue(uris=["spiffe://example.org/web"])).GetCaller(WHO)
-    assert answer.known
+    assert answer.listed
 
 
 def test_each_trust_domain_speaks_for_itself(server: Deployment) -> None:
     answer = server.stub(server.other_ca.issue(uris=["spiffe://other.org/web"])).GetCaller(WHO)
-    assert (answer.workload_id, answer.known) == ("spiffe://other.org/web", True)
+    assert (answer.workload_id, answer.listed) == ("spiffe://other.org/web", True)
 
 
 def test_a_dns_name_is_an_identity_where_enabled(server: Deployment) -> None:
     answer = server.stub(server.dns_ca.issue(dns=["legacy.example.org"])).GetCaller(WHO)
-    assert (answer.workload_id, answer.known) == ("dns:legacy.example.org", True)
+    assert (answer.workload_id, answer.listed) == ("dns:legacy.example.org", True)
 
 
 def test_an_unlisted_caller_learns_its_identity_and_no_more(server: Deployment) -> None:
     answer = server.caller("spiffe://example.org/stranger").GetCaller(WHO)
     assert answer.workload_id == "spiffe://example.org/stranger"
-    assert not answer.known
+    assert not answer.listed
     assert not answer.policy_revision
-    assert not answer.allow
+
+
+def test_an_unlisted_caller_learns_what_the_server_is_and_not_what_others_may(server: Deployment) -> None:
+    stub = server.caller("spiffe://example.org/stranger")
+    listed = server.caller("spiffe://example.org/web")
+    assert stub.GetServerInfo(pb.GetServerInfoRequest()) == listed.GetServerInfo(pb.GetServerInfoRequest())
+    refused = [
+        refusal(lambda: stub.ListPermissions(pb.ListPermissionsRequest(page_size=-1))),
+        refusal(lambda: stub.ListProjects(pb.ListProjectsRequest(page_token="?"))),
+        refusal(lambda: stub.GetDecision(pb.GetDecisionRequest())),
+    ]
+    assert {(got.code, got.reason) for got in refused} == {("PERMISSION_DENIED", "CALLER_NOT_LISTED")}
 
 
 def test_an_unlisted_caller_learns_nothing_about_its_request(server: Deployment) -> None:

@@ -242,10 +242,10 @@ def test_a_token_over_the_largest_response_isnt_minted(web: AuthServiceStub) -> 
     assert web.IssueToken(ask(metadata="é" * 262_144)).token
 
 
-def test_get_caller_shows_what_the_policy_allows(web: AuthServiceStub) -> None:
-    answer = web.GetCaller(pb.GetCallerRequest())
-    (entry,) = answer.allow
-    assert (entry.name, list(entry.projects), list(entry.roles)) == ("consult", ["alpha"], ["guest"])
+def test_list_permissions_shows_what_the_policy_permits(web: AuthServiceStub) -> None:
+    (entry,) = web.ListPermissions(pb.ListPermissionsRequest()).entries
+    assert (entry.name, list(entry.projects)) == ("consult", ["alpha"])
+    assert [(role.name, role.grants.video.room_join) for role in entry.roles] == [("guest", True)]
     assert entry.rooms[0].prefix == "consult-"
     assert entry.default_ttl.seconds == 600
 

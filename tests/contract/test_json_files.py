@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
+
 WEB = "spiffe://example.org/web"
 ASK = pb.IssueTokenRequest(project="alpha", role="guest", room="consult-1", identity="user-1")
 
@@ -42,15 +44,20 @@ def server(tmp_path: Path) -> Iterator[Deployment]:
     assert deployment.stop() == 0
 
 
+def first_room(stub: AuthServiceStub) -> str:
+    """The prefix of the first room that the policy in force permits."""
+    return stub.ListPermissions(pb.ListPermissionsRequest()).entries[0].rooms[0].prefix
+
+
 def test_json_files_are_served_and_reloaded(server: Deployment) -> None:
     stub, folder = server.caller(WEB), server.directory
     assert stub.IssueToken(ASK).token
     (folder / "policy.json").write_text(as_json(POLICY.replace("prefix: consult-", "prefix: board-")))
-    eventually(lambda: stub.GetCaller(pb.GetCallerRequest()).allow[0].rooms[0].prefix == "board-")
+    eventually(lambda: first_room(stub) == "board-")
     assert refusal(lambda: stub.IssueToken(ASK)).reason == "ROOM_NOT_PERMITTED"
     (folder / "policy.json").write_text("{")
     eventually(lambda: "policy.json" in server.log and "isn't valid JSON" in server.log)
-    assert stub.GetCaller(pb.GetCallerRequest()).allow[0].rooms[0].prefix == "board-"
+    assert first_room(stub) == "board-"
     deny = {"version": 1, "deny": [{"id": stub.GetCaller(pb.GetCallerRequest()).workload_id}]}
     (folder / "deny.json").write_text(json.dumps(deny))
     eventually(lambda: refusal(lambda: stub.IssueToken(ASK)).reason == "CERTIFICATE_REVOKED")

@@ -123,13 +123,13 @@ def test_requests_that_can_not_be_read_count(limited: Deployment) -> None:
 
 def test_unlisted_callers_share_one_budget_and_listed_ones_do_not_feel_it(limited: Deployment) -> None:
     one, other = limited.caller(uri("stranger")), limited.caller(uri("another"))
-    assert not one.GetCaller(pb.GetCallerRequest()).known
+    assert not one.GetCaller(pb.GetCallerRequest()).listed
     assert refusal(lambda: other.IssueToken(ASK)).reason == "CALLER_NOT_LISTED"
-    assert not other.GetCaller(pb.GetCallerRequest()).known
+    assert not other.GetCaller(pb.GetCallerRequest()).listed
     for stub in (one, other):
         told = refusal(partial(stub.GetCaller, pb.GetCallerRequest()))
         assert (told.code, told.reason, told.metadata["limit"]) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", "3/m")
-    assert limited.caller(uri("five")).GetCaller(pb.GetCallerRequest()).known
+    assert limited.caller(uri("five")).GetCaller(pb.GetCallerRequest()).listed
 
 
 def test_refused_calls_are_counted(limited: Deployment, metrics: int) -> None:

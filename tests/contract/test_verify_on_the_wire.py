@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from livekit_auth.v1 import auth_service_pb2 as pb
-from livekit_auth.v1 import webhook_pb2
+from livekit_auth.v1 import grants_pb2, webhook_pb2
 from support.refusals import refusal
 from support.signing import access_token, event, webhook_token
 
@@ -112,19 +112,28 @@ def test_the_largest_body_is_taken(hooks: AuthServiceStub) -> None:
 def test_an_acknowledged_event_is_a_duplicate_for_its_consumer_only(server: Deployment, hooks: AuthServiceStub) -> None:
     body = event(id="EV_ack")
     first = verify(hooks, body)
-    assert (first.duplicate, first.duplicate_checked) == (False, True)
-    assert not verify(hooks, body).duplicate, "verifying consumes nothing"
+    assert first.duplicate_status == pb.DUPLICATE_STATUS_NEW
+    assert verify(hooks, body).duplicate_status == pb.DUPLICATE_STATUS_NEW, "verifying consumes nothing"
     digest = hashlib.sha256(body).digest()
     ack = pb.AckWebhookRequest(project=first.project, event_id="EV_ack", body_sha256=digest)
     assert hooks.AckWebhook(ack).expire_time.seconds > time.time()
-    assert verify(hooks, body).duplicate
-    assert not verify(hooks, event(id="EV_ack", more=1)).duplicate, "other signed bytes are another event"
-    assert not verify(server.caller("spiffe://example.org/hooks2"), body).duplicate
+    assert verify(hooks, body).duplicate_status == pb.DUPLICATE_STATUS_DUPLICATE
+    other_bytes = verify(hooks, event(id="EV_ack", more=1))
+    assert other_bytes.duplicate_status == pb.DUPLICATE_STATUS_NEW, "other signed bytes are another event"
+    other_caller = verify(server.caller("spiffe://example.org/hooks2"), body)
+    assert other_caller.duplicate_status == pb.DUPLICATE_STATUS_NEW
 
 
 def test_an_event_without_an_id_is_never_a_duplicate(hooks: AuthServiceStub) -> None:
     answer = verify(hooks, event(id=""))
-    assert (answer.event.id, answer.duplicate, answer.duplicate_checked) == ("", False, False)
+    assert (answer.event.id, answer.duplicate_status) == ("", pb.DUPLICATE_STATUS_UNKNOWN)
+
+
+def test_a_room_and_an_identity_that_are_too_long_are_empty_and_named(hooks: AuthServiceStub) -> None:
+    answer = verify(hooks, event(room={"name": "r" * 257}, participant={"identity": "é" * 129}))
+    assert (answer.event.room, answer.event.participant_identity) == ("", "")
+    assert list(answer.event.truncated) == ["room", "participant_identity"]
+    assert answer.duplicate_status == pb.DUPLICATE_STATUS_NEW
 
 
 @pytest.mark.parametrize(
@@ -193,3 +202,29 @@ def test_claims_that_arent_modelled_are_named_and_credentials_left_out(hooks: Au
 def test_a_token_without_a_subject_is_its_jtis_as_livekit_reads_it(hooks: AuthServiceStub) -> None:
     answer = hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token(sub=None, jti="user-9")))
     assert (answer.identity, list(answer.other_claims)) == ("user-9", [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "raw"),
+    [
+        ("bridge", "PARTICIPANT_KIND_BRIDGE", "bridge"),
+        ("Connector", "PARTICIPANT_KIND_CONNECTOR", "Connector"),
+        ("hologram", "PARTICIPANT_KIND_UNSPECIFIED", "hologram"),
+        ("é" * 40, "PARTICIPANT_KIND_UNSPECIFIED", "é" * 32),
+        (None, "PARTICIPANT_KIND_UNSPECIFIED", ""),
+    ],
+)
+def test_a_kind_is_told_by_the_name_that_the_token_has(
+    hooks: AuthServiceStub, kind: str | None, known: str, raw: str
+) -> None:
+    answer = hooks.VerifyToken(pb.VerifyTokenRequest(token=access_token(kind=kind)))
+    assert (grants_pb2.ParticipantKind.Name(answer.kind), answer.raw_kind) == (known, raw)
+
+
+def test_a_flag_that_the_token_sets_to_false_differs_from_one_that_it_doesnt_name(hooks: AuthServiceStub) -> None:
+    token = access_token(video={"canSubscribeMetrics": False, "canUpdateOwnMetadata": True})
+    video = hooks.VerifyToken(pb.VerifyTokenRequest(token=token)).grants.video
+    assert (video.HasField("can_subscribe_metrics"), video.can_subscribe_metrics) == (True, False)
+    assert (video.HasField("can_update_own_metadata"), video.can_update_own_metadata) == (True, True)
+    assert not video.HasField("can_manage_agent_session")
+    assert not video.HasField("can_publish")

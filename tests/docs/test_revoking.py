@@ -75,7 +75,7 @@ def test_the_commands_for_a_leaked_key_stop_its_caller_and_show_what_it_got(serv
     decision = caller.IssueToken(ASK).decision_id
     shell(server, block(text, "sh", "deny.new.yaml"))
     assert refused_soon(lambda: caller.IssueToken(ASK)) == "CERTIFICATE_REVOKED"
-    assert other.GetCaller(WHO).known, "nobody else is stopped"
+    assert other.GetCaller(WHO).listed, "nobody else is stopped"
     assert '"event":"reloaded"' in server.log
     assert '"kind":"revocations"' in server.log
     assert decision in shell(server, block(text, "sh", "audit query"))
@@ -85,11 +85,11 @@ def test_the_commands_for_a_leaked_key_stop_its_caller_and_show_what_it_got(serv
 def test_the_deny_list_of_the_operations_page_stops_the_workload_that_it_names(server: Deployment) -> None:
     written = block(section("operations.md", "Revoke a workload or a certificate"), "yaml", "deny:")
     caller, other = server.caller(CALLER), server.caller(OTHER)
-    assert caller.GetCaller(WHO).known
+    assert caller.GetCaller(WHO).listed
     swap = "cd /etc/livekit-auth\nmv deny.new.yaml deny.yaml"
     shell(server, f"cat > /etc/livekit-auth/deny.new.yaml <<'EOF'\n{written}EOF\n{swap}")
     assert refused_soon(lambda: caller.GetCaller(WHO)) == "CERTIFICATE_REVOKED"
-    assert other.GetCaller(WHO).known
+    assert other.GetCaller(WHO).listed
 
 
 def test_a_mistake_in_the_list_is_found_before_it_is_swapped_in(server: Deployment) -> None:

@@ -153,7 +153,7 @@ def test_a_full_disk_stops_issuance_alone_and_it_recovers_by_itself(deployment: 
         batch = audited.web.BatchIssueTokens(pb.BatchIssueTokensRequest(requests=[ask(), ELSEWHERE]))
         assert [result.error.code for result in batch.results] == [14, 7]
         assert refusal(lambda: audited.web.IssueToken(ELSEWHERE)).reason == "ROOM_NOT_PERMITTED"
-        assert audited.web.GetCaller(pb.GetCallerRequest()).known
+        assert audited.web.GetCaller(pb.GetCallerRequest()).listed
         assert hooks.VerifyToken(pb.VerifyTokenRequest(token=first)).key_id == "APIalpha"
         assert audited.metric("up") == 0
         [why] = Probes(audited.metrics).state()["reasons"]
@@ -225,7 +225,7 @@ def test_a_hung_disk_stops_issuance_within_the_patience(
     started = time.monotonic()
     calls = [audited.web.IssueToken.future(ask()) for _ in range(50)]
     time.sleep(0.2)
-    assert audited.web.GetCaller(pb.GetCallerRequest(), timeout=0.8).known  # the server itself doesn't hang
+    assert audited.web.GetCaller(pb.GetCallerRequest(), timeout=0.8).listed  # the server itself doesn't hang
     reasons = {code_of(call.exception(timeout=10)) for call in calls}
     assert reasons == {grpc.StatusCode.UNAVAILABLE}
     assert time.monotonic() - started < 2.5

@@ -82,7 +82,9 @@ def _values(cls: type[Any], name: str, hint: Any) -> st.SearchStrategy[Any]:
 
 def _groups(cls: type[Any]) -> st.SearchStrategy[Any]:
     hints = get_type_hints(cls)
-    return st.builds(cls, **{f.name: _values(cls, f.name, hints[f.name]) for f in fields(cls)})
+    values = {f.name: _values(cls, f.name, hints[f.name]) for f in fields(cls)}
+    silent = {f.name: st.none() for f in fields(cls) if hints[f.name] == bool | None and f.default is None}
+    return st.builds(cls, **{name: silent.get(name, st.nothing()) | value for name, value in values.items()})
 
 
 def all_grants() -> st.SearchStrategy[Grants]:

@@ -5,8 +5,9 @@ nothing that a request holds reaches "sha256", "iss", "nbf", "exp" or "sub" exce
 
 The classes mirror the grants of livekit-api 1.2 (livekit/api/access_token.py) field for field and in its order, so that
 a minted token equals livekit-api's to the byte. A grant is either *ordinary* or a *power* (see `Needs`). Its type says
-what it may hold: a flag (bool, or bool | None where a token may be silent), a text (str), or texts (tuple[str, ...]),
-which are free unless the field's metadata lists their `values`.
+what it may hold: a flag (bool, or bool | None where false and silent differ), a text (str), or texts (tuple[str, ...]),
+which are free unless the field's metadata lists their `values`. Its default is what LiveKit reads into silence, where
+None means false.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from dataclasses import Field
 
 ORDINARY_GRANTS = frozenset(
     {
@@ -36,15 +38,15 @@ ORDINARY_GRANTS = frozenset(
 CACHED_FLAGS, CACHED_TEXTS = 1024, 128
 
 TRACK_SOURCES = ("camera", "microphone", "screen_share", "screen_share_audio")
-PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent")
+PARTICIPANT_KINDS = ("standard", "egress", "ingress", "sip", "agent", "connector", "bridge")
 
 
 @dataclass(frozen=True, slots=True)
 class VideoGrants:
     """Grants on rooms and within one. The room itself belongs to the request; see `claims_template`.
 
-    None in `can_publish`, `can_subscribe` and `can_publish_data` means that a verified token is silent about it;
-    LiveKit reads that as true.
+    None means that the token is silent about a grant. Where LiveKit takes silence for true, livekit-api always writes
+    the grant, so there only a verified token is silent.
     """
 
     room_create: bool = False
@@ -57,13 +59,13 @@ class VideoGrants:
     can_subscribe: bool | None = True
     can_publish_data: bool | None = True
     can_publish_sources: tuple[str, ...] = field(default=(), metadata={"values": TRACK_SOURCES})
-    can_update_own_metadata: bool = False
+    can_update_own_metadata: bool | None = None
     ingress_admin: bool = False
     hidden: bool = False
     recorder: bool = False
     agent: bool = False
-    can_manage_agent_session: bool = False
-    can_subscribe_metrics: bool = False
+    can_manage_agent_session: bool | None = None
+    can_subscribe_metrics: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +127,15 @@ class AgentThreadGrants:
 class Grants:
     """All grants of a token, in the order of livekit-api's claims. None puts no claim in the token.
 
-    A group other than `video` is a power as a whole, named as the group unless its metadata says otherwise.
+    A group other than `video` is a power as a whole, named as the group. The group's metadata names its `claim` if that
+    isn't its name in camel case.
     """
 
     video: VideoGrants | None = None
     sip: SipGrants | None = None
     inference: InferenceGrants | None = None
     observability: ObservabilityGrants | None = None
-    agent: CloudAgentGrants | None = field(default=None, metadata={"power": "cloud_agent"})
+    cloud_agent: CloudAgentGrants | None = field(default=None, metadata={"claim": "agent"})
     agent_endpoint: AgentEndpointGrants | None = None
     agent_thread: AgentThreadGrants | None = None
     holds_text: bool = field(init=False, compare=False, repr=False)
@@ -149,9 +152,18 @@ class Grants:
         object.__setattr__(self, "holds_text", texts)
 
 
+def camel(name: str) -> str:
+    """The claim's name: livekit-api's snake_to_lower_camel."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 _HINTS = get_type_hints(Grants)
 GROUPS: dict[str, type[Any]] = {f.name: get_args(_HINTS[f.name])[0] for f in fields(Grants) if f.init}
 """The class of each group, in the order of Grants."""
+
+CLAIMS: dict[str, str] = {f.name: f.metadata.get("claim", camel(f.name)) for f in fields(Grants) if f.init}
+"""The name of each group's claim."""
 
 
 def texts_of(group: type[Any]) -> dict[str, int]:
@@ -168,16 +180,13 @@ def texts_of(group: type[Any]) -> dict[str, int]:
     return found
 
 
-POWER_OF = {f.name: f.metadata.get("power", f.name) for f in fields(Grants) if f.init and f.name != "video"}
-"""The power that each group other than `video` needs."""
-
 _TEXTS = {name: texts_of(cls) for name, cls in GROUPS.items()}
 
 # Every grant or request field that an allow entry must list by name, whatever its roles say. Derived where it can be,
 # so that a new grant is a power until somebody makes it ordinary.
 POWERS = frozenset(
     {f.name for f in fields(VideoGrants)} - ORDINARY_GRANTS
-    | set(POWER_OF.values())
+    | GROUPS.keys() - {"video"}
     | {"kind", "room_preset", "room_config", "room_config_egress", "room_config_agents", "long_ttl"}
 )
 
@@ -198,7 +207,7 @@ T = TypeVar("T")
 
 
 _TRI_STATE = frozenset(name for name, hint in get_type_hints(VideoGrants).items() if hint == bool | None)
-"""Grants about which a token may be silent."""
+"""Flags whose false is written into the token, as livekit-api does with whatever isn't None."""
 
 
 class remembered(Generic[T]):  # noqa: N801 - a decorator
@@ -224,14 +233,17 @@ class Needs:
     carries_room: bool
 
 
+def _permits(f: Field[Any], value: object) -> bool:
+    """Whether LiveKit takes this value of a grant for a permission."""
+    return bool(f.default if value is None else value)
+
+
 @remembered
 def needs(grants: Grants) -> Needs:
     """What these grants need. A join token has to name its room: LiveKit reads an empty one as any room."""
     video = grants.video
-    named = {f.name for f in fields(video) if getattr(video, f.name)} if video else set()
-    if video:  # silence means true to LiveKit
-        named |= {name for name in _TRI_STATE if getattr(video, name) is None}
-    groups = {power for name, power in POWER_OF.items() if getattr(grants, name) is not None}
+    named = {f.name for f in fields(video) if _permits(f, getattr(video, f.name))} if video else set()
+    groups = {name for name in GROUPS if name != "video" and getattr(grants, name) is not None}
     return Needs(
         ordinary=frozenset(named & ORDINARY_GRANTS),
         powers=frozenset(named - ORDINARY_GRANTS | groups),
@@ -239,12 +251,6 @@ def needs(grants: Grants) -> Needs:
         identity=bool(video and video.room_join),
         carries_room=video is not None,
     )
-
-
-def camel(name: str) -> str:
-    """The claim's name: livekit-api's snake_to_lower_camel."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 @remembered
@@ -264,7 +270,7 @@ def claims_template(grants: Grants) -> tuple[str, str, str]:
         before = '"video":{' + "".join(f"{text}," for text in head)
         between = ",".join(tail) + "},"
     after = "".join(
-        f'"{camel(name)}":{{{",".join(text for _, text in _members(group))}}},'
+        f'"{CLAIMS[name]}":{{{",".join(text for _, text in _members(group))}}},'
         for name in GROUPS
         if name != "video" and (group := getattr(grants, name)) is not None
     )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from livekit_auth_server.core.grants import (
+    CLAIMS,
     GROUPS,
     PARTICIPANT_KINDS,
     TRACK_SOURCES,
@@ -65,6 +66,7 @@ class VerifiedToken:
     metadata: str
     attributes: Mapping[str, str]
     kind: str
+    raw_kind: str
     room_preset: str
     room_config: Mapping[str, Any] | None
     other_claims: tuple[str, ...]
@@ -117,7 +119,8 @@ def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now:
     attributes = _typed(claims, "attributes", dict) or {}
     if not all(isinstance(value, str) for value in attributes.values()):
         raise _malformed('"attributes" holds a value that isn\'t a string')
-    kind = (_typed(claims, "kind", str) or "").lower()  # LiveKit takes any case (auth/grants.go, kindToProto)
+    raw_kind = _typed(claims, "kind", str) or ""
+    kind = raw_kind.lower()  # LiveKit takes any case (auth/grants.go, kindToProto)
     return VerifiedToken(
         signed=signed,
         grants=Grants(**groups),
@@ -127,6 +130,7 @@ def verify_access_token(token: str, keys: KeySet, projects: frozenset[str], now:
         metadata=_typed(claims, "metadata", str) or "",
         attributes=attributes,
         kind=kind if kind in PARTICIPANT_KINDS else "",
+        raw_kind=raw_kind,
         room_preset=_typed(claims, "roomPreset", str) or "",
         room_config=_typed(claims, "roomConfig", dict),
         other_claims=tuple(sorted(_unmodelled(claims))),
@@ -143,8 +147,8 @@ _SOURCES = camel("can_publish_sources")
 
 def _unmodelled(claims: Mapping[str, Any]) -> list[str]:
     """The names of claims, and of members of grant claims, that this service doesn't model, or not all of."""
-    groups = {camel(name): {camel(f.name) for f in fields(cls)} for name, cls in GROUPS.items()}
-    groups["video"].add("room")
+    groups = {CLAIMS[name]: {camel(f.name) for f in fields(cls)} for name, cls in GROUPS.items()}
+    groups[CLAIMS["video"]].add("room")
     names = [name for name in claims if name not in _MODELLED and name not in groups]
     for name, members in groups.items():
         names += [f"{name}.{member}" for member in claims.get(name) or {} if member not in members]
@@ -154,27 +158,26 @@ def _unmodelled(claims: Mapping[str, Any]) -> list[str]:
 
 def _group(claims: Mapping[str, Any], name: str, cls: type[Any]) -> Any:  # noqa: ANN401 - an instance of cls
     """One group of grants from its claim, None when the claim is absent or null."""
-    claim = _typed(claims, camel(name), dict)
+    claim = _typed(claims, CLAIMS[name], dict)
     if claim is None:
         return None
     values: dict[str, Any] = {}
     for f in fields(cls):
-        tri_state = cls is GROUPS["video"] and f.default is True
         value = claim.get(camel(f.name))
         if value is None:
-            if tri_state:
+            if f.default is True:
                 values[f.name] = None
             continue
         if isinstance(f.default, tuple):
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise _malformed(f'"{camel(name)}.{camel(f.name)}" isn\'t a list of strings')
+                raise _malformed(f'"{CLAIMS[name]}.{camel(f.name)}" isn\'t a list of strings')
             allowed = f.metadata.get("values", value)
             values[f.name] = tuple(item for item in value if item in allowed)
             if value and not values[f.name]:  # an empty list is every source to LiveKit, a list of unknown ones none
                 values["can_publish"] = False
             continue
-        if not isinstance(value, type(f.default)):
-            raise _malformed(f'"{camel(name)}.{camel(f.name)}" has the wrong type')
+        if not isinstance(value, str if isinstance(f.default, str) else bool):
+            raise _malformed(f'"{CLAIMS[name]}.{camel(f.name)}" has the wrong type')
         values[f.name] = value
     return cls(**values)
 

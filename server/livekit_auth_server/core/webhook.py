@@ -1,7 +1,7 @@
 """Checks that LiveKit sent a webhook: body + Authorization header + keys → `VerifiedEvent`.
 
 Guarantees: the body is taken byte for byte and read only after signature and hash have held; a token that carries
-grants or a subject is refused, since access tokens are signed with the same secret.
+grants or a subject is refused, since access tokens are signed with the same secret; no text of the summary is cut.
 Source: livekit/protocol webhook/url_notifier.go (5 min tokens, "sha256" in standard base64).
 """
 
@@ -17,31 +17,36 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from livekit_auth_server.core.grants import GROUPS, camel
+from livekit_auth_server.core.grants import CLAIMS
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.tokens import LAST_SECOND, verify_signed
 
 if TYPE_CHECKING:
     from livekit_auth_server.core.keys import KeySet
 
-_TEXT_LIMIT = 256  # bytes, for everything in the summary
-_GRANT_CLAIMS = (*(camel(name) for name in GROUPS), "roomPreset", "roomConfig")
+_TEXT_LIMIT = 256  # bytes, for each text of the summary
+_GRANT_CLAIMS = (*CLAIMS.values(), "roomPreset", "roomConfig")
 _BEARER = re.compile(r"[Bb]earer ")
 _SHA256_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEvent:
-    """A summary of a webhook that LiveKit signed. `create_time` is in seconds since the epoch, None when absent."""
+    """A summary of a webhook that LiveKit signed. `create_time` is in seconds since the epoch, None when absent.
+
+    `truncated` names the texts that are empty because the body's are longer than 256 bytes: a cut one could be another
+    room's or participant's.
+    """
 
     project: str
     key_id: str
     body_sha256: bytes
-    type: str
+    raw_type: str
     id: str
     room: str
     participant_identity: str
     create_time: int | None
+    truncated: tuple[str, ...]
 
 
 def verify_webhook(body: bytes, authorization: str, keys: KeySet, projects: frozenset[str], now: int) -> VerifiedEvent:
@@ -64,18 +69,15 @@ def verify_webhook(body: bytes, authorization: str, keys: KeySet, projects: froz
             "(JSON that was parsed and serialised again is the usual cause)",
         )
     event = _body(body)
+    texts = _texts(event)
+    truncated = tuple(name for name, text in texts.items() if len(text.encode()) > _TEXT_LIMIT)
     return VerifiedEvent(
         project=signed.project.name,
         key_id=signed.key.id,
         body_sha256=digest,
-        type=_text(event, "event"),
-        id=_id(event),
-        room=_text(event, "room", "name")
-        or _text(event, "egressInfo", "roomName")
-        or _text(event, "ingressInfo", "roomName")
-        or _text(event, "job", "room", "name"),
-        participant_identity=_text(event, "participant", "identity"),
+        **(texts | dict.fromkeys(truncated, "")),
         create_time=_seconds(event.get("createdAt", event.get("created_at"))),
+        truncated=truncated,
     )
 
 
@@ -101,19 +103,24 @@ def _body(body: bytes) -> dict[str, Any]:
     return event
 
 
+def _texts(event: dict[str, Any]) -> dict[str, str]:
+    """The texts of the summary, of any length."""
+    return {
+        "raw_type": _text(event, "event"),
+        "id": _text(event, "id"),
+        "room": _text(event, "room", "name")
+        or _text(event, "egressInfo", "roomName")
+        or _text(event, "ingressInfo", "roomName")
+        or _text(event, "job", "room", "name"),
+        "participant_identity": _text(event, "participant", "identity"),
+    }
+
+
 def _text(value: object, *path: str) -> str:
-    """The string at a path, cut to 256 bytes; empty when there is none."""
+    """The string at a path; empty when there is none."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(value, str):
-        return ""
-    return value.encode()[:_TEXT_LIMIT].decode(errors="ignore")
-
-
-def _id(event: dict[str, Any]) -> str:
-    """The event's id; one over the limit counts as none, since a cut id could be another event's."""
-    value = event.get("id")
-    return value if isinstance(value, str) and len(value.encode()) <= _TEXT_LIMIT else ""
+    return value if isinstance(value, str) else ""
 
 
 def _seconds(value: object) -> int | None:

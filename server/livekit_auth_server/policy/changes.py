@@ -148,12 +148,12 @@ def _of_role(entry: str, role: str, old: Grants, new: Grants) -> Iterator[Change
         return
     before, after = dict(_flat(old)), dict(_flat(new))
     for grant in sorted(before.keys() | after):
-        was, value = before.get(grant, False), after.get(grant, False)
-        if was == value or not (was or value):
+        was, value = before.get(grant), after.get(grant)
+        if was == value or not (was or value or (grant in before and grant in after)):
             continue
-        if isinstance(was, bool) and isinstance(value, bool):
+        if {was, value} <= _FLAGS and bool(was) != bool(value):
             yield Change("gained" if value else "lost", entry, f"role {role}", grant)
-        else:
+        else:  # a text, or a flag that says false in one policy and nothing in the other
             yield Change("changed", entry, f"role {role} {grant}", _text(value), _text(was))
 
 
@@ -166,8 +166,13 @@ def _flat(grants: Grants) -> Iterator[tuple[str, object]]:
             yield from ((f"{group}.{f.name}", getattr(value, f.name)) for f in fields(value))
 
 
+_FLAGS = {True, False, None}
+
+
 def _text(value: object) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value or "")
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return "false" if value is False else str(value or "")
 
 
 def _granted(grants: Grants) -> Iterator[str]:

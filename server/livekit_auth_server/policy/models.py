@@ -26,7 +26,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from livekit_auth_server.config.limits import CallerLimit  # noqa: TC001 - pydantic reads it
 from livekit_auth_server.config.project_name import ProjectName  # noqa: TC001 - pydantic reads it
-from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWER_OF, POWERS
+from livekit_auth_server.core.grants import GROUPS, ORDINARY_GRANTS, POWERS
 from livekit_auth_server.core.policy import AGENT_TTL_LIMIT, ROLE_NAME, TTL_LIMIT
 from livekit_auth_server.core.workload_id import WorkloadId
 from livekit_auth_server.files.field_types import AnyOr, Model, Version, listed, matching, one_of, patterned
@@ -200,7 +200,7 @@ def _grant_models() -> Iterator[tuple[str, Any]]:
                 _strict(hints[f.name], f.metadata.get("values", ())),
                 Field(
                     default=list(f.default) if isinstance(f.default, tuple) else f.default,
-                    description=_about(POWER_OF.get(name, f.name)),
+                    description=_about(f.name if name == "video" else name),
                 ),
             )
             for f in fields(group)

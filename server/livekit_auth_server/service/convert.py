@@ -63,8 +63,8 @@ def _group_from_message(cls: type[Any], message: Message) -> Any:  # noqa: ANN40
             value = tuple(_livekit_name(declared, number).lower() for number in value)
         elif isinstance(f.default, tuple):
             value = tuple(value)
-        elif f.default is True and not message.HasField(f.name):
-            value = True  # LiveKit's default, spelled out in the token as livekit-api does
+        elif declared.has_presence and not message.HasField(f.name):
+            value = f.default  # true is spelled out in the token, as livekit-api does
         values[f.name] = value
     return cls(**values)
 

@@ -98,8 +98,8 @@ class LimitObserver(Protocol):
 class WebhookObserver(Protocol):
     """Hears of webhooks that were genuine, for metrics."""
 
-    def checked(self, duplicate: bool | None) -> None:  # noqa: FBT001 - the answer
-        """Whether the caller had acknowledged it; None when that couldn't be said."""
+    def checked(self, duplicate_status: str) -> None:
+        """Whether the caller had acknowledged it: "new", "duplicate" or "unknown", as DuplicateStatus has it."""
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - a condition, not a fault of the program

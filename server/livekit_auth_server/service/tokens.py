@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.service.validation import Valid
 
 _OTHER_CLAIMS = 32
-_OTHER_CLAIM_CHARACTERS = 64
+_NAME_BYTES = 64  # of a claim or a kind, which a token can name at any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,20 @@ def _verified(caller: ListedCaller, text: str) -> pb.VerifyTokenResponse:
         metadata=token.metadata,
         attributes=token.attributes,
         kind=KIND_NUMBERS.get(token.kind, 0),  # type: ignore[arg-type]
+        raw_kind=_cut(token.raw_kind),
         room_preset=token.room_preset,
         expire_time=Timestamp(seconds=signed.expires),
         key_id=signed.key.id,
         project=signed.project.name,
-        other_claims=[name[:_OTHER_CLAIM_CHARACTERS] for name in token.other_claims[:_OTHER_CLAIMS]],
+        other_claims=[_cut(name) for name in token.other_claims[:_OTHER_CLAIMS]],
     )
     if signed.not_before is not None:
         response.issue_time.seconds = signed.not_before
     if token.room_config is not None:
         response.room_config.CopyFrom(room_config_message(token.room_config))
     return response
+
+
+def _cut(name: str) -> str:
+    """The name's first bytes, without a part of a character."""
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

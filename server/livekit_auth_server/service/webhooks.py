@@ -25,6 +25,9 @@ EVENT_TYPES = {
     name.removeprefix(_PREFIX).lower(): number for name, number in webhook_pb2.WebhookEventType.items() if number
 }
 
+_STATUS = "DUPLICATE_STATUS_"
+STATUS_NAMES = {number: name.removeprefix(_STATUS).lower() for name, number in pb.DuplicateStatus.items() if number}
+
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
@@ -44,18 +47,17 @@ class Webhooks:
         """VerifyWebhook."""
         request = valid.message
         event = _verified(caller, request)
-        duplicate = await self._is_duplicate(caller, event)
+        status = await self._duplicate_status(caller, event)
         now = caller.renewed()
         if now.version != caller.version:  # something was replaced while the store was asked
             event = _verified(now, request)
         if self.observer is not None:
-            self.observer.checked(duplicate)
+            self.observer.checked(STATUS_NAMES[status])
         return pb.VerifyWebhookResponse(
             event=_summary(event),
             key_id=event.key_id,
             project=event.project,
-            duplicate=bool(duplicate),
-            duplicate_checked=duplicate is not None,
+            duplicate_status=status,
         )
 
     async def acknowledge(self, caller: ListedCaller, valid: Valid[pb.AckWebhookRequest]) -> pb.AckWebhookResponse:
@@ -70,14 +72,16 @@ class Webhooks:
             raise Refusal(Reason.ACK_STORE_UNAVAILABLE, "the acknowledgement can't be stored now") from None
         return pb.AckWebhookResponse(expire_time=Timestamp(seconds=until))
 
-    async def _is_duplicate(self, caller: ListedCaller, event: VerifiedEvent) -> bool | None:
-        """Whether this caller has acknowledged the event; None when that can't be said."""
+    async def _duplicate_status(self, caller: ListedCaller, event: VerifiedEvent) -> pb.DuplicateStatus.ValueType:
         if not event.id:
-            return None
+            return pb.DUPLICATE_STATUS_UNKNOWN
         try:
-            return await self.acknowledged.is_acknowledged(caller.policy.id, event.project, event.id, event.body_sha256)
+            acknowledged = await self.acknowledged.is_acknowledged(
+                caller.policy.id, event.project, event.id, event.body_sha256
+            )
         except StoreUnavailable:
-            return None
+            return pb.DUPLICATE_STATUS_UNKNOWN
+        return pb.DUPLICATE_STATUS_DUPLICATE if acknowledged else pb.DUPLICATE_STATUS_NEW
 
 
 def _verified(caller: ListedCaller, request: pb.VerifyWebhookRequest) -> VerifiedEvent:
@@ -105,10 +109,11 @@ def permitted_projects(permitted: frozenset[str], project: str) -> frozenset[str
 def _summary(event: VerifiedEvent) -> webhook_pb2.WebhookEvent:
     created = Timestamp(seconds=event.create_time) if event.create_time is not None else None
     return webhook_pb2.WebhookEvent(
-        type=EVENT_TYPES.get(event.type, 0),  # type: ignore[arg-type]
-        raw_type=event.type,
+        type=EVENT_TYPES.get(event.raw_type, 0),  # type: ignore[arg-type]
+        raw_type=event.raw_type,
         id=event.id,
         room=event.room,
         participant_identity=event.participant_identity,
         create_time=created,
+        truncated=event.truncated,
     )

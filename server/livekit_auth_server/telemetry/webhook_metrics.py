@@ -17,12 +17,12 @@ class WebhookMetrics:
         counter = Counter(
             "livekit_auth_webhooks",
             "Webhooks that LiveKit has signed, by whether their caller had acknowledged them.",
-            ("duplicate",),
+            ("duplicate_status",),
             registry=registry,
         )
-        names = {True: "yes", False: "no", None: "unknown"}
-        self._children = {answer: counter.labels(name) for answer, name in names.items()}
+        # All three from the start, so that a rate has its zero.
+        self._children = {status: counter.labels(status) for status in ("new", "duplicate", "unknown")}
 
-    def checked(self, duplicate: bool | None) -> None:  # noqa: FBT001 - the answer
-        """A webhook was genuine; None when nobody could say whether it came before."""
-        self._children[duplicate].inc()
+    def checked(self, duplicate_status: str) -> None:
+        """A webhook was genuine."""
+        self._children[duplicate_status].inc()

@@ -68,7 +68,7 @@ def test_the_client_for_threads_is_generated_from_the_one_for_asyncio():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_server_requires_the_client_of_its_own_version():
+def test_server_client_and_chart_have_one_version():
     server, client = (
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
         for folder in ("server", "clients/python")
@@ -76,6 +76,8 @@ def test_the_server_requires_the_client_of_its_own_version():
     required = [need for need in server["dependencies"] if need.startswith("livekit-auth")]
     assert required == [f"livekit-auth=={client['version']}"]
     assert server["version"] == client["version"]
+    chart = (ROOT / "deploy/helm/livekit-auth/Chart.yaml").read_text()
+    assert f'appVersion: "{server["version"]}"' in chart.splitlines()
 
 
 def test_the_command_line_without_its_extra_says_what_to_install():

@@ -7,15 +7,17 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import livekit.api.access_token as livekit_api
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from livekit.protocol.models import ParticipantInfo, TrackSource
 
 from livekit_auth.v1 import grants_pb2
 from livekit_auth.v1.room_config_pb2 import RoomConfig as RoomConfigMessage
 from livekit_auth_server.core.grants import (
+    CLAIMS,
     GROUPS,
     ORDINARY_GRANTS,
     PARTICIPANT_KINDS,
@@ -24,6 +26,7 @@ from livekit_auth_server.core.grants import (
     UNSCOPED_POWERS,
     AgentEndpointGrants,
     AgentThreadGrants,
+    CloudAgentGrants,
     Grants,
     RoomConfig,
     VideoGrants,
@@ -36,6 +39,7 @@ from livekit_auth_server.core.mint import claims
 from livekit_auth_server.core.policy import TokenRequest
 from support.fakes import NOW
 from support.handlers import KEY
+from support.livekit import LIVEKIT_GROUPS, differing_kinds, differing_sources, groups_of, lacking_claims
 from support.messages import is_map
 from support.policies import granted
 
@@ -48,11 +52,11 @@ GOLDEN = (Path(__file__).parent / "claims.txt").read_text().splitlines()
 
 def grant_members() -> Iterator[str]:
     for name, cls in GROUPS.items():
-        yield camel(name)
+        yield CLAIMS[name]
         names = [f.name for f in fields(cls)]
         if name == "video":
             names.insert(names.index("destination_room"), "room")
-        yield from (f"{camel(name)}.{camel(member)}" for member in names)
+        yield from (f"{CLAIMS[name]}.{camel(member)}" for member in names)
 
 
 def message_members(path: str, message: Any) -> Iterator[str]:
@@ -83,7 +87,7 @@ def test_the_claims_that_can_appear_in_a_token_are_these():
 
 def filled(cls: type[Any]) -> Any:
     """A group with a value in each of its fields."""
-    samples = {bool: True, str: "x", tuple: ("camera",)}
+    samples = {bool: True, type(None): True, str: "x", tuple: ("camera",)}
     return cls(**{f.name: samples[type(f.default)] for f in fields(cls)})
 
 
@@ -117,28 +121,47 @@ def test_no_request_field_is_named_like_a_claim_that_only_the_mint_writes():
     )
 
 
-LIVEKIT_GROUPS = {
-    "video": livekit_api.VideoGrants,
-    "sip": livekit_api.SIPGrants,
-    "inference": livekit_api.InferenceGrants,
-    "observability": livekit_api.ObservabilityGrants,
-    "agent": livekit_api.AgentGrants,
-    "agent_endpoint": livekit_api.AgentEndpointGrants,
-    "agent_thread": livekit_api.AgentThreadGrants,
-}
-OTHER_CLAIMS = {"identity", "name", "kind", "metadata", "attributes", "sha256", "room_preset", "room_config"}
+def test_the_contract_lacks_no_claim_and_no_grant_of_livekit_api():
+    """Fails when livekit-api gains one. CONTRIBUTING.md says how to add a grant."""
+    assert list(lacking_claims()) == []
 
 
-def test_every_group_of_livekit_api_has_a_counterpart():
-    assert {f.name for f in fields(livekit_api.Claims)} == set(LIVEKIT_GROUPS) | OTHER_CLAIMS
-    assert [f.name for f in fields(Grants) if f.init] == list(GROUPS) == list(LIVEKIT_GROUPS)
+@dataclasses.dataclass
+class RobotGrants:
+    walk: bool = False
+
+
+FLYING = dataclasses.make_dataclass("VideoGrants", [("can_fly", bool | None, None)], bases=(livekit_api.VideoGrants,))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint", "lacking"),
+    [
+        ("video", FLYING | None, ["video.canFly"]),
+        ("robot_arm", RobotGrants | None, ["robotArm"]),
+        ("cloud_agent", RobotGrants | None, ["cloudAgent"]),
+        ("kind_details", list[str] | None, ["kindDetails"]),
+    ],
+)
+def test_a_grant_or_claim_that_livekit_api_gains_is_lacking(name, hint, lacking):
+    claims = dataclasses.make_dataclass("Claims", [(name, hint, None)], bases=(livekit_api.Claims,))
+    assert list(lacking_claims(claims)) == lacking
+
+
+def test_the_kinds_and_track_sources_are_livekit_protocols():
+    """Fails when livekit-protocol gains one."""
+    assert differing_kinds() == differing_sources() == set()
+    assert set(get_args(livekit_api.AccessToken.ParticipantKind)) <= set(PARTICIPANT_KINDS)
+    assert differing_kinds([*ParticipantInfo.Kind.keys(), "ROBOT"]) == {"robot"}
+    assert differing_sources([*TrackSource.keys(), "SMELL"]) == {"smell"}
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_every_grant_of_livekit_api_has_a_counterpart(name):
-    """Fails when livekit-api gains a grant. The room is the request's."""
+def test_the_grants_are_livekit_apis_in_its_order(name):
+    """The room is the request's."""
     theirs = [f.name for f in fields(LIVEKIT_GROUPS[name]) if (name, f.name) != ("video", "room")]
     assert [f.name for f in fields(GROUPS[name])] == theirs
+    assert list(groups_of()) == list(CLAIMS.values())
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -148,15 +171,18 @@ def test_every_grant_is_in_the_contract(name):
 
 
 @pytest.mark.parametrize("name", GROUPS)
+def test_the_contract_has_a_flag_as_optional_where_false_and_silent_differ(name):
+    group: Any = grants_pb2.Grants.DESCRIPTOR.fields_by_name[name].message_type
+    optional = {field.name for field in group.fields if field.has_presence}
+    assert optional == {field for field, hint in get_type_hints(GROUPS[name]).items() if hint == bool | None}
+
+
+@pytest.mark.parametrize("name", GROUPS)
 def test_the_defaults_are_livekits(name):
     """What livekit-api leaves out of a token, and what it spells out."""
     theirs = {f.name: f.default for f in fields(LIVEKIT_GROUPS[name])}
     for f in fields(GROUPS[name]):
         assert (f.default or None) == (theirs[f.name] or None)
-
-
-def test_the_kinds_are_livekit_apis():
-    assert get_args(livekit_api.AccessToken.ParticipantKind) == PARTICIPANT_KINDS
 
 
 def test_the_ordinary_grants_are_these():
@@ -173,7 +199,7 @@ def test_the_ordinary_grants_are_these():
 def test_the_contract_names_each_power_beside_the_field_that_needs_it():
     protos = (Path(__file__).parents[3] / "protos/livekit_auth/v1").glob("*.proto")
     text = " ".join(re.sub(r"\s*//", "", path.read_text()) for path in protos)
-    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS - {"long_ttl"}
+    assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS
 
 
 def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():
@@ -181,11 +207,13 @@ def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():
     assert UNSCOPED_POWERS < POWERS
 
 
+QUIET: dict[str, Any] = {"can_publish": False, "can_subscribe": False, "can_publish_data": False}
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(VideoGrants)])
 def test_a_video_grant_is_a_power_unless_it_is_ordinary(name):
-    silent: dict[str, Any] = {"can_publish": False, "can_subscribe": False, "can_publish_data": False}
-    value = {bool: True, str: "x", tuple: TRACK_SOURCES}[type(getattr(VideoGrants(), name))]
-    needed = needs(Grants(video=VideoGrants(**{**silent, name: value})))
+    value = getattr(filled(VideoGrants), name)
+    needed = needs(Grants(video=VideoGrants(**{**QUIET, name: value})))
     if name in ORDINARY_GRANTS:
         assert (needed.ordinary, needed.powers) == (frozenset({name}), frozenset())
     else:
@@ -195,20 +223,25 @@ def test_a_video_grant_is_a_power_unless_it_is_ordinary(name):
 
 @pytest.mark.parametrize("name", [name for name in GROUPS if name != "video"])
 def test_every_other_group_is_a_power_even_with_nothing_set_in_it(name):
-    power = "cloud_agent" if name == "agent" else name
     for group in (GROUPS[name](), filled(GROUPS[name])):
         needed = needs(Grants(**{name: group}))
-        assert (needed.ordinary, needed.powers) == (frozenset(), frozenset({power}))
+        assert (needed.ordinary, needed.powers) == (frozenset(), frozenset({name}))
         assert not needed.carries_room
-    assert power in POWERS
+    assert name in POWERS
 
 
 @pytest.mark.parametrize("name", ["can_publish", "can_subscribe", "can_publish_data"])
 @pytest.mark.parametrize("silence", [True, None])
 def test_silence_about_a_grant_that_livekit_takes_for_true_is_a_need(name, silence):
-    quiet: dict[str, Any] = {"can_publish": False, "can_subscribe": False, "can_publish_data": False}
-    assert needs(Grants(video=VideoGrants(**{**quiet, name: silence}))).ordinary == {name}
-    assert needs(Grants(video=VideoGrants(**quiet))).ordinary == frozenset()
+    assert needs(Grants(video=VideoGrants(**{**QUIET, name: silence}))).ordinary == {name}
+    assert needs(Grants(video=VideoGrants(**QUIET))).ordinary == frozenset()
+
+
+@pytest.mark.parametrize("name", ["can_update_own_metadata", "can_subscribe_metrics", "can_manage_agent_session"])
+@pytest.mark.parametrize("value", [False, None])
+def test_neither_silence_nor_false_is_a_need_where_livekit_takes_silence_for_false(name, value):
+    needed = needs(Grants(video=VideoGrants(**{**QUIET, name: value})))
+    assert (needed.ordinary, needed.powers) == (frozenset(), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -252,10 +285,13 @@ def test_claims_for_a_record_are_json_without_a_room():
     assert json.loads(claims_text(Grants(agent_thread=AgentThreadGrants(thread_ids=("a",)))))["agentThread"][
         "threadIds"
     ]
-    assert json.loads(claims_text(Grants(video=VideoGrants(can_publish=None))))["video"] == {
+    video = VideoGrants(can_publish=None, can_subscribe_metrics=False)
+    assert json.loads(claims_text(Grants(video=video)))["video"] == {
         "canSubscribe": True,
         "canPublishData": True,
+        "canSubscribeMetrics": False,
     }
+    assert json.loads(claims_text(Grants(cloud_agent=CloudAgentGrants(admin=True))))["agent"]["admin"] is True
 
 
 @pytest.mark.parametrize("name", [f.name for cls in GROUPS.values() for f in fields(cls)] + list(GROUPS))
@@ -263,10 +299,8 @@ def test_a_claims_name_is_livekit_apis(name):
     assert camel(name) == livekit_api.snake_to_lower_camel(name)
 
 
-def test_every_group_but_video_is_a_power_as_a_whole():
-    for name in GROUPS.keys() - {"video"}:
-        [power] = needs(Grants(**{name: GROUPS[name]()})).powers
-        assert power in POWERS
+def test_a_groups_claim_is_its_name_except_for_cloud_agent():
+    assert {name: claim for name, claim in CLAIMS.items() if claim != camel(name)} == {"cloud_agent": "agent"}
 
 
 # Which grants hold text

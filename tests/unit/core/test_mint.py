@@ -9,7 +9,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import jwt
 import livekit.api.access_token as livekit_api
@@ -26,23 +26,16 @@ from livekit_auth_server.service.convert import room_config
 from support.examples import examples
 from support.fakes import NOW
 from support.handlers import KEY, SECRET
+from support.livekit import LIVEKIT_GROUPS, LIVEKIT_NAMES
 from support.messages import livekit_twin, room_configs
 from support.policies import JOIN, YEAR, awkward_text, granted, token_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CLASSES = {
-    "video": livekit_api.VideoGrants,
-    "sip": livekit_api.SIPGrants,
-    "inference": livekit_api.InferenceGrants,
-    "observability": livekit_api.ObservabilityGrants,
-    "agent": livekit_api.AgentGrants,
-    "agent_endpoint": livekit_api.AgentEndpointGrants,
-    "agent_thread": livekit_api.AgentThreadGrants,
-}
 # protobuf's maps have no order, so livekit-api's token of several entries has none: test_convert looks at maps.
 MAPS = frozenset({"RoomConfig.tags", "RoomAgentDispatch.attributes"})
+OPTIONAL = {name for name, hint in get_type_hints(VideoGrants).items() if hint == bool | None}
 ROOM_CONFIG = RoomConfiguration(name="large", empty_timeout=30, metadata='"é\u2028')
 ROOM_CONFIG_CLAIM = RoomConfig('{"name":"large","emptyTimeout":30,"metadata":"\\"\\u00e9\\u2028"}', frozenset())
 
@@ -65,10 +58,11 @@ def frozen_time():
 def livekit_grants(name: str, group: Any, room: str) -> Any:
     """The same grants as somebody would write them with livekit-api, who sets what isn't the default."""
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(group).items()}
+    values = {key: value for key, value in values.items() if value not in ("", [])}
     if name != "video":
-        return CLASSES[name](**{key: value for key, value in values.items() if value not in ("", [])})
-    default_true = ("can_publish", "can_subscribe", "can_publish_data")
-    return CLASSES[name](room=room, **{key: value for key, value in values.items() if value or key in default_true})
+        return LIVEKIT_GROUPS[name](**values)
+    silent = {key for key, value in values.items() if value is False and key not in OPTIONAL}
+    return LIVEKIT_GROUPS[name](room=room, **{key: value for key, value in values.items() if key not in silent})
 
 
 def livekit_token(request: TokenRequest, ttl: int, room_config: RoomConfiguration | None = None) -> str:
@@ -81,11 +75,11 @@ def livekit_token(request: TokenRequest, ttl: int, room_config: RoomConfiguratio
         "sip": token.with_sip_grants,
         "inference": token.with_inference_grants,
         "observability": token.with_observability_grants,
-        "agent": token.with_agent_grants,
+        "cloud_agent": token.with_agent_grants,
         "agent_endpoint": token.with_agent_endpoint_grants,
         "agent_thread": token.with_agent_thread_grants,
     }
-    assert set(setters) == set(GROUPS) == set(CLASSES)
+    assert set(setters) == set(GROUPS) == set(LIVEKIT_GROUPS)
     for name, set_grants in setters.items():
         if (group := getattr(request.access, name)) is not None:
             set_grants(livekit_grants(name, group, request.room))
@@ -143,7 +137,7 @@ def test_livekit_apis_verifier_reads_back_what_was_granted(request):
     for name in GROUPS:
         group = getattr(request.access, name)
         expected = absent.get(name) if group is None else livekit_grants(name, group, request.room)
-        assert getattr(read, name) == expected
+        assert getattr(read, LIVEKIT_NAMES[name]) == expected
     assert (read.identity, read.name, read.metadata) == (request.identity, request.name, request.metadata)
     assert (read.kind, read.room_preset or "") == (request.kind, request.room_preset)
     assert read.attributes == dict(request.attributes)
@@ -163,8 +157,9 @@ def single_grants() -> list[Any]:
     cases = []
     for name, cls in GROUPS.items():
         for field, default in asdict(cls()).items():
-            value = (not default) if isinstance(default, bool) else "x" if default == "" else ("camera",)
-            cases.append(pytest.param(name, cls(**{field: value}), id=f"{name}.{field}"))
+            flags = [True, False] if default is None else [not default]
+            values: list[Any] = flags if isinstance(default, bool | None) else ["x"] if default == "" else [("camera",)]
+            cases += [pytest.param(name, cls(**{field: value}), id=f"{name}.{field}={value}") for value in values]
         cases.append(pytest.param(name, cls(), id=f"{name} with nothing set"))
     return cases
 

@@ -167,7 +167,7 @@ def with_grant(video: VideoGrants, name: str, value: Any = True) -> VideoGrants:
 
 def set_value(grant: dataclasses.Field[Any]) -> Any:
     """A value that asks for the grant, by its default's type."""
-    return {bool: True, str: "text", tuple: ("text",)}[type(grant.default)]
+    return {bool: True, type(None): True, str: "text", tuple: ("text",)}[type(grant.default)]
 
 
 NEEDS_POWER: dict[str, TokenRequest] = {
@@ -180,7 +180,7 @@ NEEDS_POWER: dict[str, TokenRequest] = {
     "sip": TokenRequest(access=Grants(sip=SipGrants())),
     "inference": TokenRequest(access=Grants(inference=InferenceGrants())),
     "observability": TokenRequest(access=Grants(observability=ObservabilityGrants())),
-    "cloud_agent": TokenRequest(access=Grants(agent=CloudAgentGrants())),
+    "cloud_agent": TokenRequest(access=Grants(cloud_agent=CloudAgentGrants())),
     "agent_endpoint": TokenRequest(access=Grants(agent_endpoint=AgentEndpointGrants())),
     "agent_thread": TokenRequest(access=Grants(agent_thread=AgentThreadGrants())),
     "kind": TokenRequest(access=Grants(video=QUIET), kind="agent"),

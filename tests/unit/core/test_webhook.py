@@ -17,6 +17,7 @@ from livekit import api
 from livekit.protocol import agent, egress, ingress, models
 from livekit.protocol.webhook import WebhookEvent
 
+from livekit_auth.v1 import webhook_pb2
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Project, Secret
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.core.webhook import VerifiedEvent, verify_webhook
@@ -78,11 +79,12 @@ def test_livekits_webhook_is_recognised_and_summarised() -> None:
         project="alpha",
         key_id="APIalpha",
         body_sha256=hashlib.sha256(BODY).digest(),
-        type="participant_joined",
+        raw_type="participant_joined",
         id="EV_1",
         room="consult-1",
         participant_identity="user-1",
         create_time=1799999999,
+        truncated=(),
     )
 
 
@@ -340,6 +342,7 @@ EVENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "egress_ended": ({"egress_info": EGRESS}, "consult-1", ""),
     "ingress_started": ({"ingress_info": INGRESS}, "consult-1", ""),
     "ingress_ended": ({"ingress_info": INGRESS}, "consult-1", ""),
+    "agent_job_pending": ({"job": JOB}, "consult-1", ""),
     "agent_job_started": ({"job": JOB}, "consult-1", ""),
     "agent_job_ended": ({"job": JOB}, "consult-1", ""),
     "an_event_to_come": ({"room": ROOM}, "consult-1", ""),
@@ -352,7 +355,7 @@ def test_every_event_is_summarised_as_protojson_writes_it(name: str) -> None:
     content, room, participant = EVENTS[name]
     body = protojson(WebhookEvent(event=name, id="EV_1", created_at=1799999999, **content))
     got = verify(body)
-    assert (got.type, got.id, got.create_time) == (name, "EV_1", 1799999999)
+    assert (got.raw_type, got.id, got.create_time) == (name, "EV_1", 1799999999)
     assert (got.room, got.participant_identity) == (room, participant)
 
 
@@ -362,7 +365,7 @@ def summary(**event: Any) -> VerifiedEvent:
 
 def test_an_event_that_says_nothing_is_an_event() -> None:
     got = verify(b"{}")
-    assert (got.type, got.id, got.room, got.participant_identity, got.create_time) == ("", "", "", "", None)
+    assert (got.raw_type, got.id, got.room, got.participant_identity, got.create_time) == ("", "", "", "", None)
 
 
 @pytest.mark.parametrize("value", [None, 1, True, [], {}, ["x"], {"name": "x"}])
@@ -370,23 +373,49 @@ def test_a_field_of_another_type_counts_as_none(value: object) -> None:
     got = summary(
         event=value, id=value, room=value if value != {"name": "x"} else 1, participant=value, createdAt=value
     )
-    assert (got.type, got.id, got.room, got.participant_identity) == ("", "", "", "")
+    assert (got.raw_type, got.id, got.room, got.participant_identity) == ("", "", "", "")
     assert got.create_time == (1 if value == 1 and value is not True else None)
     nested = summary(room={"name": value}, participant={"identity": value}, egressInfo=value, job={"room": value})
     assert (nested.room, nested.participant_identity) == ("x" if value == {"name": "x"} else "", "")
 
 
-def test_an_id_of_256_bytes_is_kept_and_a_longer_one_counts_as_none() -> None:
-    """A cut id could be another event's."""
-    assert summary(id="x" * 256).id == "x" * 256
-    assert summary(id="é" * 128).id == "é" * 128
-    assert summary(id="x" * 257).id == ""
-    assert summary(id="é" * 128 + "x").id == ""
+TEXTS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "raw_type": lambda text: {"event": text},
+    "id": lambda text: {"id": text},
+    "room": lambda text: {"room": {"name": text}},
+    "participant_identity": lambda text: {"participant": {"identity": text}},
+}
 
 
-def test_longer_names_are_cut_to_256_bytes_between_characters() -> None:
-    got = summary(event="x" * 300, room={"name": "é" * 200}, participant={"identity": "x" + "é" * 200})
-    assert (got.type, got.room, got.participant_identity) == ("x" * 256, "é" * 128, "x" + "é" * 127)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_of_256_bytes_is_whole_and_a_longer_one_is_truncated(name: str) -> None:
+    """A cut name could be another room's, and a cut id another event's."""
+    for text in ("x" * 256, "é" * 128):
+        whole = summary(**TEXTS[name](text))
+        assert (getattr(whole, name), whole.truncated) == (text, ())
+    for text in ("x" * 257, "é" * 128 + "x"):
+        longer = summary(**TEXTS[name](text))
+        assert (getattr(longer, name), longer.truncated) == ("", (name,))
+
+
+@pytest.mark.parametrize(
+    "place", [{"egressInfo": {"roomName": "x" * 257}}, {"job": {"room": {"name": "x" * 257}}}, {"room": {"name": "r"}}]
+)
+def test_a_room_is_truncated_wherever_the_event_names_it(place: dict[str, Any]) -> None:
+    got = summary(**place)
+    assert (got.room, got.truncated) == (("r", ()) if "room" in place else ("", ("room",)))
+
+
+def test_a_room_that_is_truncated_isnt_replaced_by_another_place() -> None:
+    got = summary(room={"name": "x" * 257}, egressInfo={"roomName": "other"})
+    assert (got.room, got.truncated) == ("", ("room",))
+
+
+def test_every_text_that_is_truncated_is_named_in_the_contracts_order() -> None:
+    long = "x" * 300
+    got = summary(event=long, id=long, room={"name": long}, participant={"identity": long})
+    assert got.truncated == tuple(TEXTS)
+    assert set(TEXTS) < set(webhook_pb2.WebhookEvent.DESCRIPTOR.fields_by_name)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +475,7 @@ def test_livekits_node_vector_holds() -> None:
     keys = KeySet([Project("alpha", "", (ApiKey("abcdefg", Secret(b"abababa")),))])
     made = sign({"iss": "abcdefg", "nbf": NOW, "exp": NOW + 60, "sha256": sha256}, b"abababa")
     got = verify_webhook(body, made, keys, ALPHA, NOW)
-    assert (got.type, got.room, got.id) == ("room_started", "mytestroom", "")
+    assert (got.raw_type, got.room, got.id) == ("room_started", "mytestroom", "")
 
 
 def test_livekits_python_tests_sign_webhooks_that_hold() -> None:
@@ -509,7 +538,7 @@ def test_it_accepts_what_livekit_api_accepts_and_reads_it_alike(
     ours, theirs = accept(sent, made), receive(sent, made)
     assert (ours is None) == (theirs is None)
     if ours is not None and theirs is not None:
-        assert (ours.type, ours.id, ours.create_time) == (theirs.event, theirs.id, theirs.created_at)
+        assert (ours.raw_type, ours.id, ours.create_time) == (theirs.event, theirs.id, theirs.created_at)
         assert ours.room == theirs.room.name
         assert ours.participant_identity == theirs.participant.identity
 
@@ -577,8 +606,9 @@ def test_any_signed_body_is_summarised_or_refused_and_the_summary_is_sound(
         return
     assert isinstance(json.loads(body), dict)
     assert got.body_sha256 == hashlib.sha256(body).digest()
-    for value in (got.type, got.id, got.room, got.participant_identity):
-        assert len(value.encode()) <= 256
+    for name in TEXTS:
+        assert len(getattr(got, name).encode()) <= 256
+        assert name not in got.truncated or getattr(got, name) == ""
     assert got.create_time is None or 0 < got.create_time <= 253402300799
 
 

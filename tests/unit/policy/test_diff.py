@@ -77,6 +77,16 @@ def shown(found: list[CallerDiff]) -> list[str]:
             [f"web: ~ {entry}: role guest video.can_publish_sources none -> camera" for entry in ("guests", "staff")],
         ),
         (
+            "room_join: true, can",
+            "room_join: true, can_subscribe_metrics: false, can",
+            [f"web: ~ {entry}: role guest video.can_subscribe_metrics none -> false" for entry in ("guests", "staff")],
+        ),
+        (
+            "room_join: true, can",
+            "room_join: true, can_update_own_metadata: true, can",
+            [f"web: + {entry}: role guest video.can_update_own_metadata" for entry in ("guests", "staff")],
+        ),
+        (
             "[{prefix: consult-}, ",
             "[{prefix: board-}, ",
             ["web: - guests: rooms prefix consult-", "web: + guests: rooms prefix board-"],

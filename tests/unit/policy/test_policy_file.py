@@ -218,11 +218,20 @@ def test_a_role_can_hold_every_grant(name):
     default = getattr(GROUPS[group](), field)
     value, text = {
         bool: (not default, str(not default).lower()),
+        type(None): (True, "true"),
         str: ("x", "x"),
         tuple: (("camera",), "[camera]"),
     }[type(default)]
     role = load(f"version: 1\nroles: {{r: {{{group}: {{{field}: {text}}}}}}}\ncallers: []\n").roles["r"]
     assert role == Grants(**{group: GROUPS[group](**{field: value})})
+
+
+def test_a_role_can_say_false_instead_of_nothing():
+    roles = "{a: {video: {can_subscribe_metrics: false}}, b: {video: {}}}"
+    policy = load(f"version: 1\nroles: {roles}\ncallers: []\n")
+    assert policy.roles["a"] == Grants(video=VideoGrants(can_subscribe_metrics=False))
+    assert policy.roles["b"] == Grants(video=VideoGrants())
+    assert policy.roles["a"] != policy.roles["b"]
 
 
 def test_aliases_and_merged_mappings_are_part_of_the_text():

@@ -254,14 +254,14 @@ async def test_nobody_is_looked_up_without_an_identity(method, reason):
 async def test_get_caller_answers_an_unlisted_caller_with_its_own_identity():
     runner, log = calls(stranger())
     answer = pb.GetCallerResponse.FromString(await runner.run(OPEN, CONTEXT, b""))
-    assert (answer.workload_id, answer.known) == ("spiffe://example.org/stranger", False)
+    assert (answer.workload_id, answer.listed) == ("spiffe://example.org/stranger", False)
     assert log.calls[0].code == "OK"
 
 
-async def test_get_caller_tells_a_listed_caller_its_policy():
+async def test_get_caller_tells_a_listed_caller_the_revision():
     runner, _ = calls()
     answer = pb.GetCallerResponse.FromString(await runner.run(OPEN, CONTEXT, b""))
-    assert (answer.workload_id, answer.known, [entry.name for entry in answer.allow]) == (CALLER, True, ["everything"])
+    assert (answer.workload_id, answer.listed, answer.policy_revision) == (CALLER, True, "r1")
 
 
 @pytest.mark.parametrize("state", [stranger(), state_of(EVERYTHING)])
@@ -357,7 +357,7 @@ UNKNOWN: Mapping[str, tuple[type[Message], bytes]] = {
     "in a tag of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(11, sub(1, b"k") + NEW))),
     "in an entry of a batch": (pb.BatchIssueTokensRequest, sub(1, ROLE) + sub(1, ROLE + NEW)),
     "a known field of another type": (pb.IssueTokenRequest, ROLE + varint(8 << 3) + b"\x01"),
-    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(15, b"x")),
+    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(99, b"x")),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
@@ -64,6 +63,7 @@ def test_every_field_of_a_request_arrives():
         room_config={"empty_timeout": 5},
         room_preset="preset",
         validate_only=True,
+        request_reason="ticket 7",
     )
     assert {field.name for field, _ in request.ListFields()} == set(request.DESCRIPTOR.fields_by_name) - {"grants"}
     assert token_request(request) == TokenRequest(
@@ -137,7 +137,17 @@ def test_an_unset_boolean_with_a_livekit_default_is_true():
     assert (grants.video.can_publish, grants.video.can_subscribe, grants.video.can_publish_data) == (True, True, True)
 
 
-@pytest.mark.parametrize("name", ["can_publish", "can_subscribe", "can_publish_data"])
+OPTIONAL = [name for name, hint in get_type_hints(VideoGrants).items() if hint == bool | None]
+
+
+@pytest.mark.parametrize("name", set(OPTIONAL) - {"can_publish", "can_subscribe", "can_publish_data"})
+def test_an_unset_boolean_that_livekit_takes_for_false_stays_unset(name):
+    grants = grants_from_bytes(GrantsMessage(video={}).SerializeToString())
+    assert getattr(grants.video, name) is None
+    assert not grants_message(grants).video.HasField(name)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
 def test_a_boolean_that_is_set_to_false_is_false(name):
     grants = grants_from_bytes(GrantsMessage(video={name: False}).SerializeToString())
     assert grants == Grants(video=video_with(**{name: False}))
@@ -190,7 +200,7 @@ def test_no_text_is_kept_among_the_many_flags(grants):
 
 
 def test_the_grants_of_a_thousand_roles_are_made_once():
-    flags = [f.name for f in fields(VideoGrants) if f.type == "bool"]
+    flags = [name for name, hint in get_type_hints(VideoGrants).items() if hint in (bool, bool | None)]
     roles = [
         Grants(video=video_with(**{name: bool(number >> bit & 1) for bit, name in enumerate(flags)}))
         for number in range(1000)

@@ -46,8 +46,8 @@ def test_every_method_has_a_handler():
     assert tuple(one.method for one in served) == METHODS
 
 
-def test_only_get_caller_is_open_to_callers_that_the_policy_doesnt_list():
-    assert [method.name for method in METHODS if method.open_to_all] == ["GetCaller"]
+def test_identity_and_server_info_are_open_to_callers_that_the_policy_doesnt_list():
+    assert [method.name for method in METHODS if method.open_to_all] == ["GetCaller", "GetServerInfo"]
 
 
 def test_what_issues_tokens_is_audited():
@@ -66,7 +66,13 @@ def test_a_limit_can_name_every_method_that_counts_as_itself():
     assert COUNTED_AS == {"BatchIssueTokens": "IssueToken"}
     assert [name for name in BY_NAME if name not in LIMITED] == list(COUNTED_AS)
     assert set(COUNTED_AS.values()) <= set(LIMITED)
-    assert {"GetCaller", "GetDecision"} == WITHOUT_PROJECT
+    assert {
+        "GetCaller",
+        "ListPermissions",
+        "ListProjects",
+        "GetDecision",
+        "GetServerInfo",
+    } == WITHOUT_PROJECT
 
 
 def test_a_method_without_a_permission_has_no_project_to_count_in():

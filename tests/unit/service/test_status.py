@@ -18,9 +18,7 @@ PREFIX = "ERROR_REASON_"
 # What the comment above each value begins with: "// CODE. What happened."
 WRITTEN = {
     name: comment.split(".")[0].removeprefix("// ")
-    for comment, name in re.findall(
-        r"^  (// .*(?:\n  // .*)*)\n  ERROR_REASON_([A-Z_0-9]+) = \d+;", PROTO, re.MULTILINE
-    )
+    for comment, name in re.findall(r"^  (// .*(?:\n  //.*)*)\n  ERROR_REASON_([A-Z_0-9]+) = \d+;", PROTO, re.MULTILINE)
 }
 
 

@@ -145,7 +145,7 @@ def valid(cls: type[Message]) -> Message:
         "VerifyWebhookRequest": pb.VerifyWebhookRequest(body=b"{}", authorization="a.b.c"),
         "AckWebhookRequest": pb.AckWebhookRequest(project="default", event_id="EV_1", body_sha256=bytes(32)),
         "VerifyTokenRequest": pb.VerifyTokenRequest(token="a.b.c"),
-        "GetDecisionRequest": pb.GetDecisionRequest(decision_id="0123456789ab"),
+        "GetDecisionRequest": pb.GetDecisionRequest(decision_id="d1"),
     }.get(cls.DESCRIPTOR.name, cls())
 
 

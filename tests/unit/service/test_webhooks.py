@@ -6,16 +6,20 @@ import hashlib
 import json
 from base64 import b64encode
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.keys import KeySet, Project
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.handlers import handlers
+from livekit_auth_server.service.ports import StoreUnavailable
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.validation import Valid
-from livekit_auth_server.service.webhooks import Webhooks
+from livekit_auth_server.service.webhooks import STATUS_NAMES, Webhooks
+from livekit_auth_server.telemetry.webhook_metrics import WebhookMetrics
 from support.fakes import NOW, AuditTrail, FakeAckStore, FakeClock
 from support.handlers import SECRET, URL, issuer, key, listed
 from support.jws import sign
@@ -51,7 +55,7 @@ async def test_a_body_of_exactly_the_limit_is_verified_and_a_longer_one_is_not()
     body = body_of(LIMIT)
     assert len(body) == LIMIT
     answer = await Webhooks(FakeAckStore(), LIMIT).verify(HOOKS, Valid(signed(body)))
-    assert (answer.event.id, answer.duplicate, answer.duplicate_checked) == ("EV_1", False, True)
+    assert (answer.event.id, answer.duplicate_status) == ("EV_1", pb.DUPLICATE_STATUS_NEW)
     refusal = await refused(signed(body + b" "), FakeAckStore())
     assert (refusal.reason, refusal.metadata) == (Reason.BODY_TOO_LARGE, {"max_body_bytes": "2048"})
 
@@ -63,7 +67,37 @@ async def test_what_was_acknowledged_is_a_duplicate():
     ack = pb.AckWebhookRequest(project="alpha", event_id="EV_1", body_sha256=digest)
     assert (await webhooks.acknowledge(HOOKS, Valid(ack))).expire_time.seconds == NOW + 60
     assert store.stored == [(HOOKS.policy.id, "alpha", "EV_1", digest)]
-    assert (await webhooks.verify(HOOKS, Valid(request))).duplicate
+    assert (await webhooks.verify(HOOKS, Valid(request))).duplicate_status == pb.DUPLICATE_STATUS_DUPLICATE
+
+
+class AwayStore(FakeAckStore):
+    async def is_acknowledged(self, *_args: Any, **_named: Any) -> bool:
+        raise StoreUnavailable
+
+
+@pytest.mark.parametrize(
+    ("event_id", "store"), [("", FakeAckStore()), ("x" * 257, FakeAckStore()), ("EV_1", AwayStore())]
+)
+async def test_without_an_id_or_a_store_nobody_knows_whether_it_is_a_duplicate(event_id, store):
+    registry = CollectorRegistry()
+    webhooks = Webhooks(store, LIMIT, WebhookMetrics(registry))
+    answer = await webhooks.verify(HOOKS, Valid(signed(json.dumps({"id": event_id}).encode())))
+    assert answer.duplicate_status == pb.DUPLICATE_STATUS_UNKNOWN
+    assert registry.get_sample_value("livekit_auth_webhooks_total", {"duplicate_status": "unknown"}) == 1
+
+
+def test_a_metric_counts_each_status_of_the_contract():
+    registry = CollectorRegistry()
+    metrics = WebhookMetrics(registry)
+    for status in STATUS_NAMES.values():
+        metrics.checked(status)
+        assert registry.get_sample_value("livekit_auth_webhooks_total", {"duplicate_status": status}) == 1
+
+
+async def test_a_long_room_is_empty_and_named_as_truncated():
+    body = json.dumps({"event": "room_started", "id": "EV_1", "room": {"name": "x" * 257}}).encode()
+    event = (await Webhooks(FakeAckStore(), LIMIT).verify(HOOKS, Valid(signed(body)))).event
+    assert (event.raw_type, event.room, list(event.truncated)) == ("room_started", "", ["room"])
 
 
 async def test_a_body_over_the_limit_is_told_before_what_else_is_wrong():

@@ -27,6 +27,7 @@ class WebhookEventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WEBHOOK_EVENT_TYPE_INGRESS_ENDED: _ClassVar[WebhookEventType]
     WEBHOOK_EVENT_TYPE_AGENT_JOB_STARTED: _ClassVar[WebhookEventType]
     WEBHOOK_EVENT_TYPE_AGENT_JOB_ENDED: _ClassVar[WebhookEventType]
+    WEBHOOK_EVENT_TYPE_AGENT_JOB_PENDING: _ClassVar[WebhookEventType]
 WEBHOOK_EVENT_TYPE_UNSPECIFIED: WebhookEventType
 WEBHOOK_EVENT_TYPE_ROOM_STARTED: WebhookEventType
 WEBHOOK_EVENT_TYPE_ROOM_FINISHED: WebhookEventType
@@ -42,6 +43,7 @@ WEBHOOK_EVENT_TYPE_INGRESS_STARTED: WebhookEventType
 WEBHOOK_EVENT_TYPE_INGRESS_ENDED: WebhookEventType
 WEBHOOK_EVENT_TYPE_AGENT_JOB_STARTED: WebhookEventType
 WEBHOOK_EVENT_TYPE_AGENT_JOB_ENDED: WebhookEventType
+WEBHOOK_EVENT_TYPE_AGENT_JOB_PENDING: WebhookEventType
 
 class WebhookEvent(_message.Message):
     __slots__ = ("type", "raw_type", "id", "room", "participant_identity", "create_time", "truncated")
