@@ -91,7 +91,7 @@ class FakeAuthService(AuthServiceServicer):
     listed: bool = True
     entries: list[AllowEntry] = field(default_factory=lambda: [_entry()])
     """What the policy permits, one entry or part of one a page."""
-    revision: int = max(pb.ContractRevision.values())
+    revision: Any = field(default_factory=lambda: max(pb.ContractRevision.values()))
     called: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _step(self, request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -141,16 +141,16 @@ async def test_second_header_is_accepted(hooks):
 
 
 @pytest.mark.parametrize(
-    ("forge", "status"),
+    "forge",
     [
-        (lambda body: (body, "nonsense"), 400),
-        (lambda body: (body, webhook_token(body, algorithm="none")), 400),
-        (lambda body: (body, webhook_token(body, "APIbeta")), 401),
-        (lambda body: (body, webhook_token(body, "APIgone")), 401),
-        (lambda body: (body, webhook_token(body, exp=int(time.time()) - 3600)), 401),
-        (lambda body: (body, access_token()), 401),
-        (lambda body: (body.replace(b"user-1", b"user-2"), webhook_token(body)), 401),
-        (lambda body: (json.dumps(json.loads(body), indent=1).encode(), webhook_token(body)), 401),
+        lambda body: (body, "nonsense"),
+        lambda body: (body, webhook_token(body, algorithm="none")),
+        lambda body: (body, webhook_token(body, "APIbeta")),
+        lambda body: (body, webhook_token(body, "APIgone")),
+        lambda body: (body, webhook_token(body, exp=int(time.time()) - 3600)),
+        lambda body: (body, access_token()),
+        lambda body: (body.replace(b"user-1", b"user-2"), webhook_token(body)),
+        lambda body: (json.dumps(json.loads(body), indent=1).encode(), webhook_token(body)),
     ],
     ids=[
         "no token",
@@ -163,9 +163,9 @@ async def test_second_header_is_accepted(hooks):
         "reformatted",
     ],
 )
-async def test_forged_webhook_runs_no_handler(hooks, forge, status):
+async def test_forged_webhook_runs_no_handler(hooks, forge):
     http, seen = hooks
-    assert await deliver(http, *forge(event(id=f"EV_{time.time_ns()}"))) == status
+    assert await deliver(http, *forge(event(id=f"EV_{time.time_ns()}"))) == 401
     assert seen == []
 
 

@@ -1,5 +1,7 @@
 """Which server a client needs: what an older one lacks, and what the error says about it."""
 
+from typing import Any
+
 import pytest
 
 from livekit_auth import ServerTooOld
@@ -39,6 +41,8 @@ def test_the_needed_release_is_that_of_the_newest_revision():
         ),
         ("", 999, pb.IssueTokenRequest, "the field number 999 of IssueTokenRequest"),
         ("room.nonsense", 1, pb.IssueTokenRequest, "the field number 1 in room.nonsense of IssueTokenRequest"),
+        ("", 2**70, pb.IssueTokenRequest, f"the field number {2**70} of IssueTokenRequest"),
+        ("", -1, pb.IssueTokenRequest, "the field number -1 of IssueTokenRequest"),
         ("..[", "x", pb.IssueTokenRequest, "the field number x in ..[ of IssueTokenRequest"),
     ],
 )
@@ -51,7 +55,7 @@ def test_unknown_field_is_named_by_the_clients_own_contract(path, number, reques
 
 def test_unknown_field_without_metadata_still_says_which_server_is_needed():
     error = to_error(refusal("INVALID_ARGUMENT", "FIELD_UNKNOWN"))
-    assert error.message == f"the server doesn't know a field of IssueTokenRequest; {NEEDS}"
+    assert error.message == f"the server doesn't know the field number ? of IssueTokenRequest; {NEEDS}"
 
 
 def test_missing_method_is_named():
@@ -65,7 +69,7 @@ def test_server_that_is_too_old_is_not_retried(error):
     assert not is_transient(error)
 
 
-def info(revision):
+def info(revision: Any):
     return server_info(pb.GetServerInfoResponse(version="0.1.9", contract_revision=revision))
 
 
@@ -82,7 +86,7 @@ def test_server_of_an_earlier_revision_is_refused():
 def test_server_info_has_the_limits_of_each_method():
     message = pb.GetServerInfoResponse(
         version="0.2.0",
-        contract_revision=REVISION,
+        contract_revision=pb.ContractRevision.Name(REVISION),
         methods=[pb.MethodInfo(name="IssueToken", max_request_bytes=7)],
         max_batch_entries=500,
         max_webhook_body_bytes=8,

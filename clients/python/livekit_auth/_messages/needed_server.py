@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from livekit_auth.v1.auth_service_pb2 import ContractRevision
@@ -34,12 +33,10 @@ def explain(failure: Failure, request: type[Message]) -> str:
 
 def _field(kind: _Descriptor, path: str, number: str) -> str:
     """The unknown field by the client's own names; by its number if the client doesn't know it either."""
-    for step in filter(None, path.split(".")):
-        field = kind.fields_by_name.get(step.partition("[")[0]) if kind is not None else None
-        kind = field.message_type if field is not None else None
-    known = kind.fields_by_number.get(int(number)) if kind is not None and re.fullmatch("[0-9]{1,9}", number) else None
-    if known is not None:
-        return f"the field {path}.{known.name}" if path else f"the field {known.name}"
-    if not number:
-        return "a field"
-    return f"the field number {number}" + (f" in {path}" if path else "")
+    try:
+        for step in filter(None, path.split(".")):
+            kind = kind.fields_by_name[step.partition("[")[0]].message_type
+        name = kind.fields_by_number[int(number)].name
+    except (AttributeError, LookupError, ValueError, OverflowError):  # whatever a server says
+        return f"the field number {number or '?'}" + (f" in {path}" if path else "")
+    return f"the field {path}.{name}" if path else f"the field {name}"
