@@ -16,14 +16,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.process.operating_system import deferred_signals
-from livekit_auth_server.selfcheck.report import NotRun, decode
+from livekit_auth_server.selfcheck.report import SECONDS, NotRun, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from livekit_auth_server.selfcheck.report import Report
 
-SECONDS = 30.0
 LONGEST = 64 * 1024  # bytes of a report
 _REAP = 0.01  # seconds between looks at a process that is going
 # `-P` keeps the current folder out of where Python looks for code, as the installed program does.
@@ -57,7 +56,7 @@ def _started(program: Sequence[str], line: socket.socket) -> subprocess.Popen[by
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     with deferred_signals():
         return subprocess.Popen(  # noqa: S603 - our own program
-            program, stdin=line, stdout=line, stderr=subprocess.DEVNULL, env=environment
+            program, stdin=line.fileno(), stdout=line.fileno(), stderr=subprocess.DEVNULL, env=environment
         )
 
 

@@ -16,6 +16,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+SECONDS = 60  # until a check has to end; a busy machine gives its low priority a tenth of a core
 LISTED = 20  # differences that are named; all are counted
 _WHAT = re.compile(r"[A-Za-z0-9_., ()-]{1,500}")
 
@@ -67,9 +68,8 @@ def encode(result: Report | NotRun) -> bytes:
     """The result as JSON."""
     if isinstance(result, NotRun):
         return orjson.dumps({"not_run": result})
-    return orjson.dumps(
-        {"tokens": result.tokens, "keys": result.keys, "listed": result.listed, "counts": dict(result.counts)}
-    )
+    counts = {kind.value: count for kind, count in result.counts.items()}
+    return orjson.dumps({"tokens": result.tokens, "keys": result.keys, "listed": result.listed, "counts": counts})
 
 
 def decode(data: bytes) -> Report | NotRun | None:
