@@ -1,4 +1,4 @@
-"""The process that compares: reads a task from stdin, writes a report to stdout. `python -m` runs it.
+"""The process that compares: `python -m … PARENT` reads a task from stdin and writes a report to stdout.
 
 Guarantees: it limits its own memory, priority and lifetime before it reads a secret, and ends with its parent; it opens
 no socket and no file of its own; it writes nothing but a report (selfcheck/report.py).
@@ -22,8 +22,10 @@ _NICE = 10
 
 
 def main() -> None:
-    """Runs one check."""
+    """Runs one check for the process whose id is the one argument."""
     _limit()
+    if os.getppid() != int(sys.argv[1]):
+        return  # it ended before it could take this process with it
     result = _checked(sys.stdin.buffer.read())
     with suppress(OSError):  # nobody waits for it any more
         sys.stdout.buffer.write(encode(result))

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 LONGEST = 64 * 1024  # bytes of a report
 _REAP = 0.01  # seconds between looks at a process that is going
 # `-P` keeps the current folder out of where Python looks for code, as the installed program does.
-PROGRAM = (sys.executable, "-P", "-m", "livekit_auth_server.selfcheck.child")
+_PROGRAM = (sys.executable, "-P", "-m", "livekit_auth_server.selfcheck.child")
 # Not the whole environment: LIVEKIT_API_SECRET and variables with keys may be in it.
 _VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
 
 
-async def run(task: bytes, *, program: Sequence[str] = PROGRAM, seconds: float = SECONDS) -> Report | NotRun:
-    """What the child finds for an encoded task."""
+async def run(task: bytes, *, program: Sequence[str] = _PROGRAM, seconds: float = SECONDS) -> Report | NotRun:
+    """What the child finds for an encoded task. `program` gets the id of this process as its last argument."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -56,7 +56,11 @@ def _started(program: Sequence[str], line: socket.socket) -> subprocess.Popen[by
     environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     with deferred_signals():
         return subprocess.Popen(  # noqa: S603 - our own program
-            program, stdin=line.fileno(), stdout=line.fileno(), stderr=subprocess.DEVNULL, env=environment
+            (*program, str(os.getpid())),
+            stdin=line.fileno(),
+            stdout=line.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=environment,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from livekit_auth_server.selfcheck import process
 from livekit_auth_server.selfcheck.process import run
 from livekit_auth_server.selfcheck.report import NotRun, Report, encode
 from livekit_auth_server.selfcheck.task import Task
@@ -98,7 +98,7 @@ async def test_the_real_child_has_limits_and_no_secret_in_its_environment(monkey
     assert isinstance(running.result(), Report)
     assert seen["core"] == (0, 0)
     assert 0 < seen["memory"] < 1 << 30  # type: ignore[operator]
-    assert seen["command"] == list(process.PROGRAM)
+    assert seen["command"] == [sys.executable, "-P", "-m", "livekit_auth_server.selfcheck.child", str(os.getpid())]
     assert SECRET not in repr(seen)
     assert "LIVEKIT_API_SECRET" not in repr(seen)
 
