@@ -1,7 +1,7 @@
 """The process that compares: `python -m … PARENT` reads a task from stdin and writes a report to stdout.
 
-Guarantees: it limits its own memory, priority and lifetime before it reads a secret, and ends with its parent; it opens
-no socket and no file of its own; it writes nothing but a report (selfcheck/report.py).
+Guarantees: it limits its own memory, priority and lifetime before it reads a secret; it ends with its parent; it writes
+nothing but a report (selfcheck/report.py).
 """
 
 from __future__ import annotations

@@ -156,14 +156,14 @@ def _webhook(checked: CheckedKey, now: int) -> str:
     receiver = api.WebhookReceiver(api.TokenVerifier(key.id, key.secret.exposed().decode()))
     theirs = receiver.receive(body, authorization)
     ours = verify_webhook(body.encode(), authorization, keys, projects, now)
-    pairs = {
-        "event": (ours.type, theirs.event),
+    read = {
+        "event": (ours.raw_type, theirs.event),
         "id": (ours.id, theirs.id),
         "room.name": (ours.room, theirs.room.name),
         "participant.identity": (ours.participant_identity, theirs.participant.identity),
         "createdAt": (ours.create_time, theirs.created_at),
     }
-    if unequal := [name for name, (mine, other) in pairs.items() if mine != other]:
+    if unequal := [name for name, (mine, other) in read.items() if mine != other]:
         return ", ".join(unequal)
     if not _refuses(lambda: receiver.receive(altered, authorization)):
         return "livekit-api accepts an altered body"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from livekit_auth_server.core.grants import GROUPS, PARTICIPANT_KINDS, POWER_OF, Grants, VideoGrants, needs
+from livekit_auth_server.core.grants import GROUPS, PARTICIPANT_KINDS, Grants, VideoGrants, needs
 from livekit_auth_server.core.keys import ApiKey, KeySet, KeyState, Secret
 from livekit_auth_server.core.policy import TokenRequest
 
@@ -109,7 +109,7 @@ def _everything(permitted: frozenset[str]) -> Grants:
     """Every permitted grant, each with a value that a token has to carry."""
     groups: dict[str, Any] = {}
     for name, cls in GROUPS.items():
-        if name != "video" and POWER_OF[name] not in permitted:
+        if name != "video" and name not in permitted:
             continue
         members = [f for f in fields(cls) if name != "video" or f.name in permitted]
         groups[name] = cls(**{f.name: _value(f.default, f.metadata.get("values", ())) for f in members})

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from livekit.api import WebhookReceiver
 
 from livekit_auth_server.core.grants import GROUPS, Grants, VideoGrants
 from livekit_auth_server.core.keys import ApiKey, KeySet, Project, Secret
+from livekit_auth_server.core.mint import claims, mint
 from livekit_auth_server.files.document import Document
 from livekit_auth_server.policy.policy_file import compile_policy
 from livekit_auth_server.selfcheck import comparison
@@ -68,15 +70,13 @@ def test_a_server_without_keys_has_nothing_to_compare() -> None:
 
 def altering(change: Callable[[str], str]) -> Callable[..., str]:
     """The mint, with other claims in its tokens."""
-    claims = comparison.mint.__globals__["claims"]
 
-    def mint(grant: Any, signing: ApiKey, now: int) -> str:
+    def altered(grant: Any, signing: ApiKey, now: int) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("livekit_auth_server.core.mint.claims", lambda *given: change(claims(*given)))
-            return honest(grant, signing, now)
+            return mint(grant, signing, now)
 
-    honest = comparison.mint
-    return mint
+    return altered
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_claims_that_differ_are_named(monkeypatch: pytest.MonkeyPatch, old: str,
 
 
 def test_a_signature_with_another_secret_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest, other = comparison.mint, ApiKey(KEY.id, Secret(b"x" * 40))
-    monkeypatch.setattr(comparison, "mint", lambda grant, _, now: honest(grant, other, now))
+    other = ApiKey(KEY.id, Secret(b"x" * 40))
+    monkeypatch.setattr(comparison, "mint", lambda grant, _, now: mint(grant, other, now))
     report = checked(task())
     assert report.counts[Kind.TOKEN] == report.tokens
     assert Difference(Kind.VERIFICATION, 0, "InvalidSignatureError raised") in report.listed
@@ -109,22 +109,22 @@ def test_a_token_that_lives_longer_than_granted_is_found(monkeypatch: pytest.Mon
 
 
 def test_a_receiver_that_takes_an_altered_body_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lax(comparison.api.WebhookReceiver):
+    class Lax(WebhookReceiver):
         def receive(self, body: str, auth_token: str) -> Any:
             return super().receive(body.replace("EV_another", "EV_selfcheck"), auth_token)
 
-    monkeypatch.setattr(comparison.api, "WebhookReceiver", Lax)
+    monkeypatch.setattr("livekit.api.WebhookReceiver", Lax)
     assert checked(task()).listed == (Difference(Kind.WEBHOOK, 0, "livekit-api accepts an altered body"),)
 
 
 def test_a_webhook_that_is_read_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(comparison.api.WebhookReceiver):
+    class Other(WebhookReceiver):
         def receive(self, body: str, auth_token: str) -> Any:
             event = super().receive(body, auth_token)
             event.room.name += "x"
             return event
 
-    monkeypatch.setattr(comparison.api, "WebhookReceiver", Other)
+    monkeypatch.setattr("livekit.api.WebhookReceiver", Other)
     assert checked(task()).listed == (Difference(Kind.WEBHOOK, 0, "room.name"),)
 
 

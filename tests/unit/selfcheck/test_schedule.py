@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,7 +88,7 @@ async def test_nothing_is_checked_unless_it_is_requested(running: Running) -> No
     running.child.may_end.set()
     for count in (1, 2):
         running.schedule.request()
-        await until(lambda count=count: len(running.child.roles) == count and not running.child.at_once)
+        await until(partial(lambda count: len(running.child.roles) == count and not running.child.at_once, count))
     assert running.verdict.status == "passed"
 
 
