@@ -87,6 +87,7 @@ class Deployment:
     server_ca: Authority = field(default_factory=lambda: Authority.create("server CA"))
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
+    selfcheck: str = "off"  # its child takes a second of CPU time, which few tests need
     channels: list[grpc.Channel] = field(default_factory=list)
 
     def write(self, extra: str = "") -> None:
@@ -109,6 +110,7 @@ projects:
   alpha: {{url: "wss://alpha.example.org", keys: {{file: alpha.yaml}}}}
   beta: {{url: "wss://beta.example.org", keys: {{file: beta.yaml}}}}
 reflection: true
+selfcheck: {self.selfcheck}
 log: {{format: json, level: debug}}
 {extra}""")
 
