@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import FieldDescriptor
 
-if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor
-
-Field = Any  # a FieldDescriptor: its type differs between protobuf's implementations
+Kind = Any  # a Descriptor, and
+Field = Any  # a FieldDescriptor: their types differ between protobuf's implementations
 
 MAX_FIELDS = 1024  # 1 to 3 ms of work; more than clients send, unless in lists and maps
 
@@ -45,7 +43,7 @@ class UnknownField(NamedTuple):
 class _Message:
     """A message that the walk is in. `end` is where its bytes end, `seen` counts its repeated messages."""
 
-    kind: Descriptor
+    kind: Kind
     end: int
     path: str
     seen: Counter[int] = field(default_factory=Counter)
@@ -59,7 +57,7 @@ class _Message:
         return _Message(field.message_type, end, f"{self.path}.{name}" if self.path else name)
 
 
-def first_unknown(kind: Descriptor, data: bytes) -> UnknownField | None:
+def first_unknown(kind: Kind, data: bytes) -> UnknownField | None:
     """The first in the order of the bytes, which must parse as the message; None if it isn't among the first fields.
 
     A known number with bytes of another type is an unknown field, as it is for the parser.

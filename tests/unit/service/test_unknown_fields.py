@@ -12,6 +12,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from livekit_auth.v1 import auth_service_pb2 as pb
+from livekit_auth.v1.grants_pb2 import PARTICIPANT_KIND_SIP
 from livekit_auth_server.core.refusal import Refusal
 from livekit_auth_server.service.unknown_fields import MAX_FIELDS, UnknownField, first_unknown
 from support.examples import examples
@@ -92,7 +93,9 @@ def test_the_first_of_many_unknown_fields_is_named() -> None:
 
 
 def test_as_many_fields_as_clients_send_are_looked_at() -> None:
-    request = pb.IssueTokenRequest(role="guest", room="r", identity="i", name="n", metadata="m", kind=1)
+    request = pb.IssueTokenRequest(
+        role="guest", room="r", identity="i", name="n", metadata="m", kind=PARTICIPANT_KIND_SIP
+    )
     request.attributes.update({f"key-{number}": "value" for number in range(200)})
     for number in range(16):
         agent = request.room_config.agents.add(agent_name="a", metadata="m", deployment="d")
