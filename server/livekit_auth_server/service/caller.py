@@ -113,21 +113,16 @@ def _head(entry: AllowEntry, index: int) -> permissions_pb2.AllowEntry:
 def _add(message: permissions_pb2.AllowEntry, field: str, kind: str, value: str, roles: Mapping[str, Grants]) -> int:
     """Adds a value. Returns the bytes that it takes, about."""
     if kind:
-        matcher = _matcher(kind, value)
-        getattr(message, field).append(matcher)
-        return matcher.ByteSize()
+        matcher = getattr(message, field).add()
+        setattr(matcher, kind, True if kind == "any" else value)
+        size: int = matcher.ByteSize()
+        return size
     if field == "roles":
         role = permissions_pb2.Role(name=value, grants=grants_message(roles[value]))
         message.roles.append(role)
         return role.ByteSize()
     getattr(message, field).append(value)
     return len(value)
-
-
-def _matcher(kind: str, value: str) -> permissions_pb2.Matcher:
-    if kind == "exact":
-        return permissions_pb2.Matcher(exact=value)
-    return permissions_pb2.Matcher(prefix=value) if kind == "prefix" else permissions_pb2.Matcher(any=True)
 
 
 def _project(caller: ListedCaller, name: str, default: str) -> permissions_pb2.Project:
