@@ -100,7 +100,7 @@ def _cut(text: str, limit: int) -> str:
 
 def _read(decision_id: str, kept: bytes | None) -> decision_pb2.Decision | None:
     """What was kept under the id. None for something else: a shared store may hold anything."""
-    if kept is None:
+    if kept is None or len(kept) > MAX_BYTES:
         return None
     try:
         decision = decision_pb2.Decision.FromString(kept)
