@@ -140,7 +140,7 @@ def test_an_unset_boolean_with_a_livekit_default_is_true():
 OPTIONAL = [name for name, hint in get_type_hints(VideoGrants).items() if hint == bool | None]
 
 
-@pytest.mark.parametrize("name", set(OPTIONAL) - {"can_publish", "can_subscribe", "can_publish_data"})
+@pytest.mark.parametrize("name", sorted({*OPTIONAL} - {"can_publish", "can_subscribe", "can_publish_data"}))
 def test_an_unset_boolean_that_livekit_takes_for_false_stays_unset(name):
     grants = grants_from_bytes(GrantsMessage(video={}).SerializeToString())
     assert getattr(grants.video, name) is None
