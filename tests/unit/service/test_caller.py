@@ -25,7 +25,7 @@ from livekit_auth_server.service.validation import Valid
 from support.examples import examples
 from support.fakes import IDENTIFIED, NOW
 from support.handlers import KEY, URL, keys_of
-from support.policies import ANY, CALLER, JOIN
+from support.policies import ANY, CALLER, JOIN, all_grants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -180,7 +180,7 @@ matchers = st.just(ANY) | st.builds(
 
 @st.composite
 def policies(draw: st.DrawFn) -> tuple[CallerPolicy, dict[str, Grants]]:
-    roles = draw(st.dictionaries(st.text("rst", min_size=1, max_size=2), st.sampled_from((Grants(), JOIN)), max_size=4))
+    roles = draw(st.dictionaries(st.text("rst", min_size=1, max_size=2), all_grants(), max_size=4))
     known = st.frozensets(st.sampled_from(sorted(roles)), max_size=4) if roles else st.just(frozenset[str]())
     entry = st.builds(
         AllowEntry, st.text("n", max_size=2), names, known, names, names, matchers, matchers, st.just(60), st.just(120)

@@ -126,8 +126,9 @@ REQUIRED_BEHAVIOR, OPTIONAL_BEHAVIOR = b"\x02", b"\x01"
 
 
 def behavior_of(field: FieldDescriptorProto) -> bytes | None:
-    unknown = UnknownFieldSet(field.options)
-    return next((bytes(option.data) for option in unknown if option.field_number == 1052), None)
+    options = UnknownFieldSet(field.options)
+    numbered = {options[index].field_number: options[index].data for index in range(len(options))}
+    return numbered.get(1052)
 
 
 def test_messages_of_one_name_are_one_message():
