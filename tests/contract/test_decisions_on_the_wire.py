@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from google.rpc import error_details_pb2
 
+from livekit_auth import AuthClient, Denied, NotFound
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import decision_pb2
 from support.deployment import POLICY, Deployment
@@ -148,6 +149,21 @@ def test_a_request_reason_is_in_the_trail_and_in_no_other_line(server: Deploymen
     assert server.audit(answer.decision_id)["request_reason"] == "REASON-7"
     lines = [line for line in server.log.splitlines() if "REASON-7" in line]
     assert len(lines) == 1
+
+
+async def test_the_client_leads_from_an_error_to_its_reasons(server: Deployment) -> None:
+    folder = server.directory
+    server.example_ca.issue(uris=[WEB]).write(folder, "web")
+    async with AuthClient(
+        f"localhost:{server.port}", ca=folder / "server-ca.pem", cert=folder / "web.pem", key=folder / "web.key"
+    ) as client:
+        with pytest.raises(Denied) as caught:
+            await client.issue_token(role="guest", room="board", identity="user-1", request_reason="TICKET-2")
+        decision = await client.get_decision(caught.value.decision_id)
+        assert (decision.reason, decision.room, decision.request_reason) == ("ROOM_NOT_PERMITTED", "board", "TICKET-2")
+        assert [shortfall.entry for shortfall in decision.shortfalls] == ["consult"]
+        with pytest.raises(NotFound):
+            await client.get_decision("0" * 24)
 
 
 @pytest.mark.slow
