@@ -72,7 +72,7 @@ class Webhooks:
             raise Refusal(Reason.ACK_STORE_UNAVAILABLE, "the acknowledgement can't be stored now") from None
         return pb.AckWebhookResponse(expire_time=Timestamp(seconds=until))
 
-    async def _duplicate_status(self, caller: ListedCaller, event: VerifiedEvent) -> pb.DuplicateStatus.ValueType:
+    async def _duplicate_status(self, caller: ListedCaller, event: VerifiedEvent) -> pb.DuplicateStatus:
         if not event.id:
             return pb.DUPLICATE_STATUS_UNKNOWN
         try:
