@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("clients/python/livekit_auth/v1")
 PLAIN = Path("protos-plain")
+SERVICE_CONFIG = "livekit_auth/v1/auth_service_grpc_service_config.json"
 _PART = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|[\[\]]|[^/"\[\]]+|/')
 _RULE = re.compile(r"^[ \t]*option \(buf\.validate\.[a-z.]+\)[^;]*;\n\n?", re.MULTILINE)
 _ANOTHER_OPTION = re.compile(r"\[(?!\s*\((?:buf\.validate|google\.api)\.field)")
@@ -43,11 +44,11 @@ def plain(text: str) -> str:
 
 
 def plain_files() -> dict[str, bytes]:
-    """The files under PLAIN, by their paths there: the contract, and the one file of googleapis that it imports."""
+    """The files under PLAIN, by their paths there: the contract, what it imports, and its service config."""
     sources = sorted((ROOT / "protos/livekit_auth/v1").glob("*.proto"))
     files = {f"livekit_auth/v1/{path.name}": plain(path.read_text()).encode() for path in sources}
-    status = "google/rpc/status.proto"
-    return files | {status: (ROOT / "third_party/protos" / status).read_bytes()}
+    copies = {"google/rpc/status.proto": "third_party/protos", SERVICE_CONFIG: "protos"}
+    return files | {name: (ROOT / folder / name).read_bytes() for name, folder in copies.items()}
 
 
 def generate(out: Path) -> dict[str, bytes]:
@@ -75,7 +76,7 @@ def main() -> None:
     """Exits with 1 and the names of the files that differ."""
     with tempfile.TemporaryDirectory() as directory:
         code = generate(Path(directory))
-    generated = {PACKAGE: (code, "*_pb2*"), PLAIN: (plain_files(), "*.proto")}
+    generated = {PACKAGE: (code, "*_pb2*"), PLAIN: (plain_files(), "*.*")}
     stale: list[str] = []
     for folder, (fresh, pattern) in generated.items():
         shutil.rmtree(ROOT / folder / "__pycache__", ignore_errors=True)

@@ -83,16 +83,16 @@ def go_verify():
 
 
 def go_view(payload: dict[str, Any]) -> dict[str, Any]:
-    """The claims as Go's ClaimGrants marshals them: without what it doesn't know, and without plain false."""
+    """The claims as Go's ClaimGrants marshals them: without what is newer, and false only where optional."""
     known = {name: value for name, value in payload.items() if name not in NEWER_GROUPS | {"sub", "iss", "nbf", "exp"}}
     for group in ("video", "sip"):
         if group in known:
             kept = {name: value for name, value in known[group].items() if name not in NEWER_GRANTS}
-            known[group] = {name: value for name, value in kept.items() if value or name in DEFAULT_TRUE}
+            known[group] = {name: value for name, value in kept.items() if value or name in OPTIONAL}
     return known
 
 
-DEFAULT_TRUE = {"canPublish", "canSubscribe", "canPublishData"}
+OPTIONAL = {"canPublish", "canSubscribe", "canPublishData", "canUpdateOwnMetadata", "canSubscribeMetrics"}
 
 
 def normal(grants: dict[str, Any]) -> dict[str, Any]:

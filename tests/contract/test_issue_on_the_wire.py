@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -172,17 +173,24 @@ def unknown_field(message: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "path"),
     [
-        unknown_field(ask().SerializeToString()),
-        ask(role=None).SerializeToString() + b"\x3a" + bytes([len(g := unknown_field(JOIN.SerializeToString()))]) + g,
+        (unknown_field(ask().SerializeToString()), ""),
+        (
+            ask(role=None).SerializeToString()
+            + b"\x3a"
+            + bytes([len(g := unknown_field(JOIN.SerializeToString()))])
+            + g,
+            "grants",
+        ),
     ],
     ids=["at the top", "within grants"],
 )
-def test_a_field_that_the_server_doesnt_know_is_refused(server: Deployment, data: bytes) -> None:
+def test_a_field_that_the_server_doesnt_know_is_refused(server: Deployment, data: bytes, path: str) -> None:
     issue = server.raw(server.example_ca.issue(uris=["spiffe://example.org/admin"]), "IssueToken")
     got = refusal(lambda: issue(data))
     assert (got.code, got.reason) == ("INVALID_ARGUMENT", "FIELD_UNKNOWN")
+    assert got.metadata == {"field_path": path, "field_number": "100", "server_version": version("livekit-auth-server")}
 
 
 def test_egress_credentials_cant_be_put_in_a_room_config(server: Deployment) -> None:

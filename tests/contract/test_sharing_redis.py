@@ -100,11 +100,12 @@ def test_two_servers_share_acknowledgements(deploy: Callable[..., Deployment]) -
     ask = pb.VerifyWebhookRequest(body=body, authorization=webhook_token(body))
     consumer = "spiffe://example.org/hooks"
     first = one.caller(consumer).VerifyWebhook(ask)
-    assert (first.duplicate, first.duplicate_checked) == (False, True)
+    assert first.duplicate_status == pb.DUPLICATE_STATUS_NEW
     one.caller(consumer).AckWebhook(acknowledgement(first, body))
     again = other.caller(consumer).VerifyWebhook(ask)
-    assert (again.duplicate, again.duplicate_checked) == (True, True)
-    assert not other.caller("spiffe://example.org/hooks2").VerifyWebhook(ask).duplicate
+    assert again.duplicate_status == pb.DUPLICATE_STATUS_DUPLICATE
+    other_caller = other.caller("spiffe://example.org/hooks2").VerifyWebhook(ask)
+    assert other_caller.duplicate_status == pb.DUPLICATE_STATUS_NEW
 
 
 def acknowledgement(answer: pb.VerifyWebhookResponse, body: bytes) -> pb.AckWebhookRequest:
@@ -124,7 +125,7 @@ def test_without_redis_acknowledgements_are_unknown_and_limits_local(
     assert passes(stub) == 5
     body = event()
     answer = hooks.VerifyWebhook(pb.VerifyWebhookRequest(body=body, authorization=webhook_token(body)))
-    assert (answer.duplicate, answer.duplicate_checked) == (False, False)
+    assert answer.duplicate_status == pb.DUPLICATE_STATUS_UNKNOWN
     told = refusal(lambda: hooks.AckWebhook(acknowledgement(answer, body)))
     assert (told.code, told.reason) == ("UNAVAILABLE", "ACK_STORE_UNAVAILABLE")
     redis.start()
@@ -248,7 +249,7 @@ def test_the_password_comes_from_a_file_and_a_new_one_needs_no_restart(tmp_path:
         body = event()
         ask = pb.VerifyWebhookRequest(body=body, authorization=webhook_token(body))
         hooks = deployment.caller("spiffe://example.org/hooks")
-        eventually(lambda: hooks.VerifyWebhook(ask).duplicate_checked)
+        eventually(lambda: hooks.VerifyWebhook(ask).duplicate_status == pb.DUPLICATE_STATUS_NEW)
         assert deployment.stop() == 0
     assert "MARKER" not in deployment.log
 

@@ -68,8 +68,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def complaints(directory: Path, release: Path, change: Callable[[Files], None]) -> str:
     """What buf says of a changed copy of the contract; empty if it permits the change."""
     shutil.copy(ROOT / "buf.yaml", directory)
-    for folder in ("protos", "third_party/protos"):
-        shutil.copytree(ROOT / folder, directory / folder)
+    for module in ("protos", "third_party/protos"):
+        shutil.copytree(ROOT / module, directory / module)
     folder = directory / "protos/livekit_auth/v1"
     files = {path.name: path.read_text() for path in folder.glob("*.proto")}
     before = dict(files)

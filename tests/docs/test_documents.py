@@ -82,7 +82,7 @@ def test_every_metric_is_documented_with_its_labels(tmp_path: Path) -> None:
 
 def metrics_of_a_server(directory: Path) -> dict[str, set[str]]:
     """The name of each metric of this project, as Prometheus shows it, with its labels."""
-    server, port = Deployment(directory), free_port()
+    server, port = Deployment(directory, selfcheck="warn"), free_port()
     nowhere = f"127.0.0.1:{free_port()}"
     server.write(
         f"metrics: 127.0.0.1:{port}\nmetrics_callers: 1\nunlisted_limits: [{{rate: 1/d}}]\n"

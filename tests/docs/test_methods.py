@@ -16,6 +16,11 @@ def test_the_policy_page_names_every_method_that_a_limit_can_count() -> None:
     assert tuple(re.findall(r"`(\w+)`", row[1])) == (*LIMITED, "any")
 
 
+def test_the_first_page_tells_of_every_method_in_order() -> None:
+    table = (DOCS / "index.md").read_text().split("## What it does\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| \*\*(\w+)\*\* \|", table, re.MULTILINE) == [method.name for method in METHODS]
+
+
 def test_no_page_names_a_method_that_isnt_there() -> None:
     named = {
         name

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from livekit_auth import Unavailable
+from livekit_auth._connection.config import DEFAULT_TIMEOUT
+from livekit_auth.sync import AuthClient
 from livekit_auth.v1 import auth_service_pb2 as pb
 from support.mounts import small_disk
 from support.ports import free_port
@@ -40,10 +43,12 @@ WEB = "spiffe://example.org/web"
 class Audited:
     """A server whose audit trail is in a folder."""
 
-    def __init__(self, deployment: Deployment, folder: Path, patience: float = 5.0) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, patience: float | None = 5.0) -> None:
+        """Without a patience the server has its default one."""
         self.deployment, self.folder, self.path = deployment, folder, folder / "audit.0.jsonl"
         self.metrics = free_port()
-        settings = f"audit: {{path: {folder}, required: true, patience: {patience}}}\nmetrics: 127.0.0.1:{self.metrics}"
+        waits = f", patience: {patience}" if patience is not None else ""
+        settings = f"audit: {{path: {folder}, required: true{waits}}}\nmetrics: 127.0.0.1:{self.metrics}"
         deployment.write(f"{settings}\nunlisted_limits: []  # so that what bounds the trail is the trail's own")
         deployment.start()
         self.web = deployment.caller(WEB)
@@ -241,6 +246,21 @@ def test_a_hung_disk_stops_issuance_within_the_patience(
     assert left[-1]["token_sha256"] == digest(token)
     assert deployment.stop() == 0
     assert audited.verify().returncode == 0
+
+
+def test_a_client_with_the_default_timeout_hears_of_a_hung_disk(
+    deployment: Deployment, tmp_path: Path, hanging: Callable[[bool], None]
+) -> None:
+    Audited(deployment, tmp_path / "audit", patience=None).web.IssueToken(ask())
+    cert, key = deployment.example_ca.issue(uris=[WEB]).write(tmp_path, "web")
+    ca = deployment.directory / "server-ca.pem"
+    with AuthClient(f"localhost:{deployment.port}", ca=ca, cert=cert, key=key) as client:
+        hanging(True)
+        started = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            client.issue_token(role="guest", room="consult-1", identity="user-1")
+    assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "AUDIT_UNAVAILABLE")
+    assert time.monotonic() - started < DEFAULT_TIMEOUT
 
 
 def test_server_with_a_hung_disk_still_stops(

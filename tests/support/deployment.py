@@ -88,6 +88,7 @@ class Deployment:
     server_ca: Authority = field(default_factory=lambda: Authority.create("server CA"))
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
+    selfcheck: str = "off"  # its child takes a second of CPU time, which few tests need
     channels: list[grpc.Channel] = field(default_factory=list)
 
     def write(self, extra: str = "") -> None:
@@ -110,6 +111,7 @@ projects:
   alpha: {{url: "wss://alpha.example.org", keys: {{file: alpha.yaml}}}}
   beta: {{url: "wss://beta.example.org", keys: {{file: beta.yaml}}}}
 reflection: true
+selfcheck: {self.selfcheck}
 log: {{format: json, level: debug}}
 {extra}""")
 
@@ -172,11 +174,12 @@ log: {{format: json, level: debug}}
             self.started.kill()
             return self.started.wait()
 
-    def channel(self, credential: Credential | None) -> grpc.Channel:
-        """A channel with this client certificate, or without one."""
+    def channel(self, credential: Credential | None, service_config: str = "") -> grpc.Channel:
+        """A channel with this client certificate, or without one. Without a service config nothing is retried."""
         key, chain = (credential.key_pem, credential.cert_pem) if credential else (None, None)
         credentials = grpc.ssl_channel_credentials(self.server_ca.leaf_pem, key, chain)
-        options = [("grpc.enable_retries", 0), ("grpc.max_receive_message_length", 8 * 1024 * 1024)]
+        options: list[tuple[str, str | int]] = [("grpc.max_receive_message_length", 8 * 1024 * 1024)]
+        options.append(("grpc.service_config", service_config) if service_config else ("grpc.enable_retries", 0))
         channel = grpc.secure_channel(f"localhost:{self.port}", credentials, options)
         self.channels.append(channel)
         return channel

@@ -15,6 +15,10 @@ from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.policy.doubts import of_policy
 from livekit_auth_server.policy.policy_file import load_policy
 from livekit_auth_server.reload.load import load_server_identity, load_state
+from livekit_auth_server.selfcheck.process import run
+from livekit_auth_server.selfcheck.report import Report
+from livekit_auth_server.selfcheck.task import Task
+from livekit_auth_server.selfcheck.verdict import Verdict, described
 from livekit_auth_server.stores.open import probe_redis
 from livekit_auth_server.supervisor.port import hold
 from livekit_auth_server.telemetry.open import read_collector
@@ -38,6 +42,7 @@ def summary(settings: Settings) -> dict[str, Any]:
         if collector is not None:
             read_collector(settings, setting, collector)
     _check_audit(settings)
+    selfcheck = _selfcheck(settings, state)
     now, bundles = time.time(), state.identifier.bundles
     authorities = {name: len(bundle) for name, bundle in bundles.domains.items()}
     return {
@@ -51,7 +56,8 @@ def summary(settings: Settings) -> dict[str, Any]:
         "denied_workloads": len(state.denied.workloads),
         "denied_certificates": len(state.denied.certificates) + len(state.denied.revoked),
         "crls": [{"crl": crl.name, "stale": crl.stale(now)} for crl in state.denied.crls],
-        "warnings": list(_warnings(settings, state, now)),
+        "selfcheck": selfcheck,
+        "warnings": [*_warnings(settings, state, now), *selfcheck.pop("warnings")],
     }
 
 
@@ -69,6 +75,19 @@ def _warnings(settings: Settings, state: State, now: float) -> Iterator[str]:
     for name, address in (("listen", settings.listen), ("metrics", settings.metrics)):
         if address is not None and (problem := _unbound(address)):
             yield f"{name}: {problem}; fine if that is the server that runs here"
+
+
+def _selfcheck(settings: Settings, state: State) -> dict[str, Any]:
+    """How the comparison with livekit-api ends, and `warnings`. Raises ConfigError if `serve` would issue nothing."""
+    if settings.selfcheck == "off":
+        return {"status": "off", "warnings": []}
+    task, verdict = Task.of(state.policy, state.keys), Verdict(settings.selfcheck)
+    verdict.record(asyncio.run(run(task.encode())), task)
+    if problems := verdict.problems():
+        raise ConfigError("selfcheck", problems[0].removeprefix("selfcheck: "))
+    found = verdict.found or Report(0, 0)
+    compared = {"tokens": found.tokens, "keys": found.keys, "differences": described(found, task)}
+    return {"status": verdict.status, **compared, "warnings": verdict.warnings()}
 
 
 def _unbound(address: str) -> str:
@@ -125,5 +144,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name, count in found["authorities"].items():
         yield f"{name}: {count} CA certificates"
     yield f"denied: {found['denied_workloads']} workloads, {found['denied_certificates']} certificates"
+    checked = found["selfcheck"]
+    if checked["status"] == "passed":
+        yield f"selfcheck: {checked['tokens']} tokens and {checked['keys']} keys agree with livekit-api"
+    elif checked["status"] == "different":
+        yield from (f"differs from livekit-api: {text}" for text in checked["differences"])
     for crl in found["crls"]:
         yield f"CRL {crl['crl']}{': its next issue is overdue' if crl['stale'] else ''}"

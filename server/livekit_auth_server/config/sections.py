@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path  # noqa: TC003 - pydantic reads it
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -55,6 +55,11 @@ def _spiffe_id(text: str) -> str:
     return text
 
 
+def _off(value: object) -> object:
+    """YAML 1.1, which Helm and other tools read, takes a bare `off` for false."""
+    return "off" if value is False else value
+
+
 L = TypeVar("L", bound=UnlistedLimit)
 
 
@@ -66,6 +71,8 @@ def _different(limits: list[L]) -> list[L]:
 
 LimitList = Annotated[list[L], AfterValidator(_different)]
 Address = Annotated[str, BeforeValidator(listen_address)]
+SelfcheckMode = Annotated[Literal["enforce", "warn", "off"], BeforeValidator(_off)]
+"""What a difference from livekit-api does: stop issuing, warn, or nothing, since there is no check."""
 TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
 
 

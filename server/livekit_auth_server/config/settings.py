@@ -25,6 +25,7 @@ from livekit_auth_server.config.sections import (
     LimitSettings,
     LogSettings,
     ProjectSettings,
+    SelfcheckMode,
     TlsSettings,
     WebhookSettings,
     WorkloadApiSettings,
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     metrics: Address | None = None
     metrics_callers: int = Field(default=0, ge=0, le=1000)
     tracing: TracingSettings | None = None
+    selfcheck: SelfcheckMode = "warn"
     reflection: bool = False
     drain: float = Field(default=30.0, ge=0, le=3600)
     _base: Path = PrivateAttr(default=Path())

@@ -59,12 +59,13 @@ def parts(
         "certificate": kinds.certificate,
     }
     depends: dict[str, Callable[[], object]] = {"crls": lambda: in_force.state.identifier.bundles}
-    if source is not None:
-        sent = _sent(settings, source)
-        depends |= sent
-        loads |= {kind: _reporting(loads[kind], source) for kind in sent}
-    paths = files(settings)
-    return [Part(kind, paths[kind], load, depends.get(kind, lambda: None)) for kind, load in loads.items()]
+    sent = _sent(settings, source) if source is not None else {}
+    paths, depends = files(settings), depends | sent
+    found = [Part(kind, paths[kind], load, depends.get(kind, lambda: None)) for kind, load in loads.items()]
+    if source is None:
+        return found
+    # The agent's report comes last, so that a change of files doesn't wait for an unavailable agent.
+    return [part.followed_by(source.report) if part.kind in sent else part for part in found]
 
 
 def candidate(settings: Settings, path: Path, in_force: InForce, observer: ShadowObserver) -> Part:
@@ -167,22 +168,6 @@ def _sent(settings: Settings, source: WorkloadSource) -> dict[str, Callable[[], 
     if settings.tls.workload_api:
         kinds["certificate"] = source.svid_state
     return kinds
-
-
-def _reporting(load: Callable[[], Apply], source: WorkloadSource) -> Callable[[], Apply]:
-    """`load`, followed by the agent's report, so that a change of files doesn't wait for an unavailable agent."""
-
-    def load_and_report() -> Apply:
-        apply = load()
-
-        def apply_and_report() -> Facts:
-            facts = apply()
-            source.report()
-            return facts
-
-        return apply_and_report
-
-    return load_and_report
 
 
 def warn(doubts: Iterable[str]) -> None:

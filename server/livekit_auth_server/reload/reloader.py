@@ -12,7 +12,7 @@ import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -56,6 +56,21 @@ class Part:
     paths: tuple[Path, ...]
     load: Callable[[], Apply]
     depends: Callable[[], object] = lambda: None
+
+    def followed_by(self, then: Callable[[], None]) -> Part:
+        """The part, with `then` called after each time that what was loaded was put in force."""
+
+        def load() -> Apply:
+            apply = self.load()
+
+            def apply_and_follow() -> Facts:
+                facts = apply()
+                then()
+                return facts
+
+            return apply_and_follow
+
+        return replace(self, load=load)
 
 
 @dataclass(slots=True)

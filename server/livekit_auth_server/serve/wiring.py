@@ -11,6 +11,7 @@ import secrets
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,9 @@ from livekit_auth_server.reload.load import fingerprints, load_server_identity, 
 from livekit_auth_server.reload.metrics import ReloadMetrics
 from livekit_auth_server.reload.parts import candidate, parts, warn, warn_of_stale_crls
 from livekit_auth_server.reload.reloader import Reloader
+from livekit_auth_server.selfcheck.metrics import SelfcheckMetrics
+from livekit_auth_server.selfcheck.schedule import Schedule
+from livekit_auth_server.selfcheck.verdict import Verdict
 from livekit_auth_server.service.budget import Budget
 from livekit_auth_server.service.calls import Calls
 from livekit_auth_server.service.decisions import Decisions
@@ -77,6 +81,7 @@ class Process:
     source: WorkloadSource | None
     in_force: InForce
     registry: CollectorRegistry
+    verdict: Verdict
     worker: int | None = None
     clock: Clock = field(default_factory=SystemClock)
 
@@ -113,20 +118,24 @@ async def _serve(
     before = fingerprints(settings)
     in_force = InForce(load_state(settings, source))
     worker = supervisor.worker if supervisor is not None else None
-    process = Process(settings, stream, source, in_force, new_registry(lambda: stream.dropped), worker)
+    registry, verdict = new_registry(lambda: stream.dropped), Verdict(settings.selfcheck)
+    process = Process(settings, stream, source, in_force, registry, verdict, worker)
     background = await stack.enter_async_context(Background())
     condition, stopping = Condition(), asyncio.Event()
     if settings.metrics and supervisor is None:
         await _listen_for_probes(stack, settings.metrics, condition, process.registry)
+    selfcheck = await _new_selfcheck(process)
     running = await _start(stack, process)
-    reloader = _new_reloader(process, running.endpoint, before)
-    condition.problems += [running.audit.ready, running.stores.problems]
-    condition.warnings.append(reloader.failing)
+    reloader = _new_reloader(process, running.endpoint, before, selfcheck)
+    condition.problems += [running.audit.ready, running.stores.problems, verdict.problems]
+    condition.warnings += [reloader.failing, verdict.warnings]
     _on_signals(reloader, stopping)
     condition.phase = "serving"
     _report(process, running)
     background.start(every(_LAST_LINES, stream.flush))  # hands on lines that waited for a slow reader
     reloading = background.start(reloader.run())
+    if selfcheck is not None:
+        background.start(selfcheck.run())
     if supervisor is not None:
         background.start(_obey(supervisor, condition, process.registry, reloader, stopping))
     await stopping.wait()
@@ -154,6 +163,20 @@ async def _listen_for_probes(
     await listener.start(address)
 
 
+async def _new_selfcheck(process: Process) -> Schedule | None:
+    """What compares this server with livekit-api, if the settings want that. With `enforce`, it has done so once."""
+    mode = process.settings.selfcheck
+    if mode == "off":
+        return None
+    SelfcheckMetrics(process.registry, process.verdict)
+    selfcheck = Schedule(process.in_force, process.verdict, process.settings.at(Path()))
+    if mode == "enforce":
+        await selfcheck.check()
+    else:
+        selfcheck.request()
+    return selfcheck
+
+
 async def _start(stack: AsyncExitStack, process: Process) -> Running:
     """Opens what the server needs, then the server. Raises ConfigError."""
     settings, clock, registry = process.settings, process.clock, process.registry
@@ -178,7 +201,8 @@ def _new_server(
 ) -> Server:
     settings, clock, registry = process.settings, process.clock, process.registry
     trail = DecisionLog(audit, clock) if settings.log.decisions else audit
-    issuer = Issuer(trail, Decisions(stores.decisions), new_decision_id, timed(mint, registry))
+    decisions = Decisions(stores.decisions)
+    issuer = Issuer(trail, decisions, new_decision_id, timed(mint, registry), process.verdict.gate)
     webhooks = Webhooks(stores.acknowledged, settings.webhooks.max_body, WebhookMetrics(registry))
     limits = Limits(**settings.limits.model_dump())
     room = Budget(limits.request_bytes // 2, limits.request_bytes // 4, small=_SMALL_REQUEST)
@@ -196,7 +220,9 @@ def _new_server(
     )
 
 
-def _new_reloader(process: Process, endpoint: Endpoint, before: dict[str, Fingerprint]) -> Reloader:
+def _new_reloader(
+    process: Process, endpoint: Endpoint, before: dict[str, Fingerprint], selfcheck: Schedule | None
+) -> Reloader:
     """Keeps what is in force up to date with its files. `before` is from before they were loaded."""
     settings, in_force, clock, source = process.settings, process.in_force, process.clock, process.source
     metrics = ReloadMetrics(process.registry, before)
@@ -205,6 +231,9 @@ def _new_reloader(process: Process, endpoint: Endpoint, before: dict[str, Finger
     warn_of_stale_crls(state.denied, clock.now())
     warn([*state.denied.idle, *of_bundles(state.identifier.bundles, clock.now())])
     kinds = parts(settings, in_force, endpoint, clock, source)
+    if selfcheck is not None:
+        checked = ("policy", "keys")
+        kinds = [part.followed_by(selfcheck.request) if part.kind in checked else part for part in kinds]
     if settings.shadow_policy is not None:
         observer = ShadowMetrics(process.registry, clock)
         kinds.append(candidate(settings, settings.shadow_policy, in_force, observer))

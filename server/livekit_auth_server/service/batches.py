@@ -67,7 +67,7 @@ async def read(data: bytes, turns: Turns) -> Batch:
     await turns.each((data,), lambda data: split.append(_split(data)))
     [batch] = split
     projects: list[str] = []
-    await turns.each(batch.entries, lambda entry: projects.append(_entry(entry).project))
+    await turns.each(range(len(batch.entries)), lambda index: projects.append(_entry(batch.entries, index).project))
     return Batch(batch.count, batch.entries, tuple(projects))
 
 
@@ -76,8 +76,8 @@ def _split(data: bytes) -> Batch:
     return Batch(len(entries), tuple(entries) if len(entries) <= MAX_BATCH else ())
 
 
-def _entry(data: bytes) -> pb.IssueTokenRequest:
-    return decoded(pb.IssueTokenRequest, data, ISSUE_TOKEN.max_bytes)
+def _entry(entries: tuple[bytes, ...], index: int) -> pb.IssueTokenRequest:
+    return decoded(pb.IssueTokenRequest, entries[index], ISSUE_TOKEN.max_bytes, f"requests[{index}]")
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class _Answer:
 
     def _valid(self, index: int) -> Valid[pb.IssueTokenRequest]:
         """The entry. Raises REQUEST_INVALID, which is recorded."""
-        request = _entry(self.entries[index])
+        request = _entry(self.entries, index)
         try:
             return Valid(request)
         except Refusal as refusal:

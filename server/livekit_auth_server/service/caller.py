@@ -58,7 +58,7 @@ async def list_projects(caller: ListedCaller, request: Valid[pb.ListProjectsRequ
         raise invalid_token()
     response = pb.ListProjectsResponse(policy_revision=caller.state_policy.revision)
     room, default = Room.of(request.message.page_size), caller.policy.project_of("")
-    while start < len(names) and not room.full:
+    while start < len(names) and not room.full():
         project = _project(caller, names[start], default)
         response.projects.append(project)
         room.take(project.ByteSize())
@@ -76,12 +76,12 @@ def _fill(response: pb.ListPermissionsResponse, caller: ListedCaller, room: Room
     """Fills the page. Returns where the next begins. Every page has at least one value, or one entry without any."""
     entries, offset = caller.policy.entries, start.value
     for index in range(start.item, len(entries)):
-        if room.full:
+        if room.full():
             return Position(index, 0)
         message = _head(entries[index], index)
         size = message.ByteSize()
         for field, kind, value in _from(entries[index].listing(), offset):
-            if room.full:
+            if room.full():
                 response.entries.append(message)
                 return Position(index, offset)
             room.take(size + _add(message, field, kind, value, caller.state_policy.roles))
@@ -113,9 +113,10 @@ def _head(entry: AllowEntry, index: int) -> permissions_pb2.AllowEntry:
 def _add(message: permissions_pb2.AllowEntry, field: str, kind: str, value: str, roles: Mapping[str, Grants]) -> int:
     """Adds a value. Returns the bytes that it takes, about."""
     if kind:
-        matcher = permissions_pb2.Matcher(**{kind: True if kind == "any" else value})
-        getattr(message, field).append(matcher)
-        return matcher.ByteSize()
+        matcher = getattr(message, field).add()
+        setattr(matcher, kind, True if kind == "any" else value)
+        size: int = matcher.ByteSize()
+        return size
     if field == "roles":
         role = permissions_pb2.Role(name=value, grants=grants_message(roles[value]))
         message.roles.append(role)

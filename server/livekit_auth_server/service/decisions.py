@@ -19,7 +19,7 @@ from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from livekit_auth_server.core.audit import AuditRecord
     from livekit_auth_server.core.policy import CallerPolicy, Lack
@@ -76,31 +76,34 @@ def decision_message(
         decision.ttl.seconds = record.ttl
     room = MAX_BYTES - decision.ByteSize()
     for entry, lacks in islice(lacked, _LISTED):
-        shortfall = decision_pb2.EntryShortfall(entry=entry, lacks=_lacks(lacks))
+        shortfall = decision.shortfalls.add(entry=entry)
+        _list(lacks, shortfall)
         room -= shortfall.ByteSize() + 4  # the field's tag and length
         if room < 0:
+            del decision.shortfalls[-1]
             break
-        decision.shortfalls.append(shortfall)
     return decision
 
 
-def _lacks(lacks: Sequence[Lack]) -> Iterator[decision_pb2.Lack]:
+def _list(lacks: Sequence[Lack], shortfall: decision_pb2.EntryShortfall) -> None:
     """The first few, and none after a role that isn't permitted: only one that exists can lack more."""
     for lack in islice(lacks, _LISTED):
-        yield decision_pb2.Lack(reason=lack.reason, message=_cut(lack.message, _LACK))
+        shortfall.lacks.add(reason=lack.reason, message=_cut(lack.message, _LACK))
         if lack.reason is Reason.ROLE_NOT_PERMITTED:
             return
 
 
 def _cut(text: str, limit: int) -> str:
     """The text's first whole characters, within a limit in bytes."""
+    if len(text) <= limit // 4:  # no character takes more than 4 bytes
+        return text
     data = text.encode()
     return text if len(data) <= limit else data[:limit].decode(errors="ignore")
 
 
 def _read(decision_id: str, kept: bytes | None) -> decision_pb2.Decision | None:
     """What was kept under the id. None for something else: a shared store may hold anything."""
-    if kept is None:
+    if kept is None or len(kept) > MAX_BYTES:
         return None
     try:
         decision = decision_pb2.Decision.FromString(kept)

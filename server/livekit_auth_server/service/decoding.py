@@ -1,16 +1,21 @@
 """Requests from bytes.
 
-Guarantees: the size is checked before anything is parsed; a request with unknown fields is refused; the parser's words
-stay in the server.
+Guarantees: the size is checked before anything is parsed; a request with unknown fields is refused and told which
+it is; the parser's words stay in the server.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.unknown_fields import first_unknown
+from livekit_auth_server.service.version import VERSION
+
+if TYPE_CHECKING:
+    from livekit_auth_server.service.unknown_fields import UnknownField
 
 M = TypeVar("M", bound=Message)
 
@@ -29,8 +34,8 @@ def check_size(data: bytes, max_bytes: int) -> None:
         raise Refusal(Reason.REQUEST_INVALID, f"{len(data)} bytes are over this request's limit of {max_bytes}")
 
 
-def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
-    """The request. Raises REQUEST_INVALID, REQUEST_MALFORMED or FIELD_UNKNOWN.
+def decoded(message_type: type[M], data: bytes, max_bytes: int, path: str = "") -> M:
+    """The request, or the part of one at `path`. Raises REQUEST_INVALID, REQUEST_MALFORMED or FIELD_UNKNOWN.
 
     The size comes first: two bytes of an empty message become a hundred in memory.
     """
@@ -44,5 +49,16 @@ def decoded(message_type: type[M], data: bytes, max_bytes: int) -> M:
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        raise Refusal(Reason.FIELD_UNKNOWN, "the request has a field that this server doesn't know")
+        raise _unknown(first_unknown(message_type.DESCRIPTOR, data), path)
     return message
+
+
+def _unknown(field: UnknownField | None, path: str) -> Refusal:
+    """Says which field it is, unless it comes after more fields than are looked at."""
+    metadata, which = {"server_version": VERSION}, "a field of the request"
+    if field is not None:
+        metadata["field_path"] = ".".join(part for part in (path, field.path) if part)
+        metadata["field_number"] = str(field.number)
+        which = f"field {field.number} of {metadata['field_path'] or 'the request'}"
+    message = f"this server, version {VERSION}, doesn't know {which}; upgrade the server, or don't set the field"
+    return Refusal(Reason.FIELD_UNKNOWN, message, metadata)

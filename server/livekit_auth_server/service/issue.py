@@ -56,13 +56,15 @@ class Issuer:
     """Issues tokens: decides, mints, records, answers. No token leaves before its record is written.
 
     If policy or keys were replaced meanwhile and the token wouldn't be issued now, it is withheld, the trail says so,
-    and the request is decided again. `mint` is core.mint's, perhaps with a stopwatch around it.
+    and the request is decided again. `mint` is core.mint's, perhaps with a stopwatch around it. `gate` raises the
+    refusal of every token while none may be issued.
     """
 
     audit: AuditSink
     decisions: Decisions
     new_decision_id: Callable[[], str]
     mint: Callable[[Grant, ApiKey, int], str] = mint
+    gate: Callable[[], None] = lambda: None
 
     async def issue(self, caller: ListedCaller, request: Valid[pb.IssueTokenRequest]) -> pb.IssueTokenResponse:
         """IssueToken."""
@@ -104,6 +106,7 @@ class Issuer:
         if isinstance(decision, Denial):
             raise self._deny(record(reason=decision.reason), _refusal(decision), decision.lacked)
         try:
+            self.gate()
             project, key = _signer(caller, decision)
             _check_size(decision, project, key, caller.now, room_left)
         except Refusal as refusal:

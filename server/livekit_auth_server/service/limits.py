@@ -69,7 +69,7 @@ class RateLimits:
         for limit, cost in charges:
             if cost > limit.amount:
                 self.observer.limited(method)
-                message = f"this counts as {cost} calls, more than the limit of {limit.rate} ever allows: send smaller batches"
+                message = f"this counts as {cost} calls, and the limit of {limit.rate} never allows as many: send less"
                 raise Refusal(Reason.BATCH_EXCEEDS_LIMIT, message, _metadata(limit))
         try:
             excess = await store.take(caller, charges)

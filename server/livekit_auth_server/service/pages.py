@@ -49,7 +49,6 @@ class Room:
         """The room of a page for this `page_size`, which isn't negative."""
         return cls(min(page_size or MAX_VALUES, MAX_VALUES))
 
-    @property
     def full(self) -> bool:
         """Whether the page ends here. A new page isn't full."""
         return self.values <= 0 or self.bytes <= 0

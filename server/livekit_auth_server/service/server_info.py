@@ -27,7 +27,7 @@ class ServerInfo:
         """What this server is. `max_webhook_body` is the setting, in bytes."""
         response = pb.GetServerInfoResponse(
             version=VERSION,
-            contract_revision=pb.ContractRevision.values()[-1],
+            contract_revision=pb.ContractRevision.keys()[-1],
             methods=[pb.MethodInfo(name=method.name, max_request_bytes=method.max_bytes) for method in METHODS],
             max_batch_entries=MAX_BATCH,
             max_webhook_body_bytes=max_webhook_body,

@@ -1,8 +1,9 @@
 """Whose long work is done now: a place in its caller's queue, a turn among callers, and the worker's time in slices.
 
 Guarantees: callers take turns, so that what one of them queues keeps no other waiting for more than one piece of work;
-a caller has at most `PLACES` pieces of work here, and none waits longer than `PATIENCE`; at most `OPEN` are in progress, one for each of as many callers; a
-slice ends after `SLICE` seconds, and whatever else the worker has to do then gets as much time as the slice took.
+a caller has at most `PLACES` pieces of work here, and none waits longer than `PATIENCE`; at most `OPEN` are in
+progress, one for each of as many callers; a slice ends after `SLICE` seconds, and whatever else the worker has to do
+then gets as much time as the slice took.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, caller: str) -> AsyncIterator[None]:
-        """Waits for the caller's turn, and holds it. Raises OVERLOADED when there is no place left, or no turn in time."""
+        """Waits for the caller's turn, and holds it. Raises OVERLOADED without a place, or a turn in time."""
         places = self._places.get(caller, 0)
         if places >= PLACES:
             message = f"{places} of your requests wait for their turn, the most that one caller may have"

@@ -1,7 +1,8 @@
 """Prometheus metrics and log lines about finished calls.
 
-Labels are bounded: method, code and reason; what had no room; client versions (telemetry.client_versions); and callers, where a setting
-says how many have their own label. Text that callers choose is used for listed callers only.
+Labels are bounded: method, code and reason; the bound that a call without room met; client versions
+(telemetry.client_versions); and callers, where a setting says how many have their own label. Text that callers choose
+is used for listed callers only.
 
 Log lines about refused calls are bounded: a listed caller's refusals beyond its allowance are counted together. All
 callers that the policy doesn't list share one allowance, whatever the result of their calls. Calls without an identity,

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from livekit.protocol.models import ParticipantInfo, TrackSource
 
+from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import grants_pb2
 from livekit_auth.v1.room_config_pb2 import RoomConfig as RoomConfigMessage
 from livekit_auth_server.core.grants import (
@@ -200,6 +201,13 @@ def test_the_contract_names_each_power_beside_the_field_that_needs_it():
     protos = (Path(__file__).parents[3] / "protos/livekit_auth/v1").glob("*.proto")
     text = " ".join(re.sub(r"\s*//", "", path.read_text()) for path in protos)
     assert set(re.findall(r'\bpower\s+"([a-z_]+)"', text)) == POWERS
+
+
+def test_a_power_is_named_as_the_field_that_needs_it():
+    named = (pb.IssueTokenRequest, grants_pb2.Grants, grants_pb2.VideoGrant)
+    fields_of_request = {name for message in named for name in message.DESCRIPTOR.fields_by_name}
+    parts = {f"room_config_{name}" for name in RoomConfigMessage.DESCRIPTOR.fields_by_name}
+    assert POWERS - fields_of_request - parts == {"long_ttl"}
 
 
 def test_the_powers_that_livekit_doesnt_scope_to_a_room_are_these():

@@ -718,6 +718,10 @@ def test_a_kind_is_known_in_any_case_as_in_livekit(kind: str) -> None:
         assert (got.kind, got.raw_kind) == (kind, spelling)
 
 
+def test_kind_details_are_named_among_the_other_claims() -> None:
+    assert verify(token(kindDetails=["cloud_agent"])).other_claims == ("kindDetails",)
+
+
 @pytest.mark.parametrize("kind", ["", "hologram", "agent ", "7"])
 def test_an_unknown_kind_is_none_and_keeps_its_name(kind: str) -> None:
     got = verify(token(kind=kind))

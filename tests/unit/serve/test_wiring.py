@@ -29,6 +29,7 @@ identity: {trust_domains: {example.org: ca.pem}}
 policy: policy.yaml
 projects: {default: {url: "wss://livekit.example.org", keys: {file: keys.yaml}}}
 metrics: 127.0.0.1:9464
+selfcheck: "off"
 drain: 7
 """
 STEPS = ("source", "state", "listener", "identity", "telemetry", "stores", "audit", "server", "reloader")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from copy import deepcopy
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import permissions_pb2
 from livekit_auth_server.core.grants import AgentThreadGrants, Grants
 from livekit_auth_server.core.keys import KeySet, Project
-from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Policy
+from livekit_auth_server.core.policy import AllowEntry, CallerPolicy, Matcher, Permission, Policy
 from livekit_auth_server.core.refusal import Reason, Refusal
 from livekit_auth_server.service.admission import Caller, ListedCaller
 from livekit_auth_server.service.caller import get_caller, list_permissions, list_projects
@@ -250,6 +250,22 @@ async def test_the_only_project_for_tokens_is_the_default():
     only = replace(LISTED, entries=(replace(ENTRY, projects=frozenset({"b"})),))
     answer = await projects(asking(only))
     assert [project.name for project in answer.projects if project.is_default] == ["b"]
+
+
+async def test_of_several_the_default_project_is_the_policys():
+    answer = await projects(asking(replace(LISTED, default_project="b", read_decisions=frozenset({"z"}))))
+    assert [project.name for project in answer.projects if project.is_default] == ["b"]
+    assert [project.name for project in answer.projects if project.read_decisions] == ["z"]
+
+
+async def test_without_a_default_no_project_is_one():
+    assert not any(project.is_default for project in (await projects(asking(LISTED))).projects)
+
+
+async def test_every_permission_of_the_policy_is_told():
+    assert {"name", "url", "is_default", "issue_tokens", *get_args(Permission)} - {"projects"} == set(
+        permissions_pb2.Project.DESCRIPTOR.fields_by_name
+    )
 
 
 async def test_no_key_is_told():

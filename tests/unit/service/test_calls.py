@@ -25,7 +25,9 @@ from livekit_auth_server.service.methods import BATCH_ISSUE_TOKENS, GET_CALLER, 
 from livekit_auth_server.service.state import InForce, State
 from livekit_auth_server.service.status import to_status
 from livekit_auth_server.service.turns import Turns
+from livekit_auth_server.service.unknown_fields import MAX_FIELDS
 from livekit_auth_server.service.validation import Valid
+from livekit_auth_server.service.version import VERSION
 from livekit_auth_server.service.webhooks import Webhooks
 from livekit_auth_server.stores.acknowledgements_in_memory import MemoryAckStore
 from support.fakes import NOW, AuditTrail, CallLog, FakeClock, FakeIdentifier
@@ -340,33 +342,57 @@ def sub(number: int, content: bytes) -> bytes:
 
 NEW = sub(999, b"x")
 ROLE = pb.IssueTokenRequest(role="guest").SerializeToString()
-UNKNOWN: Mapping[str, tuple[type[Message], bytes]] = {
-    "at the top": (pb.IssueTokenRequest, ROLE + NEW),
-    "at the top and nothing else": (pb.GetCallerRequest, NEW),
-    "as a number": (pb.IssueTokenRequest, ROLE + varint(999 << 3) + b"\x01"),
-    "in fixed size": (pb.IssueTokenRequest, ROLE + varint(999 << 3 | 5) + b"\x01\x02\x03\x04"),
-    "as a group": (pb.IssueTokenRequest, ROLE + varint(999 << 3 | 3) + varint(999 << 3 | 4)),
-    "an empty one": (pb.IssueTokenRequest, ROLE + sub(999, b"")),
-    "in the ttl": (pb.IssueTokenRequest, ROLE + sub(9, b"\x08\x01" + NEW)),
-    "in the grants": (pb.IssueTokenRequest, sub(7, NEW)),
-    "in the video grants": (pb.IssueTokenRequest, sub(7, sub(1, NEW))),
-    "in an agent of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(9, NEW))),
-    "in the second agent": (pb.IssueTokenRequest, ROLE + sub(11, sub(9, b"") + sub(9, NEW))),
-    "deep in an egress": (pb.IssueTokenRequest, ROLE + sub(11, sub(5, sub(1, sub(5, NEW))))),
-    "in an attribute": (pb.IssueTokenRequest, ROLE + sub(5, sub(1, b"k") + sub(2, b"v") + NEW)),
-    "in a tag of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(11, sub(1, b"k") + NEW))),
-    "in an entry of a batch": (pb.BatchIssueTokensRequest, sub(1, ROLE) + sub(1, ROLE + NEW)),
-    "a known field of another type": (pb.IssueTokenRequest, ROLE + varint(8 << 3) + b"\x01"),
-    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(99, b"x")),
+UNKNOWN: Mapping[str, tuple[type[Message], bytes, str, int]] = {
+    "at the top": (pb.IssueTokenRequest, ROLE + NEW, "", 999),
+    "at the top and nothing else": (pb.GetCallerRequest, NEW, "", 999),
+    "as a number": (pb.IssueTokenRequest, ROLE + varint(999 << 3) + b"\x01", "", 999),
+    "in fixed size": (pb.IssueTokenRequest, ROLE + varint(999 << 3 | 5) + b"\x01\x02\x03\x04", "", 999),
+    "as a group": (pb.IssueTokenRequest, ROLE + varint(999 << 3 | 3) + varint(999 << 3 | 4), "", 999),
+    "an empty one": (pb.IssueTokenRequest, ROLE + sub(999, b""), "", 999),
+    "in the ttl": (pb.IssueTokenRequest, ROLE + sub(9, b"\x08\x01" + NEW), "ttl", 999),
+    "in the grants": (pb.IssueTokenRequest, sub(7, NEW), "grants", 999),
+    "in the video grants": (pb.IssueTokenRequest, sub(7, sub(1, NEW)), "grants.video", 999),
+    "in an agent of the room": (pb.IssueTokenRequest, ROLE + sub(11, sub(9, NEW)), "room_config.agents[0]", 999),
+    "in the second agent": (
+        pb.IssueTokenRequest,
+        ROLE + sub(11, sub(9, b"") + sub(9, NEW)),
+        "room_config.agents[1]",
+        999,
+    ),
+    "deep in an egress": (
+        pb.IssueTokenRequest,
+        ROLE + sub(11, sub(5, sub(1, sub(5, NEW)))),
+        "room_config.egress.room.advanced",
+        999,
+    ),
+    "in an attribute": (pb.IssueTokenRequest, ROLE + sub(5, sub(1, b"k") + sub(2, b"v") + NEW), "attributes[0]", 999),
+    "in a tag of the room": (
+        pb.IssueTokenRequest,
+        ROLE + sub(11, sub(11, sub(1, b"k") + NEW)),
+        "room_config.tags[0]",
+        999,
+    ),
+    "in an entry of a batch": (pb.BatchIssueTokensRequest, sub(1, ROLE) + sub(1, ROLE + NEW), "requests[1]", 999),
+    "a known field of another type": (pb.IssueTokenRequest, ROLE + varint(8 << 3) + b"\x01", "", 8),
+    "a field that was never used": (pb.IssueTokenRequest, ROLE + sub(99, b"x"), "", 99),
 }
 
 
-@pytest.mark.parametrize(("request_type", "data"), UNKNOWN.values(), ids=UNKNOWN)
-def test_an_unknown_field_is_refused_wherever_it_is(request_type, data):
+@pytest.mark.parametrize(("request_type", "data", "path", "number"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_field_is_refused_and_named_wherever_it_is(request_type, data, path, number):
     with pytest.raises(Refusal) as caught:
         decoded(request_type, data, 1 << 20)
     assert caught.value.reason is Reason.FIELD_UNKNOWN
-    assert caught.value.message == "the request has a field that this server doesn't know"
+    assert caught.value.metadata == {"field_path": path, "field_number": str(number), "server_version": VERSION}
+    for named in (f"field {number} of {path or 'the request'}", VERSION):
+        assert named in caught.value.message
+
+
+def test_an_unknown_field_after_too_many_others_is_refused_without_its_name():
+    with pytest.raises(Refusal) as caught:
+        decoded(pb.IssueTokenRequest, sub(5, b"") * MAX_FIELDS + NEW, 1 << 20)
+    assert caught.value.reason is Reason.FIELD_UNKNOWN
+    assert caught.value.metadata == {"server_version": VERSION}
 
 
 @pytest.mark.parametrize(

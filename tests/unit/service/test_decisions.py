@@ -35,6 +35,7 @@ GUESTS = AllowEntry(
     identities=Matcher(prefixes=("user-",)),
 )
 BOARD = replace(GUESTS, name="board", rooms=Matcher(exact=frozenset({"board"})), max_ttl=60)
+GARBAGE = decision_pb2.Decision(decision_id="d1", workload_id=CALLER, message="x" * MAX_BYTES).SerializeToString()
 GOOD: dict[str, Any] = {"role": "guest", "room": "consult-1", "identity": "user-1"}
 
 
@@ -237,7 +238,7 @@ async def test_a_permission_that_is_withdrawn_while_the_store_is_asked_no_longer
     await not_found(made, before, "d1")
 
 
-@pytest.mark.parametrize("kept", [b"\xff", b"", decision_pb2.Decision(decision_id="d2").SerializeToString()])
+@pytest.mark.parametrize("kept", [b"\xff", b"", GARBAGE, decision_pb2.Decision(decision_id="d2").SerializeToString()])
 async def test_what_a_shared_store_has_instead_of_the_decision_is_not_found(kept):
     store = MemoryDecisions(FakeClock())
     store.keep(CALLER, "d1", kept)

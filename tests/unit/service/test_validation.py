@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
+from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
@@ -37,11 +39,17 @@ JUDGED = tuple(cls for cls in REQUESTS if cls is not pb.BatchIssueTokensRequest)
 
 
 @pytest.fixture(scope="session")
-def annotated(tmp_path_factory):
-    """What the annotations say of a message: the paths at which it breaks them."""
+def image(tmp_path_factory) -> Path:
+    """The contract with its annotations."""
     image = tmp_path_factory.mktemp("image") / "contract.binpb"
     buf = Path(sys.executable).with_name("buf")
     subprocess.run([buf, "build", ROOT, "-o", image], check=True, cwd=ROOT)
+    return image
+
+
+@pytest.fixture(scope="session")
+def annotated(image):
+    """What the annotations say of a message: the paths at which it breaks them."""
     with oracle([sys.executable, ROOT / "tests/support/protovalidate_oracle.py", image]) as ask:
 
         def broken(message: Message) -> set[str]:
@@ -95,6 +103,31 @@ def test_no_rule_is_for_a_field_that_doesnt_exist():
     assert set(RULES) <= set(FIELDS)
     for name, required in REQUIRED.items():
         assert {f"{name}.{field}" for field in required} <= set(FIELDS)
+
+
+def test_the_required_fields_are_those_of_the_contract(image):
+    """Every field of a request says which it is (AIP-203). That of a batch is for service.batches."""
+    behaviors = {
+        f"{message.name}.{field.name}": behavior_of(field)
+        for file in FileDescriptorSet.FromString(image.read_bytes()).file
+        if file.package == "livekit_auth.v1"
+        for message in file.message_type
+        for field in message.field
+    }
+    required = {f"{name}.{field}" for name, fields in REQUIRED.items() for field in fields}
+    said = {name for name, behavior in behaviors.items() if behavior == REQUIRED_BEHAVIOR}
+    assert said == required | {"BatchIssueTokensRequest.requests"}
+    of_requests = {field_name(field) for cls in REQUESTS for field in cls.DESCRIPTOR.fields}
+    assert {name for name in of_requests if behaviors[name] not in (REQUIRED_BEHAVIOR, OPTIONAL_BEHAVIOR)} == set()
+
+
+# google.api.field_behavior, field 1052 of FieldOptions: one varint, or several packed
+REQUIRED_BEHAVIOR, OPTIONAL_BEHAVIOR = b"\x02", b"\x01"
+
+
+def behavior_of(field: FieldDescriptorProto) -> bytes | None:
+    unknown = UnknownFieldSet(field.options)
+    return next((bytes(option.data) for option in unknown if option.field_number == 1052), None)
 
 
 def test_messages_of_one_name_are_one_message():

@@ -18,7 +18,7 @@ from livekit_auth_server.service.handlers import handlers
 from livekit_auth_server.service.ports import StoreUnavailable
 from livekit_auth_server.service.turns import Turns
 from livekit_auth_server.service.validation import Valid
-from livekit_auth_server.service.webhooks import STATUS_NAMES, Webhooks
+from livekit_auth_server.service.webhooks import EVENT_TYPES, STATUS_NAMES, Webhooks
 from livekit_auth_server.telemetry.webhook_metrics import WebhookMetrics
 from support.fakes import NOW, AuditTrail, FakeAckStore, FakeClock
 from support.handlers import SECRET, URL, issuer, key, listed
@@ -68,6 +68,17 @@ async def test_what_was_acknowledged_is_a_duplicate():
     assert (await webhooks.acknowledge(HOOKS, Valid(ack))).expire_time.seconds == NOW + 60
     assert store.stored == [(HOOKS.policy.id, "alpha", "EV_1", digest)]
     assert (await webhooks.verify(HOOKS, Valid(request))).duplicate_status == pb.DUPLICATE_STATUS_DUPLICATE
+
+
+def test_the_contract_has_every_event_of_livekit():
+    """livekit/protocol v1.54.0, webhook/consts.go. The Python package has no list of them."""
+    assert set(EVENT_TYPES) == {
+        *("room_started", "room_finished"),
+        *("participant_joined", "participant_left", "participant_connection_aborted"),
+        *("track_published", "track_unpublished"),
+        *("egress_started", "egress_updated", "egress_ended", "ingress_started", "ingress_ended"),
+        *("agent_job_pending", "agent_job_started", "agent_job_ended"),
+    }
 
 
 class AwayStore(FakeAckStore):
