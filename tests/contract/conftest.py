@@ -7,8 +7,10 @@ import pytest
 from support.deployment import Deployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from livekit_auth import AuthClient
     from livekit_auth.v1.auth_service_pb2_grpc import AuthServiceStub
 
 
@@ -41,6 +43,16 @@ def hooks(server: Deployment) -> AuthServiceStub:
 def stranger(server: Deployment) -> AuthServiceStub:
     """A caller with a good certificate that the policy doesn't list."""
     return server.caller("spiffe://example.org/stranger")
+
+
+@pytest.fixture
+def client_of(server: Deployment, tmp_path: Path) -> Callable[..., AuthClient]:
+    """Makes a client with a certificate for a SPIFFE ID."""
+
+    def client_of(uri: str, port: int | None = None) -> AuthClient:
+        return server.client(uri, tmp_path, port=port, timeout=5 if port is None else 1)
+
+    return client_of
 
 
 @pytest.fixture

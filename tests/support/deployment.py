@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from livekit_auth import AuthClient
 from livekit_auth.v1 import auth_service_pb2_grpc
 from support.pki import SERVER, Authority, Credential
 
@@ -197,6 +198,17 @@ log: {{format: json, level: debug}}
     def caller(self, uri: str) -> auth_service_pb2_grpc.AuthServiceStub:
         """A stub for a proper certificate of example.org's CA with this SPIFFE id."""
         return self.stub(self.example_ca.issue(uris=[uri]))
+
+    def client(self, uri: str, folder: Path, *, port: int | None = None, timeout: float = 5.0) -> AuthClient:
+        """The Python client with such a certificate, whose files are in `folder`."""
+        cert, key = self.example_ca.issue(uris=[uri]).write(folder, "client")
+        return AuthClient(
+            f"localhost:{port or self.port}",
+            ca=self.directory / "server-ca.pem",
+            cert=cert,
+            key=key,
+            timeout=timeout,
+        )
 
 
 def environment(code: Path | None = None) -> dict[str, str]:

@@ -40,6 +40,7 @@ EventType = Literal[
     "egress_ended",
     "ingress_started",
     "ingress_ended",
+    "agent_job_pending",
     "agent_job_started",
     "agent_job_ended",
 ]

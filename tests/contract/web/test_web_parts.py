@@ -7,7 +7,6 @@ import jwt
 import pytest
 from fastapi import FastAPI
 
-from livekit_auth import AuthClient
 from livekit_auth.fastapi import Access, Asked, token_router, webhook_router
 from support.deployment import SECRETS
 from support.ports import free_port
@@ -15,22 +14,6 @@ from support.signing import access_token, event, webhook_token
 from support.web import calling
 
 TOKENS, HOOKS = "/livekit/token-source", "/livekit/webhook"
-
-
-@pytest.fixture
-def client_of(server, tmp_path):
-    """Makes clients with a certificate for a SPIFFE ID."""
-
-    def client_of(uri, port=None):
-        leaf = server.example_ca.issue(uris=[uri])
-        cert, key = leaf.write(tmp_path, "client")
-        ca = tmp_path / "ca.pem"
-        ca.write_bytes(server.server_ca.leaf_pem)
-        return AuthClient(
-            f"localhost:{port or server.port}", ca=ca, cert=cert, key=key, timeout=5 if port is None else 1
-        )
-
-    return client_of
 
 
 def authorize(asked: Asked) -> Access:

@@ -33,10 +33,12 @@ def explain(failure: Failure, request: type[Message]) -> str:
 
 def _field(kind: _Descriptor, path: str, number: str) -> str:
     """The unknown field by the client's own names; by its number if the client doesn't know it either."""
+    if not number:  # it comes after more fields than the server looks at
+        return "a field"
     try:
         for step in filter(None, path.split(".")):
             kind = kind.fields_by_name[step.partition("[")[0]].message_type
         name = kind.fields_by_number[int(number)].name
     except (AttributeError, LookupError, ValueError, OverflowError):  # whatever a server says
-        return f"the field number {number or '?'}" + (f" in {path}" if path else "")
+        return f"the field number {number}" + (f" in {path}" if path else "")
     return f"the field {path}.{name}" if path else f"the field {name}"

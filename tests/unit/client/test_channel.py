@@ -1,4 +1,4 @@
-"""Deadlines and retries that fit together."""
+"""The options of the gRPC channel."""
 
 from livekit_auth._connection.channel import options
 
