@@ -241,7 +241,7 @@ def test_a_batch_stays_below_the_largest_response(web: AuthServiceStub) -> None:
     assert answer.ByteSize() <= 3 * 1024 * 1024
     outcomes = [result.WhichOneof("outcome") for result in answer.results]
     assert outcomes.count("response") == 1
-    assert {result.error.code for result in answer.results if result.HasField("error")} == {8}
+    assert {result.error.code for result in answer.results if result.HasField("error")} == {3}
 
 
 def test_a_token_over_the_largest_response_isnt_minted(web: AuthServiceStub) -> None:

@@ -38,7 +38,7 @@ class Scripted(grpc.GenericRpcHandler):
     calls: list[tuple[str, float]] = field(default_factory=list)  # method and time
     wait: threading.Event | None = None
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         method = details.method
 
         def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -56,8 +56,9 @@ class Scripted(grpc.GenericRpcHandler):
 
     def attempt(self, channel: grpc.Channel, method: str = "IssueToken") -> grpc.StatusCode:
         """Makes a call without a deadline of its own; returns its code."""
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE.full_name}/{method}")
         try:
-            channel.unary_unary(f"/{SERVICE.full_name}/{method}")(b"")
+            call(b"")
         except grpc.RpcError as error:
             return code_of(error)
         return grpc.StatusCode.OK

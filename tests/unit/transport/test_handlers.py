@@ -329,6 +329,16 @@ async def test_a_reflection_stream_has_a_number_of_requests_and_an_end() -> None
     assert server.gate.bytes.heaviest() == ""
 
 
+async def test_what_is_refused_on_a_reflection_stream_is_told() -> None:
+    server = Server()
+    context = FakeContext([b"\x3a\x00", b"\xff"])
+    with suppress(Aborted):
+        async for _ in server.handlers[f"/{REFLECTION}/ServerReflectionInfo"].stream_stream(None, context):
+            pass
+    assert (context.code, context.reason) == ("INVALID_ARGUMENT", "REQUEST_MALFORMED")
+    assert [(call.method, call.reason) for call in server.log.calls] == [("ServerReflectionInfo", "REQUEST_MALFORMED")]
+
+
 async def test_health_is_asked_by_service() -> None:
     server, path = Server(), f"/{HEALTH}/Check"
     assert (await server.call(FakeContext([b""]), path)).code == "OK"

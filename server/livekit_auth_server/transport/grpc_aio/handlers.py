@@ -101,14 +101,18 @@ class Edge:
 
         async def behave(_stream: object, context: Context) -> AsyncIterator[bytes]:
             try:
-                _, admitted, place = self._admit(name, context)
+                about, admitted, place = self._admit(name, context)
                 with place:
-                    async with asyncio.timeout(seconds):
-                        for _ in range(most):
-                            data = await self._message(endpoint, admitted, place, context)
-                            if data is None:
-                                return
-                            yield answer(data)
+                    try:
+                        async with asyncio.timeout(seconds):
+                            for _ in range(most):
+                                data = await self._message(endpoint, admitted, place, context)
+                                if data is None:
+                                    return
+                                yield answer(data)
+                    except Refusal as refusal:
+                        self.calls.turned_away(name, about, refusal, admitted)
+                        raise
                 status = _status(_stream_over(f"has at most {most} requests"), context)
             except TimeoutError:
                 status = _status(_stream_over(f"lasts at most {seconds:.0f} s"), context)
