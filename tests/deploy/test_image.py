@@ -130,7 +130,7 @@ def test_the_chart_serves_with_it_on_a_read_only_disk_and_stops_at_sigterm(image
         assert '"event":"stopped"' in text
         assert SECRET not in text
         assert len((pod / "state/audit/audit.0.jsonl").read_text().splitlines()) >= 2
-        check = [image.program, "check", "--config", pod / "etc/server.yaml"]
+        check = [str(image.program), "check", "--config", str(pod / "etc/server.yaml")]
         done = subprocess.run(check, capture_output=True, text=True, check=False, cwd="/", env=environment)
         assert "agree with livekit-api" in done.stdout, done.stderr
 
