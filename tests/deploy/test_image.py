@@ -130,6 +130,9 @@ def test_the_chart_serves_with_it_on_a_read_only_disk_and_stops_at_sigterm(image
         assert '"event":"stopped"' in text
         assert SECRET not in text
         assert len((pod / "state/audit/audit.0.jsonl").read_text().splitlines()) >= 2
+        check = [str(image.program), "check", "--config", str(pod / "etc/server.yaml")]
+        done = subprocess.run(check, capture_output=True, text=True, check=False, cwd="/", env=environment)
+        assert "agree with livekit-api" in done.stdout, done.stderr
 
 
 def credentials(objects: Objects) -> grpc.ChannelCredentials:

@@ -77,7 +77,7 @@ def members(name: str) -> set[str]:
 
 @pytest.fixture
 def sealed(tmp_path: Path) -> Iterator[Deployment]:
-    deployment = Deployment(tmp_path)
+    deployment = Deployment(tmp_path, selfcheck="enforce")
     deployment.write(extra="audit: {path: audit, required: true}\n")
     deployment.start(under=[sys.executable, str(LAUNCHER), " ".join(system_calls())])
     yield deployment
@@ -87,6 +87,7 @@ def sealed(tmp_path: Path) -> Iterator[Deployment]:
 def test_the_server_serves_under_its_filter_and_its_memory_rule(sealed: Deployment) -> None:
     request = auth_service_pb2.IssueTokenRequest(role="guest", room="consult-1", identity="user-1")
     assert sealed.caller("spiffe://example.org/web").IssueToken(request, timeout=10).token
+    assert '"event":"selfcheck passed"' in sealed.log
     assert sealed.stop() == 0
 
 

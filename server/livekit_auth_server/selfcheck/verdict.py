@@ -47,7 +47,8 @@ def shortened(report: Report, task: Task) -> str:
     """The number of differences, and the first of them."""
     more = report.differences - _SHOWN
     texts = [*described(report, task)[:_SHOWN], *([f"{more} more"] if more > 0 else [])]
-    return f"{report.differences} differences from livekit-api: {'; '.join(texts)}"
+    number = "1 difference" if report.differences == 1 else f"{report.differences} differences"
+    return f"{number} from livekit-api: {'; '.join(texts)}"
 
 
 class Verdict:

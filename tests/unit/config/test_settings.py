@@ -88,6 +88,16 @@ def test_reflection_and_metrics_are_off_unless_told(tmp_path: Path) -> None:
     assert (settings.reflection, settings.metrics) == (True, "127.0.0.1:9090")
 
 
+def test_the_selfcheck_warns_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(tmp_path).selfcheck == "warn"
+    for mode in ("off", "warn", "enforce"):
+        assert load(tmp_path, f"{BASE}selfcheck: {mode}\n").selfcheck == mode
+    assert load(tmp_path, f"{BASE}selfcheck: false\n").selfcheck == "off", "as YAML 1.1 reads a bare off"
+    assert "selfcheck: should be" in mistake(tmp_path, f"{BASE}selfcheck: true\n")
+    monkeypatch.setenv("LIVEKIT_AUTH_SERVER_SELFCHECK", "enforce")
+    assert load(tmp_path).selfcheck == "enforce"
+
+
 def test_the_audit_trail_is_in_the_log_unless_told(tmp_path: Path) -> None:
     assert load(tmp_path).audit == AuditSettings(path=None, required=False, patience=2.0)
     settings = load(tmp_path, BASE + "audit: {path: audit, required: true, patience: 1.5}\n")

@@ -163,4 +163,4 @@ async def test_each_outcome_is_one_line(tmp_path: Path, result: Report | NotRun,
         await Schedule(in_force("guest"), Verdict("warn"), tmp_path, child.run).check()
     assert [(line["log_level"], line["event"]) for line in lines] == [(level, event)]
     if result is DIFFERENT:
-        assert lines[0]["found"] == '1 differences from livekit-api: token of role "guest": exp'
+        assert lines[0]["found"] == '1 difference from livekit-api: token of role "guest": exp'

@@ -57,6 +57,22 @@ async def refused(audit: AuditTrail, request: pb.IssueTokenRequest, caller=WEB) 
 # One token
 
 
+async def test_while_the_gate_is_closed_permits_become_recorded_denials_and_nothing_is_minted(audit):
+    def closed() -> None:
+        raise Refusal(Reason.SELFCHECK_FAILED, "nothing is issued")
+
+    gated = replace(issuer(audit), gate=closed, mint=None)
+    for request in (ASKED, changed(validate_only=True)):
+        with pytest.raises(Refusal) as caught:
+            await gated.issue(WEB, Valid(request))
+        assert caught.value.reason == audit.records[-1].reason == Reason.SELFCHECK_FAILED
+        assert caught.value.metadata["decision_id"] == audit.records[-1].decision_id
+    with pytest.raises(Refusal, match="ROOM_NOT_PERMITTED"):
+        await gated.issue(WEB, Valid(changed(room="board-1")))
+    batch = await issue_batch(gated, WEB, pb.BatchIssueTokensRequest(requests=[ASKED]))
+    assert "SELFCHECK_FAILED" in str(batch.results[0].error)
+
+
 async def test_a_permitted_request_gets_its_token(audit):
     response = await issuer(audit).issue(WEB, Valid(changed(ttl={"seconds": 90})))
     read = jwt.decode(response.token, SECRET, algorithms=["HS256"], options={"verify_nbf": False})
