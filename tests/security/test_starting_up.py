@@ -105,7 +105,7 @@ MISTAKES = {
     "leaf as a CA": (leaf_in_a_bundle, "isn't a CA's"),
     "unscoped power": (
         edit("policy.yaml", "rooms: any\n        identities: any\n        ttl", "identities: any\n        ttl"),
-        "policy.yaml:20: callers.1.allow.0.powers: LiveKit doesn't scope agent, room_list, sip to a room",
+        "policy.yaml:21: callers.1.allow.0.powers: LiveKit doesn't scope agent, room_list, sip to a room",
     ),
     "unknown policy field": (
         edit("policy.yaml", "identities: [{prefix: user-}]", "identity: [{prefix: user-}]"),

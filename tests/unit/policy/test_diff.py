@@ -290,8 +290,10 @@ def decisions(policy: Policy) -> list[tuple[object, ...]]:
             for project in ("", "default", "second"):
                 request = TokenRequest("guest", project=project, room=room, identity=identity)
                 decision = decide(policy, policy.callers[WEB], request)
-                permitted = isinstance(decision, Grant)
-                found.append((decision.project, decision.entry, decision.ttl) if permitted else (decision.reason,))
+                if isinstance(decision, Grant):
+                    found.append((decision.project, decision.entry, decision.ttl))
+                else:
+                    found.append((decision.reason,))
     return found
 
 

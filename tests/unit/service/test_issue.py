@@ -61,7 +61,10 @@ async def test_while_the_gate_is_closed_permits_become_recorded_denials_and_noth
     def closed() -> None:
         raise Refusal(Reason.SELFCHECK_FAILED, "nothing is issued")
 
-    gated = replace(issuer(audit), gate=closed, mint=None)
+    def never(*_: object) -> str:
+        pytest.fail("a token was minted")
+
+    gated = replace(issuer(audit), gate=closed, mint=never)
     for request in (ASKED, changed(validate_only=True)):
         with pytest.raises(Refusal) as caught:
             await gated.issue(WEB, Valid(request))
