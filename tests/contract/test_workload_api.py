@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -273,7 +274,7 @@ def test_without_an_agent_the_start_fails_in_time_and_says_what_to_do(world: Wor
             "ours",
             "no SVID spiffe://example.org/x for this process",
         ),
-        ("{{socket: '{socket}', patience: 5}}", "ours", "gives no bundle for other.org, only for example.org"),
+        ("{{socket: '{socket}', patience: 2}}", "ours", "gives no bundle for other.org, only for example.org"),
         ("{{socket: 'tcp://127.0.0.1:8081'}}", "ours", "must be unix:///PATH"),
         ("{{}}", "ours", "name its socket, or set SPIFFE_ENDPOINT_SOCKET"),
     ],
@@ -285,6 +286,16 @@ def test_a_start_that_can_only_fail_says_what_to_do(world: World, api: str, sent
     done = check(world)
     assert done.returncode == 2
     assert says in " ".join(done.stderr.split())
+
+
+def test_the_start_waits_for_a_bundle_that_comes_after_the_svid(world: World) -> None:
+    world.send()
+    world.write()
+    late = threading.Timer(1.0, lambda: world.send(other_org=world.other))
+    late.start()
+    world.deployment.start()
+    late.join()
+    assert world.reason(world.deployment.stub(world.other.issue(uris=[OTHER]))) == ""
 
 
 def test_check_says_what_the_agent_gives_and_no_key_shows_anywhere(world: World) -> None:

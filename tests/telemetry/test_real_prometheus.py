@@ -99,7 +99,7 @@ def handled(server: Deployment, client: AuthClient, number: int) -> None:
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     directory = tmp_path_factory.mktemp("watched")
-    server, metrics = Deployment(directory), free_port()
+    server, metrics = Deployment(directory, selfcheck="warn"), free_port()
     with RedisServer(tmp_path_factory.mktemp("redis")) as redis, collecting() as collector:
         server.write(
             f"metrics: 127.0.0.1:{metrics}\nmetrics_callers: 3\naudit: {{path: audit, required: true}}\n"

@@ -1,6 +1,6 @@
 """Client libraries and their versions: a bounded set of labels, from a header that callers choose freely.
 
-Guarantees: a label is one of this project's clients with three numbers, or "other"; there are at most `MOST` and
+Guarantees: a label is one of this project's clients with its version, or "other"; there are at most `MOST` and
 "other".
 """
 
@@ -11,8 +11,9 @@ import re
 MOST = 20
 OTHER = ("other", "")
 _NUMBER = r"(?:0|[1-9][0-9]{0,4})"
+_BEFORE = rf"(?:[.-]?(?:dev|alpha|beta|a|b|rc)\.?{_NUMBER})?"  # of a version before a release: 0.2.0.dev0, 0.2.0-rc.1
 _CLIENT = re.compile(
-    rf"(livekit-auth-(?:go|java|python|ruby|typescript))/({_NUMBER}\.{_NUMBER}\.{_NUMBER})(?:[ ][ -~]*)?\Z"
+    rf"(livekit-auth-(?:go|java|python|ruby|typescript))/({_NUMBER}\.{_NUMBER}\.{_NUMBER}{_BEFORE})(?:[ ][ -~]*)?\Z"
 )
 _LONGEST = 200  # characters; gRPC's own part of a user agent takes less than half of it
 

@@ -6,6 +6,7 @@ more (SPIFFE_Workload_API.md section 4.4); when the agent is unavailable, its la
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from livekit_auth_server.config.settings import Settings
     from livekit_auth_server.core.certificate_chain import CertificateBundle
 
+_LOOK = 0.05  # seconds between looks for the bundles that are missing
 _log = structlog.get_logger("livekit_auth_server")
 
 
@@ -71,9 +73,9 @@ class WorkloadSource:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[WorkloadSource | None]:
-    """The source while the block runs, or None where the settings name none. Waits for the first SVID.
+    """The source while the block runs, or None where the settings name none. Waits for an SVID and the named bundles.
 
-    Raises ConfigError when none comes in time, or no bundle for a domain that the settings name.
+    Raises ConfigError when one of them doesn't come in time.
     """
     wanted = settings.workload_api
     if wanted is None:
@@ -90,16 +92,25 @@ def opened(settings: Settings) -> Iterator[WorkloadSource | None]:
         raise ConfigError("workload_api", str(error)) from None
     try:
         try:
-            first = api.first(wanted.patience)
+            first = _first(api, settings.identity.workload_api, wanted.patience)
         except ClientConfigError as error:
             raise ConfigError("workload_api", str(error)) from None
-        for name in settings.identity.workload_api:
-            if name not in first.bundles:
-                raise ConfigError(
-                    "identity.workload_api",
-                    f"the agent gives no bundle for {name}, only for {', '.join(sorted(first.bundles))}: "
-                    f"have the server's entry federate with it, or remove it",
-                )
         yield WorkloadSource(api, first, settings.identity.workload_api)
     finally:
         api.close()
+
+
+def _first(api: WorkloadApi, domains: Sequence[str], patience: float) -> Issued:
+    """What was sent first with a bundle for each domain: an agent can send the SVID before the federated bundles."""
+    until = time.monotonic() + patience
+    first = api.first(patience)
+    while missing := [name for name in domains if name not in first.bundles]:
+        if time.monotonic() >= until:
+            raise ConfigError(
+                "identity.workload_api",
+                f"the agent gives no bundle for {missing[0]}, only for {', '.join(sorted(first.bundles))}: "
+                f"have the server's entry federate with it, or remove it",
+            )
+        time.sleep(_LOOK)
+        first = api.state[0] or first
+    return first
