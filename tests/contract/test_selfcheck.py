@@ -128,6 +128,7 @@ def no_secret_shows(server: Checked) -> None:
     assert "eyJ" not in server.deployment.log
 
 
+@pytest.mark.slow
 def test_a_server_that_agrees_with_livekit_api_says_so(
     checked: Checked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def check(server: Checked, monkeypatch: pytest.MonkeyPatch, *options: str) -> ob
     return command_line.run(monkeypatch, "check", "--config", server.deployment.directory / "server.yaml", *options)
 
 
+@pytest.mark.slow
 def test_a_difference_is_shown_and_stops_nothing_by_default(
     checked: Checked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_difference_at_the_start_is_known_before_the_port_opens(checked: Check
     assert refusal(lambda: checked.web.IssueToken(ASK)).reason == "SELFCHECK_FAILED"
 
 
+@pytest.mark.slow
 def test_a_check_that_cannot_run_stops_nothing(checked: Checked) -> None:
     checked.switch("broken", on=True)
     checked.start("enforce")
@@ -215,6 +218,7 @@ def test_a_check_that_cannot_run_stops_nothing(checked: Checked) -> None:
     assert checked.web.IssueToken(ASK).token
 
 
+@pytest.mark.slow
 def test_a_reload_during_a_check_ends_its_child(checked: Checked) -> None:
     checked.switch("hang", on=True)
     checked.start("warn")
@@ -226,6 +230,7 @@ def test_a_reload_during_a_check_ends_its_child(checked: Checked) -> None:
     checked.until("selfcheck passed")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_takes_its_child_with_it(checked: Checked) -> None:
     checked.switch("hang", on=True)
     checked.start("warn")

@@ -248,6 +248,7 @@ def test_a_hung_disk_stops_issuance_within_the_patience(
     assert audited.verify().returncode == 0
 
 
+@pytest.mark.slow
 def test_a_client_with_the_default_timeout_hears_of_a_hung_disk(
     deployment: Deployment, tmp_path: Path, hanging: Callable[[bool], None]
 ) -> None:

@@ -73,6 +73,7 @@ async def test_token_that_is_not_genuine_is_a_failed_verification(client_of):
     assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "TOKEN_MALFORMED")
 
 
+@pytest.mark.slow
 async def test_permissions_over_many_pages_are_whole(deployment, tmp_path):
     rooms = ", ".join(f"{{exact: room-{number:05}}}" for number in range(5_000))
     (deployment.directory / "policy.yaml").write_text(f"""\
