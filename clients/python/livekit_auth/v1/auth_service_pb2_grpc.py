@@ -42,6 +42,10 @@ class AuthServiceStub:
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -49,10 +53,10 @@ class AuthServiceStub:
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     def __init__(self, channel):
@@ -130,6 +134,10 @@ class AuthServiceServicer:
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -137,10 +145,10 @@ class AuthServiceServicer:
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     def IssueToken(self, request, context):
@@ -152,8 +160,10 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchIssueTokens(self, request, context):
-        """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-        listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
+        """Issues up to 500 tokens. Each entry is decided by itself: the call succeeds even if every entry fails, so look at
+        each result. gRPC's retries don't see the error of an entry. The call fails as a whole if the caller isn't listed,
+        if the batch or a rate limit is exceeded, if the server is overloaded, or if any entry can't be read, as with
+        FIELD_UNKNOWN. Rate limits count a batch as one IssueToken per entry. Safe to retry, as IssueToken is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -300,6 +310,10 @@ class AuthService:
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -307,10 +321,10 @@ class AuthService:
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     @staticmethod

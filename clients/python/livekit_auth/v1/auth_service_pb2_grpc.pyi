@@ -43,6 +43,10 @@ class AuthServiceStub:
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -50,10 +54,10 @@ class AuthServiceStub:
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     @_typing.overload
@@ -65,8 +69,10 @@ class AuthServiceStub:
     Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]
-    """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-    listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
+    """Issues up to 500 tokens. Each entry is decided by itself: the call succeeds even if every entry fails, so look at
+    each result. gRPC's retries don't see the error of an entry. The call fails as a whole if the caller isn't listed,
+    if the batch or a rate limit is exceeded, if the server is overloaded, or if any entry can't be read, as with
+    FIELD_UNKNOWN. Rate limits count a batch as one IssueToken per entry. Safe to retry, as IssueToken is.
     """
     VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]
     """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
@@ -115,6 +121,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -122,10 +132,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -134,8 +144,10 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Safe to retry: a second call issues and records a second token, which is why it has no idempotency level.
     """
     BatchIssueTokens: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.BatchIssueTokensRequest, _auth_service_pb2.BatchIssueTokensResponse]  # type: ignore[assignment]
-    """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-    listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
+    """Issues up to 500 tokens. Each entry is decided by itself: the call succeeds even if every entry fails, so look at
+    each result. gRPC's retries don't see the error of an entry. The call fails as a whole if the caller isn't listed,
+    if the batch or a rate limit is exceeded, if the server is overloaded, or if any entry can't be read, as with
+    FIELD_UNKNOWN. Rate limits count a batch as one IssueToken per entry. Safe to retry, as IssueToken is.
     """
     VerifyWebhook: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.VerifyWebhookRequest, _auth_service_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
     """Verifies that LiveKit signed this webhook. Returns the key that signed it and whether this caller has already
@@ -183,6 +195,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     - RESOURCE_EXHAUSTED: retry after the time in RetryInfo, which is always there.
     - UNAVAILABLE: retry with backoff, no sooner than RetryInfo says if it is there.
     - INTERNAL: a fault of the server.
+    An error without an ErrorInfo is gRPC's own, such as UNIMPLEMENTED for a method that an older server doesn't have, or
+    RESOURCE_EXHAUSTED for a message of more than 4 MiB, which a retry can't help.
+
+    Deadlines and retries: auth_service_grpc_service_config.json, beside this file, has those that a client should use.
 
     A caller that the policy doesn't list gets CALLER_NOT_LISTED from every method except GetCaller and GetServerInfo,
     before the server examines its request.
@@ -190,10 +206,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     Unknown fields: a request with a field or enum value that the server doesn't know is refused with FIELD_UNKNOWN or
     REQUEST_INVALID, because an older server must not silently drop a restriction. Servers accept a new field one release
     before clients send it, and GetServerInfo returns what a server knows. Clients ignore unknown fields in responses and
-    treat an unknown enum value as unspecified.
+    treat an unknown enum value as unspecified, except that of ContractRevision.
 
     Comments: "Default" is what an unset field means. Text is UTF-8. Sizes are in bytes, 1 KiB is 1,024 bytes. Times and
-    durations are whole seconds.
+    durations are whole seconds; only RetryInfo has fractions.
     """
 
     @_abc_1.abstractmethod
@@ -212,8 +228,10 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.BatchIssueTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.BatchIssueTokensResponse, _abc.Awaitable[_auth_service_pb2.BatchIssueTokensResponse]]:
-        """Issues up to 500 tokens. Each entry succeeds or fails by itself. The call fails as a whole only if the caller isn't
-        listed or the batch itself is out of bounds. Safe to retry, as IssueToken is.
+        """Issues up to 500 tokens. Each entry is decided by itself: the call succeeds even if every entry fails, so look at
+        each result. gRPC's retries don't see the error of an entry. The call fails as a whole if the caller isn't listed,
+        if the batch or a rate limit is exceeded, if the server is overloaded, or if any entry can't be read, as with
+        FIELD_UNKNOWN. Rate limits count a batch as one IssueToken per entry. Safe to retry, as IssueToken is.
         """
 
     @_abc_1.abstractmethod
