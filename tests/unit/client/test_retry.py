@@ -122,6 +122,13 @@ def test_timed_out_attempt_reports_the_previous_failure():
     assert attempts.failed(late) is away
 
 
+def test_timed_out_attempt_of_a_list_begun_again_does_not_report_the_old_page_token():
+    attempts = Call().attempts
+    attempts.failed(to_error(refusal("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")))
+    late = to_error(refusal("DEADLINE_EXCEEDED"))
+    assert attempts.failed(late) is late
+
+
 def test_no_time_is_left_after_the_deadline():
     call = Call(1.0)
     call.now += 5.0

@@ -60,10 +60,14 @@ class Attempts:
         return self._failure is not None
 
     def failed(self, error: AuthError) -> AuthError:
-        """Records a failure and returns the one to report: the previous one if this attempt only ran out of time."""
+        """Records a failure and returns the one to report: the previous one if this attempt only ran out of time.
+
+        A permanent one is the call's last, and isn't recorded: a list that is begun again goes on with these attempts.
+        """
         if error.code == "DEADLINE_EXCEEDED" and self._failure is not None:
             return self._failure
-        self._failure = error
+        if is_transient(error):
+            self._failure = error
         return error
 
     def pause(self, state: RetryCallState) -> float:

@@ -61,7 +61,7 @@ class Decision:
     identity: str
     """The participant's identity that was requested."""
     ttl: timedelta | None
-    """The ttl that was requested; None if the request set none."""
+    """The ttl that was requested, or the default of an entry that permitted the request; None if there was none."""
     request_reason: str
     """Who or what was behind the request, as it said."""
     shortfalls: tuple[EntryShortfall, ...]
