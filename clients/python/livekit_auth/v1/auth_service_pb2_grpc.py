@@ -219,7 +219,8 @@ class AuthServiceServicer:
     def GetDecision(self, request, context):
         """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
         callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
-        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
+        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision: after an hour at the latest.
+        Servers that share no store know only their own decisions: ask on the connection that got the denial.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

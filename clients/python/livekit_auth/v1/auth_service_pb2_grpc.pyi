@@ -98,7 +98,8 @@ class AuthServiceStub:
     GetDecision: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]
     """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
     callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
-    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
+    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision: after an hour at the latest.
+    Servers that share no store know only their own decisions: ask on the connection that got the denial.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]
     """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry."""
@@ -173,7 +174,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     GetDecision: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetDecisionRequest, _auth_service_pb2.GetDecisionResponse]  # type: ignore[assignment]
     """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
     callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
-    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
+    DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision: after an hour at the latest.
+    Servers that share no store know only their own decisions: ask on the connection that got the denial.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.GetServerInfoRequest, _auth_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Returns the server's version, the revision of this contract that it speaks, and its limits. Needs no policy entry."""
@@ -299,7 +301,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_auth_service_pb2.GetDecisionResponse, _abc.Awaitable[_auth_service_pb2.GetDecisionResponse]]:
         """Explains a recent denial: what each entry of the caller's policy lacked. Answers the caller that was denied, and
         callers that may read the decisions of its project (Project.read_decisions). Every other caller gets
-        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision.
+        DECISION_NOT_FOUND, as does everyone once the server has forgotten the decision: after an hour at the latest.
+        Servers that share no store know only their own decisions: ask on the connection that got the denial.
         """
 
     @_abc_1.abstractmethod
