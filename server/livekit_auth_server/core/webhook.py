@@ -28,6 +28,7 @@ _TEXT_LIMIT = 256  # bytes, for each text of the summary
 _GRANT_CLAIMS = (*CLAIMS.values(), "roomPreset", "roomConfig")
 _BEARER = re.compile(r"[Bb]earer ")
 _SHA256_BYTES = 32
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,18 @@ def _texts(event: dict[str, Any]) -> dict[str, str]:
     """The texts of the summary, of any length."""
     return {
         "raw_type": _text(event, "event"),
-        "id": _text(event, "id"),
+        "id": _id(_text(event, "id")),
         "room": _text(event, "room", "name")
         or _text(event, "egressInfo", "roomName")
         or _text(event, "ingressInfo", "roomName")
         or _text(event, "job", "room", "name"),
         "participant_identity": _text(event, "participant", "identity"),
     }
+
+
+def _id(text: str) -> str:
+    """The event's id; empty for one that AckWebhook doesn't take."""
+    return "" if _CONTROLS.search(text) else text
 
 
 def _text(value: object, *path: str) -> str:

@@ -387,6 +387,12 @@ TEXTS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("text", ["EV_\n1", "\x00", "EV_1\x7f", "\x85EV_1"])
+def test_an_id_that_cant_be_acknowledged_is_none(text: str) -> None:
+    got = summary(id=text)
+    assert (got.id, got.truncated) == ("", ())
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_of_256_bytes_is_whole_and_a_longer_one_is_truncated(name: str) -> None:
     """A cut name could be another room's, and a cut id another event's."""
@@ -511,7 +517,7 @@ TEXT = st.text(max_size=20)
 GENERATED = st.builds(
     WebhookEvent,
     event=st.sampled_from([*EVENTS, "track_muted"]),
-    id=TEXT,
+    id=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20),
     created_at=st.integers(1, 1 << 37),
     num_dropped=st.integers(0, 9),
     room=st.none() | st.builds(models.Room, name=TEXT, metadata=TEXT, creation_time=st.integers(0, 1 << 40)),
