@@ -1,7 +1,7 @@
 """The process that compares: `python -m … PARENT` reads a task from stdin and writes a report to stdout.
 
-Guarantees: it limits its own memory, priority and lifetime before it reads a secret; it ends with its parent; it writes
-nothing but a report (selfcheck/report.py).
+Guarantees: it limits its own memory, priority and lifetime, and keeps its memory from core dumps, before it reads a
+secret; it ends with its parent; it writes nothing but a report (selfcheck/report.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 
-from livekit_auth_server.process.operating_system import end_with_parent
+from livekit_auth_server.process.operating_system import end_with_parent, hide_memory
 from livekit_auth_server.selfcheck.report import SECONDS, NotRun, Report, encode
 
 MEMORY = 512 * 1024 * 1024  # bytes of address space; a check of 10,000 roles takes 80 MiB
@@ -37,6 +37,7 @@ def _limit() -> None:
     signal.alarm(SECONDS + 1)  # without a handler SIGALRM ends the process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this process
     end_with_parent()
+    hide_memory()
     for limit, amount in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, CPU_SECONDS)):
         with suppress(OSError, ValueError):
             resource.setrlimit(limit, (amount, amount))
