@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -23,6 +22,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
+from livekit_auth_server.service.version import VERSION
 from livekit_auth_server.telemetry.collector_session import CollectorSession
 
 if TYPE_CHECKING:
@@ -52,12 +52,11 @@ class Exporter:
         self.endpoint = endpoint
         self._session = CollectorSession(headers or {}, ca)
         self._otlp = OTLPLogExporter(endpoint, timeout=_TIMEOUT, compression=Compression.Gzip, session=self._session)
-        release = version("livekit-auth-server")
-        about: dict[str, str | int] = {"service.name": "livekit-auth", "service.version": release}
+        about: dict[str, str | int] = {"service.name": "livekit-auth", "service.version": VERSION}
         if worker is not None:
             about["livekit_auth.worker"] = worker
         resource = Resource(about).merge(OTELResourceDetector().detect())
-        self._source = _Source(resource, InstrumentationScope("livekit_auth_server.audit", release))
+        self._source = _Source(resource, InstrumentationScope("livekit_auth_server.audit", VERSION))
 
     def __repr__(self) -> str:
         return f"Exporter({self.endpoint})"

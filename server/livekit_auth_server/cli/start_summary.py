@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from livekit_auth_server.cli.terminal import err
 from livekit_auth_server.files.errors import printable
+from livekit_auth_server.service.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -33,7 +33,7 @@ class StartSummary:
             self._warnings += event.get("level") in _WARNINGS
             return event
         self._shown = True
-        err.print(f"[green]●[/green] [bold]livekit-auth-server {version('livekit-auth-server')} serves[/bold]")
+        err.print(f"[green]●[/green] [bold]livekit-auth-server {VERSION} serves[/bold]")
         for name, value in self._rows(event):
             err.print(f"  {name:<10}{printable(value)}", markup=False)
         err.print("  Ctrl-C drains and stops.", style="dim")

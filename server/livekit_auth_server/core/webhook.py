@@ -28,7 +28,9 @@ _TEXT_LIMIT = 256  # bytes, for each text of the summary
 _GRANT_CLAIMS = (*CLAIMS.values(), "roomPreset", "roomConfig")
 _BEARER = re.compile(r"[Bb]earer ")
 _SHA256_BYTES = 32
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS = r"\x00-\x1f\x7f-\x9f"
+"""Control characters, as a regular expression's set. No name, and no id of an event, has one."""
+_CONTROL = re.compile(f"[{CONTROLS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _texts(event: dict[str, Any]) -> dict[str, str]:
 
 def _id(text: str) -> str:
     """The event's id; empty for one that AckWebhook doesn't take."""
-    return "" if _CONTROLS.search(text) else text
+    return "" if _CONTROL.search(text) else text
 
 
 def _text(value: object, *path: str) -> str:

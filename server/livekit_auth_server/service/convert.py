@@ -179,3 +179,11 @@ def _livekit_name(field: Field, number: int) -> str:
     prefix = values[0].name.removesuffix("UNSPECIFIED")
     name: str = values[number].name
     return name.removeprefix(prefix)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text's first whole characters, within a limit in bytes."""
+    if len(text) <= limit // 4:  # no character takes more than 4 bytes
+        return text
+    data = text.encode()
+    return text if len(data) <= limit else data[:limit].decode(errors="ignore")

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth.v1 import decision_pb2
 from livekit_auth_server.core.refusal import Reason, Refusal
+from livekit_auth_server.service.convert import cut
 from livekit_auth_server.service.validation import KIB
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def decision_message(
         workload_id=record.caller,
         method=record.method,
         reason=record.reason,
-        message=_cut(message, _MESSAGE),
+        message=cut(message, _MESSAGE),
         policy_revision=record.policy_revision,
         project=record.project,
         role=record.access.removeprefix(_ROLE) if record.access.startswith(_ROLE) else "",
@@ -88,17 +89,9 @@ def decision_message(
 def _list(lacks: Sequence[Lack], shortfall: decision_pb2.EntryShortfall) -> None:
     """The first few, and none after a role that isn't permitted: only one that exists can lack more."""
     for lack in islice(lacks, _LISTED):
-        shortfall.lacks.add(reason=lack.reason, message=_cut(lack.message, _LACK))
+        shortfall.lacks.add(reason=lack.reason, message=cut(lack.message, _LACK))
         if lack.reason is Reason.ROLE_NOT_PERMITTED:
             return
-
-
-def _cut(text: str, limit: int) -> str:
-    """The text's first whole characters, within a limit in bytes."""
-    if len(text) <= limit // 4:  # no character takes more than 4 bytes
-        return text
-    data = text.encode()
-    return text if len(data) <= limit else data[:limit].decode(errors="ignore")
 
 
 def _read(decision_id: str, kept: bytes | None) -> decision_pb2.Decision | None:

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from livekit_auth.v1 import auth_service_pb2 as pb
 from livekit_auth_server.core.tokens import MAX_UNSIGNED, verify_access_token
-from livekit_auth_server.service.convert import KIND_NUMBERS, grants_message, room_config_message
+from livekit_auth_server.service.convert import KIND_NUMBERS, cut, grants_message, room_config_message
 from livekit_auth_server.service.methods import VERIFY_TOKEN
 from livekit_auth_server.service.webhooks import permitted_to_verify
 
@@ -51,20 +51,15 @@ def _verified(caller: ListedCaller, text: str) -> pb.VerifyTokenResponse:
         metadata=token.metadata,
         attributes=token.attributes,
         kind=KIND_NUMBERS.get(token.kind, 0),  # type: ignore[arg-type]
-        raw_kind=_cut(token.raw_kind),
+        raw_kind=cut(token.raw_kind, _NAME_BYTES),
         room_preset=token.room_preset,
         expire_time=Timestamp(seconds=signed.expires),
         key_id=signed.key.id,
         project=signed.project.name,
-        other_claims=[_cut(name) for name in token.other_claims[:_OTHER_CLAIMS]],
+        other_claims=[cut(name, _NAME_BYTES) for name in token.other_claims[:_OTHER_CLAIMS]],
     )
     if signed.not_before is not None:
         response.issue_time.seconds = signed.not_before
     if token.room_config is not None:
         response.room_config.CopyFrom(room_config_message(token.room_config))
     return response
-
-
-def _cut(name: str) -> str:
-    """The name's first bytes, without a part of a character."""
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

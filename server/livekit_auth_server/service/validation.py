@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from livekit_auth_server.core.keys import PROJECT_NAME
 from livekit_auth_server.core.policy import ROLE_NAME
 from livekit_auth_server.core.refusal import Violation, invalid
+from livekit_auth_server.core.webhook import CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,13 +30,12 @@ MAX_TTL = 365 * 24 * 3600
 MAX_BATCH = 500
 _TOLD = 16  # broken rules in one answer, which trailers bound
 
-_CONTROLS = r"\x00-\x1f\x7f-\x9f"
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
     f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
 )
-_NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]")
-_NOT_IN_IDENTIFIERS = re.compile(f"[{_CONTROLS}{_BIDI}{_NONCHARACTERS}]")
+_NOT_IN_NAMES = re.compile(f"[{CONTROLS}]")
+_NOT_IN_IDENTIFIERS = re.compile(f"[{CONTROLS}{_BIDI}{_NONCHARACTERS}]")
 _PROJECT = re.compile(rf"{PROJECT_NAME}\Z")
 _ROLE = re.compile(rf"{ROLE_NAME}\Z")
 _DECISION_ID = re.compile(r"[a-z0-9-]{1,64}\Z")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from livekit_auth_server.config.tracing import read_headers
@@ -11,6 +10,7 @@ from livekit_auth_server.files.errors import ConfigError
 from livekit_auth_server.files.read import read_bytes
 from livekit_auth_server.process.extras import require
 from livekit_auth_server.service.methods import SERVICE
+from livekit_auth_server.service.version import VERSION
 from livekit_auth_server.telemetry.call_metrics import CallerMetrics, Observer, Observers
 from livekit_auth_server.telemetry.config_metrics import StateMetrics
 from livekit_auth_server.transport.tls import expiry
@@ -47,7 +47,7 @@ def open_telemetry(
     settings: Settings, in_force: InForce, endpoint: Endpoint, clock: Clock, registry: CollectorRegistry
 ) -> Telemetry:
     """Metrics in the registry, and an exporter of traces if it is configured. Raises ConfigError."""
-    StateMetrics(registry, in_force, lambda: expiry(endpoint.server), clock, version("livekit-auth-server"))
+    StateMetrics(registry, in_force, lambda: expiry(endpoint.server), clock, VERSION)
     calls = Observer(registry, clock)
     observers: list[CallObserver] = [calls]
     if settings.metrics_callers:
@@ -88,5 +88,5 @@ def _open_tracing(settings: Settings, registry: CollectorRegistry) -> Tracing | 
         ratio=configured.ratio,
         headers=headers,
         ca=ca,
-        version=version("livekit-auth-server"),
+        version=VERSION,
     )
